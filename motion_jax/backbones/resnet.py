@@ -1,0 +1,127 @@
+"""ResNet over the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from motion_jax.layers import BatchNorm, Conv
+from motion_jax.ops import temporal_shift
+
+SITES = ("pool1", "res2", "res3", "res4", "res5")
+
+
+class ResidualBlock(nn.Module):
+    """A basic block (3x3, 3x3) or a bottleneck (1x1, 3x3, 1x1) with the temporal shift on its residual branch.
+
+    Attributes:
+        features: channels of the result.
+        bottleneck: three convolutions with an inner width of ``features // 4``, the stride on the 3x3.
+        stride: in space, of the block.
+        fold_div: of the temporal shift before the first convolution; None leaves the frames apart.
+        zero_init: start the last BatchNorm's scale at zero, so that the block starts as its shortcut.
+        norm: a ``BatchNorm`` with its options bound.
+        dtype: compute dtype.
+
+    Source: torchvision resnet.py, ``BasicBlock`` and ``Bottleneck``; TSM, section 4 ("residual shift").
+    """
+
+    features: int
+    bottleneck: bool
+    stride: int = 1
+    fold_div: int | None = None
+    zero_init: bool = False
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t y x d"]:
+        """Apply the block to every frame."""
+        shortcut = x
+        if self.stride != 1 or x.shape[-1] != self.features:
+            strides = (self.stride, self.stride)
+            shortcut = Conv(self.features, (1, 1), strides, dtype=self.dtype, name="downsample_conv")(shortcut)
+            shortcut = self.norm(dtype=self.dtype, name="downsample_bn")(shortcut, train=train)
+        if self.fold_div is not None:
+            x = temporal_shift(x, fold_div=self.fold_div)
+        inner = self.features // 4 if self.bottleneck else self.features
+        sides = (1, 3, 1) if self.bottleneck else (3, 3)
+        strided = 1 if self.bottleneck else 0
+        for index, side in enumerate(sides):
+            last = index == len(sides) - 1
+            stride = self.stride if index == strided else 1
+            x = Conv(
+                self.features if last else inner,
+                (side, side),
+                (stride, stride),
+                (side // 2, side // 2),
+                dtype=self.dtype,
+                name=f"conv{index + 1}",
+            )(x)
+            scale_init = nn.initializers.zeros if last and self.zero_init else nn.initializers.ones
+            x = self.norm(dtype=self.dtype, scale_init=scale_init, name=f"bn{index + 1}")(x, train=train)
+            x = x if last else nn.relu(x)
+        return nn.relu(x + shortcut)
+
+
+class ResNet(nn.Module):
+    """ResNet-18/34 (basic blocks) or 50/101 (bottlenecks), frame by frame, with motion blocks after its stages.
+
+    Attributes:
+        stage_sizes: residual blocks in res2..res5.
+        bottleneck: which kind of residual block.
+        width: channels of the stem; res2..res5 have 1, 2, 4, 8 times as many, and 4 times that with bottlenecks.
+        fold_div: of the temporal shift in residual blocks (8 in the papers); None makes it TSN.
+        shift_every: shift only every n-th residual block of a stage (the TSM repository's ResNet-101 takes 2).
+        blocks: site (``pool1``, ``res2`` .. ``res5``) -> motion block applied to that stage's result.
+        zero_init: start every residual branch at zero (the SELFY code does, MotionSqueeze's does not).
+        norm: a ``BatchNorm`` with its options bound.
+        dtype: compute dtype.
+
+    Source: torchvision resnet.py; MotionSqueeze supplement Table 3; SELFY supplement Table 1.
+    """
+
+    stage_sizes: tuple[int, int, int, int]
+    bottleneck: bool
+    width: int = 64
+    fold_div: int | None = None
+    shift_every: int = 1
+    blocks: Mapping[str, nn.Module] | None = None
+    zero_init: bool = False
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> dict[str, jax.Array]:
+        """Stages by name in order, (b, t, h, w, c) each: ``res3`` is that stage, ``res3_motion`` its motion block."""
+        blocks = self.blocks or {}
+        if unknown := sorted(set(blocks) - set(SITES)):
+            raise ValueError(f"a ResNet has no site {', '.join(unknown)}; its sites are {', '.join(SITES)}")
+        stages: dict[str, jax.Array] = {}
+
+        def leave(site: str, x: jax.Array) -> jax.Array:
+            stages[site] = x
+            if site in blocks:
+                x = stages[f"{site}_motion"] = blocks[site](x, train=train)
+            return x
+
+        x = Conv(self.width, (7, 7), (2, 2), (3, 3), dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(self.norm(dtype=self.dtype, name="bn1")(x, train=train))
+        x = nn.max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
+        x = leave("pool1", x)
+        for stage, (site, size) in enumerate(zip(SITES[1:], self.stage_sizes, strict=True)):
+            for index in range(size):
+                x = ResidualBlock(
+                    features=self.width * 2**stage * (4 if self.bottleneck else 1),
+                    bottleneck=self.bottleneck,
+                    stride=2 if stage > 0 and index == 0 else 1,
+                    fold_div=self.fold_div if index % self.shift_every == 0 else None,
+                    zero_init=self.zero_init,
+                    norm=self.norm,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_{index}",
+                )(x, train=train)
+            x = leave(site, x)
+        return stages

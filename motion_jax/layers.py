@@ -1,0 +1,166 @@
+"""The two layers every network here is made of: Conv and BatchNorm.
+
+Both keep parameters and statistics in float32 at least, whatever the compute dtype, and both take any number of
+leading axes: a clip (b, t, h, w, c) goes through a 2-D convolution frame by frame without being reshaped by the caller.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Initializer = Callable[..., jax.Array]
+
+kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype in which parameters, statistics and sums of ``dtype`` are kept."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class Conv(nn.Module):
+    """Convolution over the last axes before the channels, as many as ``kernel_size`` has.
+
+    ``(*lead, *space, c) -> (*lead, *space', features)`` in ``dtype``. Padding is symmetric and given as numbers, as in
+    PyTorch; ``SAME`` would pad the other side at stride 2. A kernel of size 1 is a matrix product, and a depth-wise
+    kernel a sum of shifted products: XLA's own grouped convolution takes up to 15 times as long on a CPU.
+
+    Attributes:
+        features: output channels.
+        kernel_size: one number per spatial axis.
+        strides: one per spatial axis, or None for 1.
+        padding: zeros added on both sides, one per spatial axis, or None for 0.
+        depthwise: convolve each channel by itself (``features`` must equal the input's channels).
+        use_bias: add a bias per output channel.
+        dtype: of the computation and the result.
+        kernel_init: of the kernel, shaped (*kernel_size, in, out), with 1 for ``in`` when depth-wise.
+    """
+
+    features: int
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+    padding: tuple[int, ...] | None = None
+    depthwise: bool = False
+    use_bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = kaiming_normal_fan_out
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rank = len(self.kernel_size)
+        strides = self.strides or (1,) * rank
+        padding = self.padding or (0,) * rank
+        channels = x.shape[-1]
+        if x.ndim < rank + 1:
+            raise ValueError(
+                f"Conv with a kernel {self.kernel_size} needs {rank} spatial axes and channels; got {x.shape}"
+            )
+        if self.depthwise and channels != self.features:
+            raise ValueError(f"a depth-wise Conv keeps the channels: features={self.features}, input {x.shape}")
+        inputs = 1 if self.depthwise else channels
+        kernel = self.param(
+            "kernel", self.kernel_init, (*self.kernel_size, inputs, self.features), at_least_float32(self.dtype)
+        ).astype(self.dtype)
+        lead, x = x.shape[: x.ndim - rank - 1], x.reshape(-1, *x.shape[x.ndim - rank - 1 :]).astype(self.dtype)
+        if self.depthwise:
+            x = _depthwise(x, kernel, strides, padding)
+        elif math.prod(self.kernel_size) == 1 and not any(padding):
+            x = x[(slice(None), *(slice(None, None, stride) for stride in strides))]
+            x = jnp.dot(x, kernel.reshape(channels, self.features))
+        else:
+            space = "DHW"[-rank:]
+            layout = (f"N{space}C", f"{space}IO", f"N{space}C")
+            x = jax.lax.conv_general_dilated(x, kernel, strides, [(p, p) for p in padding], dimension_numbers=layout)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), at_least_float32(self.dtype))
+            x = x + bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+        return x.reshape(*lead, *x.shape[1:])
+
+
+def _depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[int]) -> jax.Array:
+    """Sum over the cells of the kernel of the shifted input times that cell's weight per channel."""
+    size = kernel.shape[: len(strides)]
+    outputs = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[1:], padding, size, strides, strict=False)]
+    x = jnp.pad(x, [(0, 0), *((p, p) for p in padding), (0, 0)])
+    total = jnp.zeros((), x.dtype)
+    for cell in np.ndindex(*size):
+        window = tuple(
+            slice(start, start + (n - 1) * stride + 1, stride)
+            for start, n, stride in zip(cell, outputs, strides, strict=True)
+        )
+        total = total + x[(slice(None), *window)] * kernel[cell].reshape((1,) * (x.ndim - 1) + (-1,))
+    return total
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over every axis but the last, with PyTorch's running statistics.
+
+    In training the batch mean and variance normalise, and the running statistics move towards them: the variance by
+    the unbiased estimate, as in PyTorch and unlike ``flax.linen.BatchNorm``. Statistics are summed in float32 at least,
+    in one pass over the data, and in levels (see ``_mean``).
+
+    Attributes:
+        momentum: share of the running statistics that is kept (PyTorch's momentum is one less this).
+        epsilon: added to the variance.
+        axis_name: mapped axis over which to take the statistics together; None keeps them per device.
+        frozen: normalise with the running statistics in training too, and leave them as they are.
+        two_pass: subtract the mean before squaring; exact where the mean is far larger than the deviation, slower.
+        dtype: of the result.
+        scale_init: of the scale; zeros make a residual branch start as the identity.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    frozen: bool = False
+    two_pass: bool = False
+    dtype: jnp.dtype = jnp.float32
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalise ``(*lead, c)``; ``train`` takes and stores batch statistics unless they are frozen."""
+        features, param_dtype = x.shape[-1:], at_least_float32(self.dtype)
+        scale = self.param("scale", self.scale_init, features, param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, features, param_dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, param_dtype)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features, param_dtype)
+        if not train or self.frozen:
+            mean, var = running_mean.value, running_var.value
+        else:
+            mean, var, count = self._batch_statistics(x.astype(at_least_float32(x.dtype)))
+            if not self.is_initializing():
+                unbiased = var * (count / max(count - 1, 1))
+                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
+                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        y = (x.astype(factor.dtype) - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape)
+        return y.astype(self.dtype)
+
+    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        synchronised = self.axis_name is not None and not self.is_initializing()
+
+        def average(values: jax.Array) -> jax.Array:
+            return jax.lax.pmean(_mean(values), self.axis_name) if synchronised else _mean(values)
+
+        count = math.prod(x.shape[:-1]) * (jax.lax.axis_size(self.axis_name) if synchronised else 1)
+        mean = average(x)
+        if self.two_pass:
+            return mean, average(jnp.square(x - mean.reshape((1,) * (x.ndim - 1) + (-1,)))), count
+        return mean, jnp.maximum(average(jnp.square(x)) - jnp.square(mean), 0), count
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    """Mean over every axis but the last, two axes at a time.
+
+    One long float32 sum loses digits with its length. Summed over space first and frames after, the statistics of a
+    whole network in training are as good as float64 ones; the barrier keeps the compiler from merging the sums again.
+    """
+    while x.ndim > 1:
+        x = jax.lax.optimization_barrier(x.mean(tuple(range(max(x.ndim - 3, 0), x.ndim - 1))))
+    return x

@@ -1,0 +1,107 @@
+"""From a clip to logits: normalisation, backbone, dropout, classifier, consensus."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Num
+
+from motion_jax.layers import at_least_float32
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class VideoClassifier(nn.Module):
+    """Classify clips: frames through the backbone, each to logits, averaged over time (TSN's consensus).
+
+    uint8 clips are scaled to [0, 1] and normalised here, on the device; float clips are taken as normalised.
+
+    Attributes:
+        backbone: clips to named stages, the last of which is classified.
+        num_classes: number of logits.
+        dropout: rate per frame before the classifier, in training; needs the rng "dropout".
+        mean: of the normalisation, per colour channel, on the scale [0, 1].
+        std: likewise.
+        dtype: compute dtype of normalisation; the classifier is float32 at least.
+
+    Source: Wang et al., TSN (ECCV 2016); the official code's models.py, ``TSN``.
+    """
+
+    backbone: nn.Module
+    num_classes: int
+    dropout: float = 0.5
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        self.classifier = nn.Dense(
+            self.num_classes,
+            dtype=at_least_float32(self.dtype),
+            param_dtype=at_least_float32(self.dtype),
+            kernel_init=nn.initializers.xavier_uniform(),
+        )
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(self, clips: Num[Array, "b t h w c"], *, train: bool) -> jax.Array:
+        """Logits (b, num_classes), float32 at least.
+
+        Args:
+            clips: uint8 in 0..255 or normalised floats.
+            train: take and store batch statistics (pass ``mutable=["batch_stats"]``) and drop out (pass an rng).
+
+        Raises:
+            ValueError: unless the clips are (b, t, h, w, 3).
+        """
+        return self._head(self.backbone(self._normalise(clips), train=train), train=train).mean(axis=1)
+
+    def features(self, clips: Num[Array, "b t h w c"], *, train: bool) -> tuple[jax.Array, dict]:
+        """The logits, and what led to them.
+
+        Returns:
+            logits as from a call, and a dict with ``frame_logits`` (b, t, num_classes), ``stages`` name ->
+            (b, t, h, w, c), and whatever the motion block lets see: ``displacement`` (b, t-1, h, w, 2) as (dx, dy) in
+            units of the radius, ``confidence`` (b, t-1, h, w, 1), ``stss`` (b, t, h, w, l, u, v). With motion blocks at
+            several sites these are those of the first; each site's own are under ``motion`` by site.
+        """
+        stages, motion = self._backbone_with_intermediates(self._normalise(clips), train=train)
+        frame_logits = self._head(stages, train=train)
+        first = next(iter(motion.values()), {})
+        aux = {**first, "frame_logits": frame_logits, "stages": stages}
+        if len(motion) > 1:
+            aux["motion"] = motion
+        return frame_logits.mean(axis=1), aux
+
+    def _normalise(self, clips: jax.Array) -> jax.Array:
+        if clips.ndim != 5 or clips.shape[-1] != len(self.mean):
+            raise ValueError(
+                f"clips must be (batch, frames, height, width, {len(self.mean)}), channels last; got {clips.shape}"
+            )
+        if clips.dtype == jnp.uint8:
+            wide = at_least_float32(self.dtype)
+            mean, std = (jnp.asarray(values, wide).reshape(1, 1, 1, 1, -1) for values in (self.mean, self.std))
+            clips = (jnp.asarray(clips, wide) / 255 - mean) / std
+        elif not jnp.issubdtype(clips.dtype, jnp.floating):
+            raise ValueError(f"clips must be uint8 (0..255) or normalised floats; got {clips.dtype}")
+        return jnp.asarray(clips, self.dtype)
+
+    def _head(self, stages: dict[str, jax.Array], *, train: bool) -> jax.Array:
+        *_, last = stages.values()
+        x = last.mean(axis=(2, 3), dtype=at_least_float32(self.dtype))
+        return self.classifier(self.drop(x, deterministic=not train))
+
+    def _backbone_with_intermediates(self, x: jax.Array, *, train: bool) -> tuple[dict, dict]:
+        """Run the backbone with its sown values open, and carry its other updates over to this scope."""
+        if self.is_initializing():
+            return self.backbone(x, train=train), {}
+        backbone, variables = self.backbone.unbind()
+        mutable = [name for name in variables if self.is_mutable_collection(name)]
+        rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else None
+        stages, updates = backbone.apply(variables, x, train=train, mutable=[*mutable, "intermediates"], rngs=rngs)
+        sown = updates.pop("intermediates", {})
+        for collection, values in updates.items():
+            for name, value in values.items():
+                self.backbone.put_variable(collection, name, value)
+        # In the order of the stages, not of the names.
+        sites = [stage.removesuffix("_motion") for stage in stages if stage.endswith("_motion")]
+        return stages, {site: dict(sown[f"blocks_{site}"]) for site in sites if f"blocks_{site}" in sown}

@@ -1,0 +1,49 @@
+"""Settings every test shares: eight CPU devices, one compilation cache, shape checks on the public arrays."""
+
+import os
+import pathlib
+
+# Before jax is imported anywhere.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GOLDENS = ROOT / "tests" / "goldens"
+
+jax.config.update(
+    "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def goldens() -> pathlib.Path:
+    """The folder of measured reference values."""
+    return GOLDENS
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded NumPy generator, new for each test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def x64():
+    """Run the test with float64 enabled."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Real clips kept beside the checkout; tests that need them skip where they are absent."""
+    folder = pathlib.Path(os.environ.get("MOTION_JAX_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real clips are absent: {folder} is no folder (set MOTION_JAX_TEST_DATA)")
+    return folder

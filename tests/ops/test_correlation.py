@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from official import arrays, generator
+from ops import twins
+from tolerance import assert_close
+
+from motion_jax.ops import local_correlation
+
+
+def maps(golden):
+    return [jnp.asarray(np.moveaxis(golden[name], 1, -1)) for name in ("f1", "f2")]
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius"), [((2, 5, 7, 3), 2), ((1, 3, 4, 2), 5), ((1, 1, 1, 4), 1), ((1, 6, 2, 1), 0)]
+)
+def test_equals_the_loop(rng, shape, radius):
+    source, target = rng.standard_normal((2, *shape)).astype(np.float32)
+    assert_close(
+        local_correlation(jnp.asarray(source), jnp.asarray(target), radius=radius),
+        twins.local_correlation(source, target, radius),
+    )
+
+
+@pytest.mark.parametrize("side", [7, 15])
+def test_golden_values_and_gradients(side):
+    golden = arrays("ops")
+    correlate = lambda a, b: local_correlation(a, b, radius=side // 2)  # noqa: E731
+    scores, pull_back = jax.vjp(correlate, *maps(golden))
+    expected = golden[f"P{side}_corr_raw"]
+    assert_close(scores, expected.transpose(0, 3, 4, 1, 2))
+    cotangent = generator(8).standard_normal(expected.shape).transpose(0, 3, 4, 1, 2)
+    for gradient, name in zip(pull_back(jnp.asarray(cotangent, scores.dtype)), ("f1", "f2"), strict=True):
+        assert_close(gradient, np.moveaxis(golden[f"P{side}_corr_raw_grad_{name}"], 1, -1))
+
+
+def test_a_moved_pattern_scores_highest_at_its_move(rng):
+    source = jnp.asarray(rng.standard_normal((1, 9, 8, 32)), jnp.float32)
+    target = jnp.roll(source, (1, -2), axis=(1, 2))
+    scores = local_correlation(source, target, radius=3)[0, 4, 4]
+    assert np.unravel_index(np.argmax(scores), scores.shape) == (3 + 1, 3 - 2)
+
+
+def test_gradient(rng):
+    source, target = jnp.asarray(rng.standard_normal((2, 1, 3, 2, 2)), jnp.float32)
+    check_grads(lambda a, b: local_correlation(a, b, radius=1), (source, target), order=1, modes=["rev"], rtol=1e-2)
+
+
+def test_bfloat16_features_score_in_float32(rng):
+    source, target = rng.standard_normal((2, 1, 5, 5, 64))
+    scores = local_correlation(jnp.asarray(source, jnp.bfloat16), jnp.asarray(target, jnp.bfloat16), radius=2)
+    assert scores.dtype == jnp.float32
+    assert_close(scores, twins.local_correlation(source, target, 2), dtype="bfloat16")
+
+
+@pytest.mark.parametrize(("other", "radius"), [((1, 4, 5, 8), 1), ((1, 5, 5, 8), -1)])
+def test_bad_input(other, radius):
+    with pytest.raises(ValueError, match=r"source and target|radius"):
+        local_correlation(jnp.ones((1, 5, 5, 8)), jnp.ones(other), radius=radius)

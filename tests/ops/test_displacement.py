@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from official import arrays, generator
+from ops import twins
+from tolerance import assert_close
+
+from motion_jax.ops import kernel_soft_argmax, l2_normalize, local_correlation, match
+
+PAPER = {"sigma": 5.0, "temperature": 100.0}
+
+
+def normalised(rng, *shape):
+    return twins.l2_normalize(rng.standard_normal(shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius"), [((2, 7, 5, 8), 2), ((1, 3, 4, 8), 7), ((1, 1, 1, 8), 1), ((1, 2, 9, 8), 3), ((0, 4, 4, 8), 2)]
+)
+def test_match_equals_the_loop(rng, shape, radius):
+    source, target = normalised(rng, 2, *shape)
+    actual = match(jnp.asarray(source), jnp.asarray(target), radius=radius, **PAPER)
+    for ours, theirs in zip(actual, twins.match(source, target, radius, **PAPER), strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("side", [7, 15])
+def test_golden_values_and_gradients(side):
+    golden = arrays("ops")
+    radius = side // 2
+    maps = [jnp.asarray(np.moveaxis(golden[name], 1, -1)) for name in ("f1", "f2")]
+
+    def motion(a, b):
+        return jnp.concatenate(match(l2_normalize(a), l2_normalize(b), radius=radius, **PAPER), axis=-1)
+
+    tensor, pull_back = jax.vjp(motion, *maps)
+    assert_close(tensor, np.moveaxis(golden[f"P{side}_flow_uvc"], 1, -1))
+    cotangent = np.moveaxis(generator(9).standard_normal((2, 3, 12, 10)), 1, -1)
+    for gradient, name in zip(pull_back(jnp.asarray(cotangent, tensor.dtype)), ("f1", "f2"), strict=True):
+        assert_close(gradient, np.moveaxis(golden[f"P{side}_flow_uvc_grad_{name}"], 1, -1))
+
+
+@pytest.mark.parametrize("side", [7, 15])
+def test_kernel_soft_argmax_golden(side):
+    golden = arrays("ops")
+    scores = golden[f"P{side}_match"].transpose(0, 2, 1).reshape(2, 12, 10, side, side)
+    for temperature, name in ((100.0, "flow_uvc"), (1.0, "flow_uv_temp1")):
+        actual = kernel_soft_argmax(jnp.asarray(scores), sigma=5.0, temperature=temperature)
+        assert_close(actual, np.moveaxis(golden[f"P{side}_{name}"][:, :2], 1, -1))
+
+    def projected(scores):
+        motion = jnp.concatenate([kernel_soft_argmax(scores, **PAPER), scores.max((-1, -2))[..., None]], axis=-1)
+        return jnp.sum(
+            motion * jnp.asarray(np.moveaxis(generator(9).standard_normal((2, 3, 12, 10)), 1, -1), jnp.float32)
+        )
+
+    gradient = jax.grad(projected)(jnp.asarray(scores)).reshape(2, 120, side * side)
+    assert_close(gradient, golden[f"P{side}_flow_uvc_grad_match"].transpose(0, 2, 1))
+
+
+def test_match_equals_its_readable_pair(rng):
+    source, target = (jnp.asarray(x) for x in normalised(rng, 2, 2, 11, 6, 16))
+    displacement, confidence = match(source, target, radius=4, **PAPER)
+    scores = jax.nn.relu(local_correlation(source, target, radius=4))
+    assert_close(displacement, kernel_soft_argmax(scores, **PAPER))
+    assert_close(confidence[..., 0], scores.max((-1, -2)))
+
+
+def test_match_and_its_pair_have_the_same_gradient(rng, x64):
+    source, target = (jnp.asarray(x, jnp.float64) for x in normalised(rng, 2, 1, 5, 6, 8))
+
+    def pair(source, target):
+        scores = jax.nn.relu(local_correlation(source, target, radius=2))
+        return kernel_soft_argmax(scores, **PAPER), scores.max((-1, -2))[..., None]
+
+    def gradient(f):
+        return jax.grad(lambda a, b: sum(jnp.sum(jnp.sin(3 * out)) for out in f(a, b)), (0, 1))(source, target)
+
+    for ours, theirs in zip(gradient(lambda a, b: match(a, b, radius=2, **PAPER)), gradient(pair), strict=True):
+        assert_close(ours, theirs, dtype="float64")
+
+
+def test_equal_frames_do_not_move(rng):
+    frame = jnp.asarray(normalised(rng, 1, 9, 9, 64))
+    displacement, confidence = match(frame, frame, radius=3, **PAPER)
+    np.testing.assert_allclose(displacement[0, 3:6, 3:6], 0, atol=1e-5)
+    np.testing.assert_allclose(confidence, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(2, 0), (0, -1), (-3, 2)])
+def test_a_moved_pattern_yields_its_move(rng, dx, dy):
+    source = jnp.asarray(normalised(rng, 1, 12, 13, 64))
+    displacement, confidence = match(source, jnp.roll(source, (dy, dx), (1, 2)), radius=4, **PAPER)
+    np.testing.assert_allclose(4 * displacement[0, 6, 6], (dx, dy), atol=1e-3)
+    np.testing.assert_allclose(confidence[0, 6, 6, 0], 1, atol=1e-5)
+
+
+def test_golden_shift():
+    golden = arrays("ops")
+    source = jnp.asarray(np.moveaxis(golden["shift_f1"], 1, -1))
+    source, target = l2_normalize(source), l2_normalize(jnp.roll(source, (2, -3), (1, 2)))
+    for side in (7, 15):
+        motion = jnp.concatenate(match(source, target, radius=side // 2, **PAPER), axis=-1)
+        assert_close(motion, np.moveaxis(golden[f"P{side}_shift_uvc"], 1, -1))
+
+
+def test_features_without_a_match_stay_put():
+    """All scores zero: a uniform softmax over a window whose displacements cancel, finite gradients."""
+    source, target = jnp.zeros((2, 1, 4, 4, 8))
+    value, gradient = jax.value_and_grad(lambda a: match(a, target, radius=3, **PAPER)[0].sum())(source)
+    np.testing.assert_allclose(value, 0, atol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_gradient(rng, x64):
+    source, target = jnp.asarray(rng.standard_normal((2, 1, 3, 4, 6)))
+    # Moderate: at the papers' temperature the finite differences of the check would cross arg-max changes.
+    smooth = {"sigma": 5.0, "temperature": 3.0}
+    f = lambda a, b: match(l2_normalize(a), l2_normalize(b), radius=2, **smooth)  # noqa: E731
+    check_grads(f, (source, target), order=1, modes=["rev"], eps=1e-6)
+
+
+def test_scores_stay_float32_for_bfloat16_features(rng):
+    source, target = normalised(rng, 2, 1, 6, 6, 32)
+    displacement, confidence = match(
+        jnp.asarray(source, jnp.bfloat16), jnp.asarray(target, jnp.bfloat16), radius=2, sigma=5.0, temperature=1.0
+    )
+    assert displacement.dtype == confidence.dtype == jnp.float32
+    expected = twins.match(source, target, 2, sigma=5.0, temperature=1.0)
+    assert_close(displacement, expected[0], dtype="bfloat16")
+    assert_close(confidence, expected[1], dtype="bfloat16")
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="one shape and dtype"):
+        match(jnp.ones((1, 5, 5, 8)), jnp.ones((1, 4, 5, 8)), radius=2, **PAPER)
+    with pytest.raises(ValueError, match="radius of 1 or more"):
+        match(jnp.ones((1, 5, 5, 8)), jnp.ones((1, 5, 5, 8)), radius=0, **PAPER)
+    with pytest.raises(ValueError, match="p odd"):
+        kernel_soft_argmax(jnp.ones((1, 2, 2, 4, 4)), **PAPER)

@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from ops import twins
+from tolerance import assert_close
+
+from motion_jax.ops import l2_normalize, self_similarity
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "offsets"),
+    [
+        ((2, 4, 5, 6, 3), (5, 3, 3), None),
+        ((1, 2, 3, 2, 4), (5, 7, 5), None),
+        ((1, 1, 4, 4, 2), (1, 3, 5), None),
+        ((1, 5, 3, 4, 2), (5, 3, 3), (1,)),
+        ((1, 5, 3, 4, 2), (5, 1, 3), (-3, 0, 2)),
+    ],
+)
+def test_equals_the_loop(rng, shape, window, offsets):
+    x = rng.standard_normal(shape).astype(np.float32)
+    actual = self_similarity(jnp.asarray(x), window=window, offsets=offsets)
+    assert_close(actual, twins.self_similarity(x, window, offsets))
+
+
+def test_a_still_clip_is_most_similar_to_itself_in_place(rng):
+    frame = l2_normalize(jnp.asarray(rng.standard_normal((1, 1, 6, 6, 32)), jnp.float32))
+    stss = self_similarity(jnp.tile(frame, (1, 3, 1, 1, 1)), window=(3, 5, 5))
+    np.testing.assert_allclose(stss[0, 1, ..., 2, 2], 1, atol=1e-5)
+    others = stss.at[..., 2, 2].set(-1)
+    assert others.max() < 0.95
+
+
+def test_a_moved_pattern_peaks_along_its_path(rng):
+    frame = l2_normalize(jnp.asarray(rng.standard_normal((1, 9, 9, 32)), jnp.float32))
+    clip = jnp.stack([jnp.roll(frame, (t, -t), (1, 2)) for t in range(3)], axis=1)
+    stss = self_similarity(clip, window=(3, 3, 3))[0, 1, 4, 4]
+    peaks = [np.unravel_index(np.argmax(plane), plane.shape) for plane in stss]
+    assert peaks == [(0, 2), (1, 1), (2, 0)]
+
+
+def test_gradient(rng):
+    x = jnp.asarray(rng.standard_normal((1, 2, 3, 2, 2)), jnp.float32)
+    check_grads(lambda x: self_similarity(x, window=(3, 3, 3)), (x,), order=1, modes=["rev"], rtol=1e-2)
+
+
+def test_jitted_equals_unjitted(rng):
+    x = jnp.asarray(rng.standard_normal((1, 3, 4, 4, 8)), jnp.float32)
+    compare = lambda x: self_similarity(x, window=(3, 5, 5))  # noqa: E731
+    with jax.disable_jit():
+        unjitted = compare(x)
+    assert_close(jax.jit(compare)(x), unjitted)
+
+
+@pytest.mark.parametrize(
+    ("window", "offsets"), [((4, 3, 3), None), ((3, 2, 3), None), ((3, 3, -1), None), ((3, 3, 3), ())]
+)
+def test_bad_window(window, offsets):
+    with pytest.raises(ValueError, match=r"odd and positive|at least one frame"):
+        self_similarity(jnp.ones((1, 2, 3, 3, 1)), window=window, offsets=offsets)
