@@ -126,6 +126,9 @@ class Model:
         sites: where the motion block stands.
         batch_norm: ``per_device`` statistics (as the originals), ``synchronised`` over the devices, or ``frozen``.
         block: fields of the motion block.
+
+    Raises:
+        ValueError: for a value that is not allowed, named with its key.
     """
 
     name: str
@@ -142,16 +145,17 @@ class Model:
         "frozen": functools.partial(BatchNorm, frozen=True),
     }
 
-    def build(self, num_classes: int) -> VideoClassifier:
-        """The model this section describes, for so many classes.
-
-        Raises:
-            ValueError: for a value that is not allowed, named with its key.
-        """
+    def __post_init__(self) -> None:
         if self.batch_norm not in self.NORMS:
             raise ValueError(f"model.batch_norm must be one of {', '.join(self.NORMS)}; got {self.batch_norm!r}")
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise ValueError(f"model.dtype must be float32, bfloat16 or float64; got {self.dtype!r}")
+        if self.width < SHIFT_FOLD_DIV:
+            raise ValueError(f"model.width must be {SHIFT_FOLD_DIV} or more; got {self.width}")
+        self.build(num_classes=1)
+
+    def build(self, num_classes: int) -> VideoClassifier:
+        """The model this section describes, for so many classes."""
         return build_model(
             self.name,
             num_classes=num_classes,

@@ -1,0 +1,93 @@
+"""What the experiments share: how arguments are read, and the papers' recipe to start from."""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def parse(arguments: str, default: str) -> tuple[str, int, bool]:
+    """Split ``model,frames[,smoke]``; what is left out comes from ``default``.
+
+    Raises:
+        ValueError: for arguments of another form.
+    """
+    given = arguments.split(",") if arguments else []
+    smoke = "smoke" in given
+    given = [part for part in given if part != "smoke"]
+    model, frames = (*given, *default.split(",")[len(given) :]) if len(given) <= 2 else ("", "")
+    if not model or not frames.isdecimal():
+        raise ValueError(f"config arguments are model,frames[,smoke], such as {default}; got {arguments!r}")
+    return model, int(frames), smoke
+
+
+def block_fields(model: str, frames: int) -> dict:
+    """The papers' choices for the motion block that depend on the number of frames."""
+    if model.startswith("selfynet"):
+        return {"window": (9, 9, 9) if frames >= 16 else (5, 9, 9)}
+    return {}
+
+
+def base(model: str, frames: int) -> ml_collections.ConfigDict:
+    """The recipe of SELFY on Something-Something (supplement A), with the data left to the experiment."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.model = dict(
+        name=model,
+        width=64,
+        dropout=0.5,
+        dtype="float32",
+        sites=("res3",),
+        batch_norm="per_device",
+        block=block_fields(model, frames),
+    )
+    config.data = dict(
+        name="",
+        root=placeholder(str),
+        dir=placeholder(str),
+        frames=frames,
+        size=224,
+        resize=(240, 320),
+        sampling="segment",
+        crop="multi_scale",
+        flip="skip",
+        clips=None,
+        threads=8,
+        processes=0,
+        max_bad_fraction=0.1,
+    )
+    config.train = dict(
+        batch_size=64,
+        steps=placeholder(int),
+        epochs=50.0,
+        learning_rate=0.01,
+        schedule="step",
+        milestones=(30.0, 40.0),
+        decay_factor=0.1,
+        warmup_epochs=0.0,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        clip_norm=20.0,
+        groups="official",
+        classifier_lr=(1.0, 2.0),
+        init_from=placeholder(str),
+        log_every=20,
+        eval_every_epochs=1.0,
+    )
+    config.eval = dict(batch_size=64, clips=1, crops=1, average="softmax")
+    config.parallel = dict(backend="pmap", devices=placeholder(int))
+    config.checkpoint = dict(every_steps=placeholder(int), every_epochs=1.0, keep=2, asynchronous=True)
+    return config
+
+
+def use_made_up_clips(config: ml_collections.ConfigDict) -> None:
+    """Make any experiment a smoke run: a narrow network on a few generated clips, a minute on two cores."""
+    config.model.width = 8
+    config.data.name = "moving_shapes"
+    config.data.update(size=32, frames=min(config.data.frames, 8), crop="none")
+    config.data.clips = (48, 24)
+    config.data.resize = None
+    config.data.root = None
+    config.data.threads = 2
+    config.train.update(batch_size=8, steps=12, log_every=4, eval_every_epochs=0.0)
+    config.eval.batch_size = 8
+    config.checkpoint.every_steps = 6

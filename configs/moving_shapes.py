@@ -1,0 +1,32 @@
+"""Generated clips in which no single frame tells the class: the embedded default.
+
+Arguments: ``model,frames[,smoke]``, by default ``msnet_tsm_r18,8``.
+"""
+
+import ml_collections
+
+from configs.common import base, parse, use_made_up_clips
+
+
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """A narrow network on 64-pixel clips, a minute or two on two cores."""
+    model, frames, smoke = parse(arguments, "msnet_tsm_r18,8")
+    config = base(model, frames)
+    config.model.update(width=16, dropout=0.0)
+    config.data.update(name="moving_shapes", size=64, crop="none", threads=2)
+    config.data.clips = (4800, 2400)
+    config.data.resize = None
+    config.train.update(
+        batch_size=16,
+        steps=300,
+        learning_rate=0.05,
+        schedule="cosine",
+        milestones=(),
+        warmup_epochs=0.1,
+        weight_decay=1e-4,
+        eval_every_epochs=0.0,
+    )
+    config.checkpoint.every_steps = 100
+    if smoke:
+        use_made_up_clips(config)
+    return config.lock()

@@ -1,0 +1,77 @@
+"""Evaluate a trained network on the whole validation split and write eval.json.
+
+Examples:
+    python eval.py --workdir=runs/msnet
+    python eval.py --checkpoint=runs/msnet/checkpoints/latest/300 --json
+    python eval.py --workdir=runs/mine --clips=10 --crops=3
+
+The best checkpoint of a workdir is taken; config and labels come with it, unless --config says otherwise.
+"""
+
+import dataclasses
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from motion_jax.tools.command import print_json, run_with_flags
+from motion_jax.tools.experiment import Experiment, open_data
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config in place of the checkpoint's: FILE[:ARGUMENTS].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run; eval.json is written here.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint folder, in place of the workdir's best.")
+_SPLIT = flags.DEFINE_string("split", "val", "The split to evaluate.")
+_CLIPS = flags.DEFINE_integer("clips", None, "Clips per video, in place of the config's.")
+_CROPS = flags.DEFINE_integer("crops", None, "Crops per clip (1 or 3), in place of the config's.")
+_JSON = flags.DEFINE_bool("json", False, "Print the result as one JSON object, last.")
+
+
+def main() -> None:
+    """Checkpoint -> model and data -> metrics -> eval.json."""
+    if _WORKDIR.value is None and _CHECKPOINT.value is None:
+        raise ValueError("--workdir=DIR or --checkpoint=PATH is needed; see --help")
+
+    from data.pipeline import eval_batches
+    from motion_jax.training.checkpoints import restore
+    from motion_jax.training.evaluation import evaluate_model, write_evaluation
+
+    restored = restore(_CHECKPOINT.value or _WORKDIR.value)
+    # A checkpoint stands in <workdir>/checkpoints/<latest or best>/<step>.
+    workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else restored.path.parents[2]
+    experiment = Experiment.from_config(_CONFIG.value.to_dict() if _CONFIG.value else restored.config)
+    given = {"clips": _CLIPS.value, "crops": _CROPS.value}
+    protocol = dataclasses.replace(experiment.eval, **{key: value for key, value in given.items() if value is not None})
+    dataset = open_data(experiment.data, workdir)
+    if dataset.labels != restored.labels:
+        raise ValueError(
+            f"the checkpoint knows {len(restored.labels)} labels, the data have {len(dataset.labels)} others: "
+            "give the data it was trained on (--config.data.root=...)"
+        )
+    size, batch_size = dataset.size(_SPLIT.value), protocol.batch_size
+    metrics, scores, labels = evaluate_model(
+        experiment.model.build(len(restored.labels)),
+        restored.variables,
+        eval_batches(
+            dataset, split=_SPLIT.value, batch_size=batch_size, clips=protocol.clips, crops=protocol.crops
+        ),
+        section=protocol,
+        parallel=experiment.parallel,
+        total=-(-size // batch_size),
+    )
+    described = {**dataclasses.asdict(protocol), **dataclasses.asdict(experiment.data), "split": _SPLIT.value}
+    path = write_evaluation(
+        workdir,
+        metrics=metrics,
+        scores=scores,
+        labels=labels,
+        label_names=restored.labels,
+        protocol={**described, "step": restored.step, "model": experiment.model.name},
+    )
+    shown = {name: round(value, 2) for name, value in metrics.items()}
+    print(", ".join(f"{name} {value}" for name, value in shown.items()), f"-> {path}")
+    if _JSON.value:
+        print_json({name: metrics[name] for name in ("top1", "top5", "mean_class", "clips")})
+
+
+if __name__ == "__main__":
+    run_with_flags(main, description=__doc__)

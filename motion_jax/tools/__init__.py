@@ -1,0 +1,1 @@
+"""Command lines: ``python -m motion_jax.tools.<verb>``."""

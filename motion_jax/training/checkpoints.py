@@ -1,0 +1,380 @@
+"""Checkpoints: two Orbax managers, latest and best, with checksums of our own.
+
+A checkpoint is a folder ``<workdir>/checkpoints/{latest,best}/<step>`` with ``state/`` (Orbax), ``config.json``,
+``labels.json`` and ``checksums/``. It becomes visible by one rename, when all of it is written. Orbax does not notice a
+flipped bit within an array, and answers a cut file with thousands of lines and late errors of its threads. So
+``checksums/files.json`` tells what is on disk before Orbax opens it, and ``checksums/leaves.json`` what the arrays were
+before Orbax took them.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from motion_jax.training.state import TrainState, describe_differences, named_leaves
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """When checkpoints are written and how many are kept.
+
+    Attributes:
+        every_steps: updates between two; wins over ``every_epochs``.
+        every_epochs: epochs between two, may be fractional. With both ``None``, only the end of the run is saved.
+        keep: how many of the latest are kept; the best is kept besides.
+        asynchronous: write while training goes on.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    every_steps: int | None
+    every_epochs: float | None
+    keep: int
+    asynchronous: bool
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "every_epochs"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"checkpoint.{name} is {value}, expected a positive number or None")
+        if self.keep < 1:
+            raise ValueError(f"checkpoint.keep is {self.keep}, expected at least 1")
+
+
+class NonFiniteStateError(ValueError):
+    """A state that holds NaN or infinity was about to be saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint gives for evaluation.
+
+    Attributes:
+        variables: ``{"params", "batch_stats"}`` as NumPy arrays.
+        config: the configuration of the run that wrote it.
+        labels: class names in the order of the logits.
+        step: completed updates.
+        path: the folder of the checkpoint.
+    """
+
+    variables: dict[str, Any]
+    config: dict[str, Any]
+    labels: tuple[str, ...]
+    step: int
+    path: pathlib.Path
+
+
+class Checkpoints:
+    """The checkpoints of one run, for writing and resuming; a context manager. Every process makes one."""
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        section: Checkpoint,
+        config: Mapping[str, Any],
+        labels: Sequence[str],
+    ) -> None:
+        """Open ``<workdir>/checkpoints``; only one run may write to it at a time."""
+        self._root = pathlib.Path(workdir).absolute() / "checkpoints"
+        self._config = dict(config)
+        self._labels = list(labels)
+        if jax.process_index() == 0:
+            # What a killed run left half written.
+            for leftover in self._root.glob("*/*.orbax-checkpoint-tmp"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        self._latest = _open_manager(self._root / "latest", keep=section.keep, asynchronous=section.asynchronous)
+        self._best = _open_manager(self._root / "best", keep=1, asynchronous=section.asynchronous)
+        self._best_top1 = self._read_best_top1()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def save_latest(self, state: TrainState) -> None:
+        """Save for resuming; a step that is there already is left as it is.
+
+        Returns as soon as the state may be donated, when ``asynchronous``.
+
+        Raises:
+            NonFiniteStateError: if the state holds a value that is not finite; nothing is written then.
+        """
+        self._save(self._latest, state, metrics={})
+
+    def save_best(self, state: TrainState, *, top1: float) -> bool:
+        """Save if ``top1`` is at least that of the best so far, which it replaces; says whether it was.
+
+        Raises:
+            NonFiniteStateError: if the state holds a value that is not finite; nothing is written then.
+        """
+        if self._best_top1 is not None and top1 < self._best_top1:
+            return False
+        self._save(self._best, state, metrics={"top1": top1})
+        self._best_top1 = top1
+        return True
+
+    def restore_latest(self, template: TrainState, *, sharding: jax.sharding.Sharding) -> TrainState | None:
+        """Read the newest sound checkpoint, or return ``None`` where there is none.
+
+        Broken ones are named in a warning and moved to ``checkpoints/broken``, so that they do not count as kept.
+
+        Args:
+            template: arrays, or ``jax.ShapeDtypeStruct``, of the expected state.
+            sharding: where to put every leaf.
+
+        Raises:
+            ValueError: if all checkpoints are broken, or the newest sound one holds another model.
+        """
+        placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template)
+        steps = sorted(self._latest.all_steps(), reverse=True)
+        broken = {}
+        for step in steps:
+            folder = self._root / "latest" / str(step)
+            try:
+                record = _read_record(folder)
+            except Exception as error:
+                broken[step] = _one_line(error)
+                continue
+            _check_same_model(record["leaves"], template, folder)
+            try:
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(placed))
+                state = self._latest.restore(step, args=args).state
+                _check_leaves(state, record["leaves"])
+            except Exception as error:
+                broken[step] = _one_line(error)
+                continue
+            self._set_aside(broken, instead=step)
+            return state
+        if broken:
+            reasons = "; ".join(f"step {step}: {reason}" for step, reason in broken.items())
+            raise ValueError(
+                f"every checkpoint in {self._root / 'latest'} is broken ({reasons}): "
+                "bring back a copy, or begin anew with another workdir"
+            )
+        return None
+
+    def latest_step(self) -> int | None:
+        """Return the newest step that can be seen, sound or not."""
+        return max(self._latest.all_steps(), default=None)
+
+    def reached_preemption(self, step: int) -> bool:
+        """Say whether any of several processes was told to stop; equal on all of them. False on a single process."""
+        return jax.process_count() > 1 and self._latest.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Wait until everything is on disk."""
+        self._latest.wait_until_finished()
+        self._best.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish what is being written and let go of the folders."""
+        self._latest.close()
+        self._best.close()
+
+    def _save(self, manager: ocp.CheckpointManager, state: TrainState, *, metrics: dict[str, float]) -> None:
+        step = int(state.step)
+        if step in manager.all_steps():
+            return
+        leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(jax.device_get(state))}
+        bad = [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]
+        if bad:
+            raise NonFiniteStateError(f"the state after step {step} is not finite in {', '.join(bad[:3])}")
+        sums = {name: _leaf_record(leaf) for name, leaf in leaves.items()}
+        record = _RecordArgs(step, self._config, self._labels, metrics, sums)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), checksums=record)
+        # Forced: Orbax refuses a step that is older than the newest, the loop alone decides when to save.
+        manager.save(step, args=args, force=True)
+
+    def _read_best_top1(self) -> float | None:
+        for step in sorted(self._best.all_steps(), reverse=True):
+            # A broken best must not keep a better one out.
+            with contextlib.suppress(Exception):
+                return _read_record(self._root / "best" / str(step))["metrics"]["top1"]
+        return None
+
+    def _set_aside(self, broken: Mapping[int, str], *, instead: int) -> None:
+        for step, reason in broken.items():
+            _log.warning("the checkpoint of step %d is broken (%s); going on from step %d", step, reason, instead)
+        if not broken:
+            return
+        if jax.process_index() == 0:
+            for step in broken:
+                target = self._root / "broken" / str(step)
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                os.replace(self._root / "latest" / str(step), target)
+        _barrier("broken checkpoints set aside")
+        self._latest.reload()
+
+
+def find(path: str | os.PathLike) -> pathlib.Path:
+    """Return the checkpoint folder that a path means.
+
+    A workdir, or its ``checkpoints``, means the best one, else the latest; ``best`` and ``latest`` mean the newest step
+    within; the folder of a step means itself.
+
+    Raises:
+        ValueError: if there is no checkpoint.
+    """
+    path = pathlib.Path(path).absolute()
+    if not path.is_dir():
+        raise ValueError(f"no checkpoint: {path} is not a folder; give a workdir or the folder of a step")
+    if _is_checkpoint(path):
+        return path
+    places = [path / "checkpoints" / "best", path / "checkpoints" / "latest", path / "best", path / "latest", path]
+    for place in places:
+        steps = [int(entry.name) for entry in place.glob("*") if entry.name.isdecimal() and _is_checkpoint(entry)]
+        if steps:
+            return place / str(max(steps))
+    raise ValueError(f"no checkpoint in {path}: give a workdir that train.py wrote, or the folder of a step")
+
+
+def restore(path: str | os.PathLike) -> Restored:
+    """Read parameters, statistics, config and labels of the checkpoint that ``find(path)`` names.
+
+    Raises:
+        ValueError: if there is none, or it is broken.
+    """
+    folder = find(path)
+    try:
+        record = _read_record(folder)
+        wanted: dict[str, Any] = {"params": {}, "batch_stats": {}}
+        for name, leaf in record["leaves"].items():
+            *parents, last = name.split("/")
+            if parents and parents[0] in wanted:
+                branch = wanted
+                for parent in parents:
+                    branch = branch.setdefault(parent, {})
+                branch[last] = np.zeros(leaf["shape"], np.dtype(leaf["dtype"]))
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        with ocp.PyTreeCheckpointer() as reader:
+            args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
+            variables = reader.restore(folder / "state", args=args)
+        variables = {collection: variables.get(collection) or {} for collection in wanted}
+        _check_leaves(variables, record["leaves"])
+    except Exception as error:
+        raise ValueError(
+            f"the checkpoint {folder} is broken ({_one_line(error)}): "
+            "give another step, for example from checkpoints/latest of the workdir"
+        ) from error
+    return Restored(variables, record["config"], tuple(record["labels"]), record["step"], folder)
+
+
+class _RecordHandler(ocp.CheckpointHandler):
+    """Writes what we add to a checkpoint, before Orbax renames it into place."""
+
+    def save(self, directory: Any, args: "_RecordArgs") -> None:
+        if jax.process_index() != 0:
+            return
+        record = {"step": args.step, "metrics": args.metrics, "leaves": args.leaves}
+        (directory / "leaves.json").write_text(json.dumps(record, indent=1))
+        (directory.parent / "config.json").write_text(json.dumps(args.config, indent=1))
+        (directory.parent / "labels.json").write_text(json.dumps(args.labels, indent=1, ensure_ascii=False))
+
+    def finalize(self, directory: Any) -> None:
+        """Sum up the files of the state, which Orbax has finished: its handler stands before this one."""
+        if jax.process_index() != 0:
+            return
+        root = pathlib.Path(directory).parent
+        if not (root / "state").is_dir():
+            raise ValueError(f"{root} has no finished state yet: this Orbax finishes handlers in an unknown order")
+        paths = [*root.glob("*.json"), *(root / "state").rglob("*")]
+        files = {path.relative_to(root).as_posix(): zlib.crc32(path.read_bytes()) for path in paths if path.is_file()}
+        files["checksums/leaves.json"] = zlib.crc32((directory / "leaves.json").read_bytes())
+        (directory / "files.json").write_text(json.dumps(files, indent=1))
+
+    def restore(self, directory: Any, args: Any = None) -> None:
+        """Nothing: the files are read directly."""
+
+
+@ocp.args.register_with_handler(_RecordHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _RecordArgs(ocp.args.CheckpointArgs):
+    step: int
+    config: dict[str, Any]
+    labels: list[str]
+    metrics: dict[str, float]
+    leaves: dict[str, dict[str, Any]]
+
+
+def _open_manager(folder: pathlib.Path, *, keep: int, asynchronous: bool) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+        enable_async_checkpointing=asynchronous,
+    )
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+    _barrier(f"{folder.name} made")
+    # Their order is that in which Orbax finishes them.
+    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    state_handler = ocp.StandardCheckpointHandler()
+    handlers.add("state", ocp.args.StandardSave, state_handler)
+    handlers.add("state", ocp.args.StandardRestore, state_handler)
+    handlers.add("checksums", _RecordArgs, _RecordHandler())
+    return ocp.CheckpointManager(folder, options=options, handler_registry=handlers)
+
+
+def _is_checkpoint(folder: pathlib.Path) -> bool:
+    return (folder / "state").is_dir() or (folder / "checksums").is_dir()
+
+
+def _read_record(folder: pathlib.Path) -> dict[str, Any]:
+    """Check the files of a checkpoint and read those that are ours."""
+    for name, crc32 in json.loads((folder / "checksums" / "files.json").read_text()).items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if zlib.crc32((folder / name).read_bytes()) != crc32:
+            raise ValueError(f"{name} is not as it was written")
+    record = json.loads((folder / "checksums" / "leaves.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    labels = json.loads((folder / "labels.json").read_text())
+    return {**record, "config": config, "labels": labels}
+
+
+def _leaf_record(leaf: np.ndarray) -> dict[str, Any]:
+    crc32 = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": crc32}
+
+
+def _check_leaves(tree: Any, expected: Mapping[str, Any]) -> None:
+    bad = [name for name, leaf in named_leaves(tree) if _leaf_record(np.asarray(leaf)) != expected[name]]
+    if bad:
+        raise ValueError(f"the values of {', '.join(bad[:3])} are not those that were saved")
+
+
+def _check_same_model(leaves: Mapping[str, Any], template: TrainState, folder: pathlib.Path) -> None:
+    given = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in leaves.items()}
+    expected = {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in named_leaves(template)}
+    if differences := describe_differences(given, expected):
+        raise ValueError(
+            f"the checkpoint {folder} is of another model or optimizer: {differences}; "
+            "use the config it was trained with, or another workdir"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of an error, short enough for a log: Orbax quotes whole storage specifications."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,153 @@
+"""Evaluation of a whole split: every clip counts exactly once."""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.experimental import multihost_utils
+
+from motion_jax.training import parallel as par
+from motion_jax.training.metrics import summarise, write_atomically
+from motion_jax.training.progress import bar
+from motion_jax.training.step import AVERAGES, make_eval_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eval:
+    """The protocol of an evaluation.
+
+    Attributes:
+        batch_size: clips per global batch; each has ``clips * crops`` views.
+        clips: temporal views per clip.
+        crops: spatial views per clip.
+        average: over the views, of ``"softmax"`` or ``"logits"``.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    batch_size: int
+    clips: int
+    crops: int
+    average: str
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "clips", "crops"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"eval.{name} is {getattr(self, name)}, expected at least 1")
+        if self.average not in AVERAGES:
+            raise ValueError(f"eval.average is {self.average!r}, expected one of {AVERAGES}")
+
+
+def evaluate(
+    eval_step: Callable,
+    variables: Mapping[str, Any],
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    parallel: par.Parallel,
+    total: int | None = None,
+    description: str = "evaluate",
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Run a model over all batches of a split: ``(metrics, scores (n, k), labels (n,))``, ordered by index.
+
+    Args:
+        eval_step: ``spread(make_eval_step(...), parallel, split=(False, True), donate=False)``.
+        variables: ``{"params", "batch_stats"}``, placed by ``place_state``.
+        batches: clips (b, v, t, h, w, c), label, mask (False where a row only fills up the batch) and index (position
+            in the split); the rows of this process, equally many batches on every process.
+        parallel: that of ``eval_step``.
+        total: number of batches, for the progress bar.
+        description: of the progress bar.
+
+    Returns:
+        The metrics of ``summarise``, the averaged scores of each clip in float32 or wider, and the labels.
+
+    Raises:
+        ValueError: if a clip comes twice, or none comes.
+    """
+    sums: dict[str, Any] = {}
+    rows: list[tuple[np.ndarray, ...]] = []
+    # The results of a batch are read when the next two are under way, so that the devices never wait for the host.
+    pending: collections.deque = collections.deque()
+
+    def read_oldest() -> None:
+        (batch_sums, scores), batch = pending.popleft()
+        for name, value in jax.device_get(batch_sums).items():
+            sums[name] = sums.get(name, 0) + np.asarray(value, np.float64 if name == "loss" else np.int64)
+        mask = np.asarray(batch["mask"])
+        rows.append((par.local_rows(scores, parallel), batch["label"], batch["index"], mask))
+
+    for batch in bar(batches, total=total, desc=description, unit="batch", leave=False):
+        placed = par.place_batch({name: batch[name] for name in ("clips", "label", "mask")}, parallel)
+        kept = {name: batch[name] for name in ("label", "index", "mask")}
+        pending.append((eval_step(variables, placed), kept))
+        if len(pending) > 2:
+            read_oldest()
+    while pending:
+        read_oldest()
+    if not rows:
+        raise ValueError("no batch came to evaluate: the split is empty")
+    metrics = summarise(sums)
+
+    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    if jax.process_count() > 1:
+        columns = [np.asarray(multihost_utils.process_allgather(column, tiled=True)) for column in columns]
+    mask = columns.pop()
+    scores, labels, index = (column[mask] for column in columns)
+    order = np.argsort(index, kind="stable")
+    repeated = index[order][1:][np.diff(index[order]) == 0]
+    if repeated.size:
+        raise ValueError(f"clip {repeated[0]} of the split came {np.sum(index == repeated[0])} times, expected once")
+    return metrics, scores[order], labels[order]
+
+
+def evaluate_model(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    section: Eval,
+    parallel: par.Parallel,
+    total: int | None = None,
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Run a model over all batches of a split, from variables that are not placed yet: see ``evaluate``.
+
+    Raises:
+        ValueError: if the batch does not divide over the devices, a clip comes twice, or none comes.
+    """
+    par.check_batch_size(section.batch_size, parallel, field="eval.batch_size")
+    step = par.spread(make_eval_step(model, average=section.average), parallel, split=(False, True), donate=False)
+    return evaluate(step, par.place_state(variables, parallel), batches, parallel=parallel, total=total)
+
+
+def write_evaluation(
+    workdir: str | os.PathLike,
+    *,
+    metrics: Mapping[str, float],
+    scores: np.ndarray,
+    labels: np.ndarray,
+    label_names: Sequence[str],
+    protocol: Mapping[str, Any],
+) -> pathlib.Path:
+    """Write ``eval.json`` and ``scores.npz`` into a workdir.
+
+    ``eval.json`` holds top1, top5 and mean_class in percent, clips and protocol; ``scores.npz`` holds scores (n, k),
+    labels (n,) and names (k,). Each file is replaced whole, ``eval.json`` last; its path is returned.
+    """
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "scores.npz.tmp"
+    with temporary.open("wb") as file:
+        np.savez(file, scores=scores, labels=labels, names=np.array(label_names, dtype=np.str_))
+    os.replace(temporary, folder / "scores.npz")
+    result = {name: metrics[name] for name in ("top1", "top5", "mean_class", "clips")}
+    target = folder / "eval.json"
+    write_atomically(target, json.dumps({**result, "protocol": dict(protocol)}, indent=1) + "\n")
+    return target

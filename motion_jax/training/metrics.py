@@ -1,0 +1,97 @@
+"""From sums over clips to metrics, and from metrics to files."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+
+def summarise(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Turn the sums of ``make_eval_step``, added over all batches, into metrics.
+
+    ``top1``, ``top5`` and ``mean_class`` are percent, from 0 to 100. ``mean_class`` averages the accuracy of each class
+    over the classes that occur; ``loss`` is per clip and ``clips`` the number of clips.
+
+    Raises:
+        ValueError: if no clip was counted.
+    """
+    count = int(sums["count"])
+    if count == 0:
+        raise ValueError("no clip was evaluated: the split is empty, or every row of every batch is masked")
+    occurs = np.asarray(sums["class_count"]) > 0
+    per_class = np.asarray(sums["class_correct"], np.float64)[occurs] / np.asarray(sums["class_count"])[occurs]
+    return {
+        "loss": float(sums["loss"]) / count,
+        "top1": 100 * int(sums["top1"]) / count,
+        "top5": 100 * int(sums["top5"]) / count,
+        "mean_class": 100 * float(per_class.mean()),
+        "clips": count,
+    }
+
+
+class MetricLog:
+    """``metrics.jsonl`` and TensorBoard events of a workdir, written by the first process.
+
+    Each line of ``metrics.jsonl`` is an object with step, epoch and split, then name -> value. It is whole on disk when
+    ``write`` returns.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, start_step: int) -> None:
+        """Open the log for a run that continues after ``start_step`` updates; what was logged beyond it is dropped."""
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        self._file = self._board = None
+        if jax.process_index() != 0:
+            return
+        records = [record for record in _read(self._path) if record["step"] <= start_step]
+        write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in records))
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=start_step + 1)
+
+    def write(self, *, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
+        """Append one line of finite values."""
+        if self._file is None:
+            return
+        record = {"step": step, "epoch": round(epoch, 4), "split": split, **values}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
+
+
+def find_logged(workdir: str | os.PathLike, *, step: int, split: str) -> dict[str, float] | None:
+    """Return the values that ``metrics.jsonl`` of a workdir last holds for a step and a split, or ``None``."""
+    for record in reversed(_read(pathlib.Path(workdir) / "metrics.jsonl")):
+        if record["step"] == step and record["split"] == split:
+            return {name: value for name, value in record.items() if name not in ("step", "epoch", "split")}
+    return None
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Replace a text file, so that a reader or a crash finds the old one or the new one, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Read the whole lines of ``metrics.jsonl``; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records

@@ -1,0 +1,124 @@
+"""The update and the evaluation of one batch, each written once, for one device among those of the axis ``data``."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from motion_jax.training.parallel import AXIS
+from motion_jax.training.state import TrainState
+
+AVERAGES = ("softmax", "logits")
+Batch = Mapping[str, jax.Array]
+
+
+def make_train_step(
+    model: nn.Module, optimizer: optax.GradientTransformation, *, schedule: optax.Schedule, seed: int
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Make ``step(state, batch) -> (state, metrics)`` for ``parallel.spread``.
+
+    ``batch`` is this device's share: ``clips`` (b, t, h, w, c) and ``label`` (b,) int32. The loss is the cross entropy,
+    at least float32; gradients are averaged over the devices. BatchNorm normalises with the statistics of its own
+    device, as in the PyTorch originals, and the running ones are averaged over the devices when stored.
+
+    ``metrics`` describe the whole batch before the update: ``loss``, ``top1`` (percent), ``grad_norm`` (before
+    clipping) and ``lr``.
+
+    Args:
+        model: called with ``train=True`` and an rng ``dropout`` that depends on (seed, step, device) alone.
+        optimizer: applied to the averaged gradients.
+        schedule: the learning rate to report.
+        seed: of the dropout.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        # Without this cast, the gradient with respect to replicated parameters arrives already summed over the
+        # devices under shard_map, and the mean below would change nothing: N times too large, silently.
+        params, batch_stats = jax.lax.pcast((state.params, state.batch_stats), AXIS, to="varying")
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
+
+        def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                batch["clips"],
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+            logits = _at_least_float32(logits)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+            return losses.mean(), (logits, updated.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        top1 = 100 * jnp.mean(logits.argmax(-1) == batch["label"])
+        grads, batch_stats, loss, top1 = jax.lax.pmean((grads, batch_stats, loss, top1), AXIS)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads), "lr": schedule(state.step)}
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return step
+
+
+def make_eval_step(
+    model: nn.Module, *, average: str
+) -> Callable[[Mapping[str, Any], Batch], tuple[dict[str, jax.Array], jax.Array]]:
+    """Make ``step(variables, batch) -> (sums, scores)`` for ``parallel.spread``.
+
+    ``batch`` is this device's share: ``clips`` (b, v, t, h, w, c) with ``v`` views of each clip, ``label`` (b,) int32
+    and ``mask`` (b,) bool, False where a row only fills up the batch. ``scores`` (b, k) stay on their device.
+
+    ``sums`` run over the true rows of all devices: ``loss``, ``top1``, ``top5`` (label among the best ``min(5, k)``)
+    and ``count`` are scalars; ``class_correct`` and ``class_count`` have shape (k,). Counts are int32.
+
+    Args:
+        model: called with ``train=False``.
+        average: ``"softmax"`` averages the probabilities of the views, ``"logits"`` their logits; ``scores`` hold
+            that average, at least float32.
+
+    Raises:
+        ValueError: if ``average`` is unknown.
+    """
+    if average not in AVERAGES:
+        raise ValueError(f"average is {average!r}, expected one of {AVERAGES}")
+
+    def step(variables: Mapping[str, Any], batch: Batch) -> tuple[dict[str, jax.Array], jax.Array]:
+        clips, label, mask = batch["clips"], batch["label"], batch["mask"]
+        b, v = clips.shape[:2]
+        logits = _at_least_float32(model.apply(variables, clips.reshape(b * v, *clips.shape[2:]), train=False))
+        logits = logits.reshape(b, v, -1)
+        if average == "softmax":
+            # In logarithms, so that the loss stays finite where a probability underflows.
+            ranked = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(v)
+            scores, losses = jnp.exp(ranked), -_pick(ranked, label)
+        else:
+            ranked = scores = logits.mean(axis=1)
+            losses = optax.softmax_cross_entropy_with_integer_labels(scores, label)
+        k = ranked.shape[-1]
+        _, best = jax.lax.top_k(ranked, min(5, k))
+        hits = best == label[:, None]
+        first, any_hit = hits[:, 0] & mask, hits.any(axis=1) & mask
+        classes = jax.nn.one_hot(label, k, dtype=jnp.int32)
+        sums = {
+            "loss": jnp.where(mask, losses, 0).sum(),
+            "top1": first.sum(dtype=jnp.int32),
+            "top5": any_hit.sum(dtype=jnp.int32),
+            "count": mask.sum(dtype=jnp.int32),
+            "class_correct": jnp.where(first[:, None], classes, 0).sum(axis=0),
+            "class_count": jnp.where(mask[:, None], classes, 0).sum(axis=0),
+        }
+        return jax.lax.psum(sums, AXIS), scores
+
+    return step
+
+
+def _pick(values: jax.Array, label: jax.Array) -> jax.Array:
+    """Take ``values[i, label[i]]``."""
+    return jnp.take_along_axis(values, label[:, None], axis=1)[:, 0]
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,303 @@
+"""The loop: exact resume, signals, loss that is not finite, workdirs."""
+
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+
+from motion_jax.training import loop as loop_module
+from motion_jax.training import parallel as par
+from motion_jax.training.checkpoints import Checkpoint, Checkpoints, restore
+from motion_jax.training.loop import make_optimizer, make_schedule
+from motion_jax.training.state import create_state, fingerprint
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def whole_state(workdir, **changes):
+    """The SHA-256 of everything in the newest checkpoint, optimiser and step included."""
+    recipe = tiny_runs.train_section(**changes)
+    optimizer = make_optimizer(recipe, make_schedule(recipe, train_size=tiny_runs.CLIPS))
+    template = create_state(tiny_runs.TinyNet(), optimizer, seed=0, clip_shape=(2, 4, 4, 3))
+    section = Checkpoint(every_steps=None, every_epochs=None, keep=2, asynchronous=False)
+    with Checkpoints(workdir, section=section, config={}, labels=[]) as checkpoints:
+        everywhere = par.state_sharding(par.Parallel(backend="pmap", devices=8))
+        return fingerprint(checkpoints.restore_latest(template, sharding=everywhere))
+
+
+def records(workdir, split="train"):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["split"] == split]
+
+
+def start(workdir, **arguments):
+    """Begin a run in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])}
+    environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    command = [sys.executable, "-W", "error", tiny_runs.__file__, json.dumps({"workdir": str(workdir), **arguments})]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_stop_and_resume_equals_never_stopping(tmp_path):
+    # Dropout, BatchNorm, momentum, a drop of the rate in step 3; half of it in another process.
+    tiny_runs.run(tmp_path / "straight", steps=6)
+    process = start(tmp_path / "halves", steps=3)
+    _, noise = process.communicate(timeout=100)
+    assert process.returncode == 0, noise
+    tiny_runs.run(tmp_path / "halves", steps=6)
+    assert whole_state(tmp_path / "halves") == whole_state(tmp_path / "straight")
+    # The control: another position of the data is another state.
+    tiny_runs.run(tmp_path / "shifted", steps=3)
+    tiny_runs.run(tmp_path / "shifted", steps=6, train_batches=lambda start: tiny_runs.train_batches(start + 1))
+    assert whole_state(tmp_path / "shifted") != whole_state(tmp_path / "straight")
+
+
+def test_everything_is_traced_once(tmp_path):
+    tiny_runs.TRACES.clear()
+    tiny_runs.run(tmp_path, steps=7, backend="shard_map")
+    # Initialisation and evaluation call the network with train=False.
+    assert sorted(tiny_runs.TRACES) == ["eval", "eval", "train"]
+
+
+def test_files_and_result(tmp_path):
+    result = tiny_runs.run(tmp_path, steps=6)
+    assert (result["step"], result["finished"], result["clips"]) == (6, True, 13)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"model": {"name": "tiny"}}
+    assert json.loads((tmp_path / "labels.json").read_text()) == list(tiny_runs.LABELS)
+    train, val = records(tmp_path), records(tmp_path, "val")
+    assert [record["step"] for record in train] == [2, 4, 6]
+    assert [record["step"] for record in val] == [3, 6]
+    assert [record["epoch"] for record in val] == [1.0, 2.0]
+    assert {name: val[-1][name] for name in ("loss", "top1", "top5", "mean_class", "clips")} == {
+        name: result[name] for name in ("loss", "top1", "top5", "mean_class", "clips")
+    }
+    assert [record["lr"] for record in train] == pytest.approx([0.05, 0.005, 0.005])
+    assert all(record["clips_per_second"] > 0 for record in train)
+    best = max(val, key=lambda record: (record["top1"], record["step"]))
+    assert restore(tmp_path).step == best["step"]
+    assert restore(tmp_path).labels == tiny_runs.LABELS
+
+
+def test_a_finished_workdir_returns_at_once(tmp_path, capsys):
+    first = tiny_runs.run(tmp_path, steps=3)
+    capsys.readouterr()
+
+    def untouched(start):
+        raise AssertionError("data were asked for")
+
+    again = tiny_runs.run(tmp_path, steps=3, train_batches=untouched)
+    assert again == first
+    assert "is finished: 3 of 3 steps are done" in capsys.readouterr().err
+
+
+def test_a_missing_final_evaluation_is_made_up_for(tmp_path):
+    first = tiny_runs.run(tmp_path, steps=3)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(line for line in lines if '"val"' not in line))
+    assert tiny_runs.run(tmp_path, steps=3) == first
+    assert len(records(tmp_path, "val")) == 1
+
+
+def test_without_evaluation_the_last_update_is_the_result(tmp_path):
+    result = tiny_runs.run(tmp_path, steps=3, evaluate=False)
+    assert result["finished"]
+    assert result["loss"] == records(tmp_path)[-1]["loss"]
+    assert tiny_runs.run(tmp_path, steps=3, evaluate=False) == result
+
+
+def test_eight_clips_are_memorised(tmp_path):
+    result = tiny_runs.run(
+        tmp_path,
+        model=tiny_runs.TinyNet(norm=False),
+        steps=60,
+        milestones=(),
+        every_steps=60,
+        log_every=20,
+        evaluate=False,
+        train_batches=lambda start: itertools.repeat(tiny_runs.batch_of(range(8))),
+    )
+    assert result["top1"] == 100.0
+    assert result["loss"] < 0.05
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(tmp_path, number, capsys):
+    def batches(start):
+        for step, batch in enumerate(tiny_runs.train_batches(start), start=start):
+            if step == 4:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    before = signal.getsignal(number)
+    result = tiny_runs.run(tmp_path, steps=50, every_steps=1000, eval_every_epochs=0, train_batches=batches)
+    assert signal.getsignal(number) is before
+    assert not result["finished"]
+    assert 2 <= result["step"] <= 5
+    assert restore(tmp_path).step == result["step"]
+    assert f"stopped by {signal.Signals(number).name} after step {result['step']}" in capsys.readouterr().err
+    assert tiny_runs.run(tmp_path, steps=6)["finished"]
+    tiny_runs.run(tmp_path / "straight", steps=6, eval_every_epochs=0)
+    assert whole_state(tmp_path) == whole_state(tmp_path / "straight")
+
+
+def test_a_signal_during_an_evaluation_costs_only_the_evaluation(tmp_path, monkeypatch):
+    whole = tiny_runs.eval_batches
+
+    def interrupted():
+        batches = whole()
+        yield next(batches)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from batches
+
+    monkeypatch.setattr(tiny_runs, "eval_batches", interrupted)
+    result = tiny_runs.run(tmp_path, steps=6)
+    assert (result["step"], result["finished"]) == (3, False)
+    assert records(tmp_path, "val") == []
+    monkeypatch.setattr(tiny_runs, "eval_batches", whole)
+    tiny_runs.run(tmp_path, steps=6)
+    assert [record["step"] for record in records(tmp_path, "val")] == [3, 6]
+
+
+def test_sigterm_ends_the_process_with_0_and_sigkill_loses_nothing(tmp_path):
+    for number, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
+        process = start(tmp_path, steps=1_000_000, every_steps=5, eval_every_epochs=0, log_every=1)
+        log, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 60
+        size = log.stat().st_size if log.exists() else 0
+        while not (log.exists() and log.stat().st_size > size + 4000):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        output, noise = process.communicate(timeout=60)
+        assert process.returncode == code, noise
+        assert "Traceback" not in noise
+        if code == 0:
+            assert not json.loads(output)["finished"]
+    reached = restore(tmp_path).step
+    assert tiny_runs.run(tmp_path, steps=reached + 2, eval_every_epochs=0)["step"] == reached + 2
+    numbers = [record["step"] for record in records(tmp_path)]
+    assert numbers == sorted(set(numbers))
+
+
+def poisoned(step):
+    """Batches whose labels and pixels are fine; the clips of one step are NaN."""
+
+    def batches(start):
+        for number, batch in enumerate(tiny_runs.train_batches(start), start=start):
+            clips = batch["clips"].astype(np.float32)
+            yield {**batch, "clips": clips * np.nan if number == step else clips}
+
+    return batches
+
+
+@pytest.mark.parametrize("every_steps", [1, 3, 1000])
+def test_a_loss_that_is_not_finite_stops_and_is_never_saved(tmp_path, every_steps):
+    with pytest.raises(ValueError, match="loss is nan at step 5: training stopped") as error:
+        tiny_runs.run(tmp_path, steps=50, every_steps=every_steps, eval_every_epochs=0, train_batches=poisoned(4))
+    message = str(error.value)
+    assert "lower train.learning_rate" in message
+    assert "\n" not in message
+    good = {1: "the last good checkpoint is step 4", 3: "the last good checkpoint is step 3"}
+    assert good.get(every_steps, "no checkpoint was written yet") in message
+    if every_steps < 1000:
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restore(tmp_path).variables))
+        # With sound data it goes on from there.
+        assert tiny_runs.run(tmp_path, steps=6, eval_every_epochs=0)["finished"]
+
+
+def test_a_broken_newest_checkpoint_costs_its_steps_only(tmp_path):
+    # Steps 2 and 4 meet different batches: the data repeat every three.
+    for name in ("straight", "broken"):
+        tiny_runs.run(tmp_path / name, steps=4, every_steps=2)
+    (tmp_path / "broken/checkpoints/latest/4/state/manifest.ocdbt").unlink()
+    # Asked for more steps: it begins from step 2 again, and the log holds each step once.
+    for name in ("straight", "broken"):
+        tiny_runs.run(tmp_path / name, steps=7, every_steps=2)
+    assert whole_state(tmp_path / "broken") == whole_state(tmp_path / "straight")
+    assert [record["step"] for record in records(tmp_path / "broken")] == [2, 4, 6, 7]
+
+
+def test_another_model_or_other_labels_are_refused(tmp_path):
+    tiny_runs.run(tmp_path, steps=1)
+    with pytest.raises(ValueError, match="holds a run of tiny, this one is of msnet_tsm_r18: choose another workdir"):
+        tiny_runs.run(tmp_path, steps=3, config={"model": {"name": "msnet_tsm_r18"}})
+    with pytest.raises(ValueError, match="is of another model or optimizer"):
+        tiny_runs.run(tmp_path, steps=3, model=tiny_runs.TinyNet(width=8))
+    (tmp_path / "labels.json").write_text('["a", "b", "c", "d"]')
+    with pytest.raises(ValueError, match="4 other labels than these 4"):
+        tiny_runs.run(tmp_path, steps=3)
+    assert restore(tmp_path).step == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 12}, "train.batch_size is 12, .* set it to 8 or 16"),
+        ({"model": tiny_runs.TinyNet(num_classes=5)}, "the model has 5 classes and the data 4 labels"),
+        (
+            {"train_batches": lambda start: itertools.islice(tiny_runs.train_batches(start), 2)},
+            "ended after 2 of 6 steps",
+        ),
+        ({"train_batches": lambda start: iter([])}, "train_batches gave no batch"),
+        ({"devices": 9}, "parallel.devices is 9"),
+    ],
+)
+def test_fit_refuses(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_runs.run(tmp_path, steps=6, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None}, "train.steps and train.epochs are both None"),
+        ({"batch_size": 0}, "train.batch_size is 0, expected at least 1"),
+        ({"schedule": "linear"}, "train.schedule is 'linear', expected one of"),
+        ({"milestones": (2, 1)}, r"train.milestones is \(2, 1\), expected positive epochs, rising"),
+        ({"clip_norm": 0}, "train.clip_norm is 0, expected a positive number, or None"),
+        ({"groups": "none"}, "train.groups is 'none'"),
+        ({"momentum": 0}, "train.nesterov is True, expected False"),
+        ({"classifier_lr": (1,)}, "train.classifier_lr"),
+        ({"log_every": 0}, "train.log_every is 0"),
+        ({"learning_rate": 0}, "train.learning_rate is 0"),
+    ],
+)
+def test_section_is_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_runs.train_section(**changes)
+
+
+def test_steps_of_a_run():
+    assert tiny_runs.train_section(steps=None, epochs=2.0).total_steps(24) == 6
+    assert tiny_runs.train_section(steps=None, epochs=2.0).total_steps(25) == 7
+    assert tiny_runs.train_section(steps=5, epochs=2.0).total_steps(24) == 5
+
+
+def test_what_is_due_with_fractions_of_an_epoch():
+    # Every half epoch of 5 updates: after 2.5, 5, 7.5 and 10 updates, so in updates 3, 5, 8 and 10.
+    assert [n for n in range(1, 11) if loop_module._crosses(n, 2.5)] == [3, 5, 8, 10]
+    assert [n for n in range(1, 11) if loop_module._crosses(n, 0.1 * 30)] == [3, 6, 9]
+    assert not loop_module._crosses(4, 0)
+
+
+def test_compilations_are_kept_in_the_workdir_unless_a_place_is_set(tmp_path):
+    code = (
+        "import jax, sys; jax.config.update('jax_platforms', 'cpu');"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
+        "jax.jit(lambda x: x + 1)(1); import tiny_runs; tiny_runs.run(sys.argv[1], steps=1, devices=1, evaluate=False)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], env=environment, check=True, timeout=100)
+    assert any((tmp_path / "compile_cache").iterdir())
+    tiny_runs.run(tmp_path / "other", steps=1)
+    assert not (tmp_path / "other" / "compile_cache").exists()

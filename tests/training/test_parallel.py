@@ -1,0 +1,163 @@
+"""Placing, and the errors about devices and batch sizes; two processes on this machine."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_runs
+
+from motion_jax.training import parallel as par
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+@pytest.mark.parametrize("devices", [1, 4, None])
+def test_rows_come_back_in_order(backend, devices):
+    parallel = par.Parallel(backend=backend, devices=devices)
+    rows = np.arange(16 * 3).reshape(16, 3)
+
+    def double(offset, batch):
+        return jax.lax.psum(jnp.sum(batch["rows"]), par.AXIS), 2 * batch["rows"] + offset
+
+    step = par.spread(double, parallel, split=(False, True), donate=False)
+    total, out = step(par.place_state(np.int32(1), parallel), par.place_batch({"rows": rows}, parallel))
+    assert int(total) == rows.sum()
+    np.testing.assert_array_equal(par.local_rows(out, parallel), 2 * rows + 1)
+
+
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+def test_state_is_replicated_and_compiled_once(backend):
+    parallel = par.Parallel(backend=backend, devices=8)
+    state = par.place_state({"x": np.zeros(3, np.float32)}, parallel)
+    assert state["x"].shape == (3,)
+    assert state["x"].sharding.is_fully_replicated
+    compilations = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compilations.append(event) if "backend_compile" in event else None
+    )
+    step = par.spread(lambda s, b: ({"x": s["x"] + jax.lax.pmean(b["y"].sum(), par.AXIS)}, s["x"].sum()), parallel)
+    batch = {"y": np.ones((8, 2), np.float32)}
+    state, _ = step(state, par.place_batch(batch, parallel))
+    assert compilations
+    compilations.clear()
+    for _ in range(3):
+        state, _ = step(state, par.place_batch(batch, parallel))
+    assert state["x"].tolist() == [8.0, 8.0, 8.0]
+    assert state["x"].sharding.is_fully_replicated
+    assert compilations == []
+
+
+def test_check_vma_stays_on():
+    # An output that differs between devices is an error, not an array that lies about being replicated.
+    parallel = par.Parallel(backend="shard_map", devices=2)
+    step = par.spread(lambda s, b: (s, b["y"].sum()), parallel, donate=False)
+    with pytest.raises(ValueError, match="out_specs"):
+        step(jnp.zeros(()), par.place_batch({"y": np.ones((2, 2), np.float32)}, parallel))
+
+
+@pytest.mark.parametrize(
+    ("size", "devices", "sizes"), [(12, 8, "8 or 16"), (3, 4, "4"), (0, 2, "2"), (25, 2, "24 or 26")]
+)
+def test_indivisible_batch_names_the_nearest_sizes(size, devices, sizes):
+    with pytest.raises(
+        ValueError, match=rf"^train.batch_size is {size}, .* over {devices} devices: set it to {sizes},"
+    ):
+        par.check_batch_size(size, par.Parallel(backend="pmap", devices=devices))
+
+
+def test_indivisible_rows_are_refused():
+    with pytest.raises(ValueError, match="a batch of 6 rows came for 4 devices"):
+        par.place_batch({"x": np.zeros((6, 1))}, par.Parallel(backend="pmap", devices=4))
+
+
+def test_more_devices_than_present():
+    with pytest.raises(ValueError, match=r"parallel.devices is 9, but 8 cpu device\(s\) are present: lower it"):
+        par.make_mesh(par.Parallel(backend="pmap", devices=9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"backend": "jit"}, "parallel.backend is 'jit'"), ({"devices": 0}, "parallel.devices is 0")],
+)
+def test_section_is_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        par.Parallel(**{"backend": "pmap", "devices": None, **changes})
+
+
+TWO_PROCESSES = """
+import json, sys
+import jax
+port, rank, workdir = sys.argv[1:]
+jax.config.update("jax_platforms", "cpu")
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(rank))
+import numpy as np
+import tiny_runs
+
+def mine(batches):
+    for batch in batches:
+        rows = len(batch["label"]) // 2
+        yield {name: x[int(rank) * rows : (int(rank) + 1) * rows] for name, x in batch.items()}
+
+whole = tiny_runs.eval_batches
+tiny_runs.eval_batches = lambda: mine(whole())
+options = dict(
+    backend="pmap", devices=None, model=tiny_runs.TinyNet(), log_every=1,
+    train_batches=lambda start: mine(tiny_runs.train_batches(start)),
+)
+tiny_runs.run(workdir, steps=3, **options)
+result = tiny_runs.run(workdir, steps=6, **options)
+print(json.dumps(result))
+jax.distributed.shutdown()
+"""
+
+
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")]),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, port, str(rank), str(tmp_path / "two")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=100) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], outputs[0][1] + outputs[1][1]
+    results = [json.loads(stdout.splitlines()[-1]) for stdout, _ in outputs]
+    assert "shard_map is used on 2 processes, not pmap" in outputs[0][1]
+    assert results[0] == pytest.approx(results[1])
+    # The bound is loose because sums over devices are taken in another order.
+    options = {"backend": "shard_map", "devices": 4, "model": tiny_runs.TinyNet(), "log_every": 1}
+    one = tiny_runs.run(tmp_path / "one", steps=3, **options)
+    one = tiny_runs.run(tmp_path / "one", steps=6, **options)
+    assert results[0] == pytest.approx(one, rel=1e-5)
+    losses = [losses_of(tmp_path / name) for name in ("two", "one")]
+    assert len(losses[0]) == 6
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def losses_of(workdir):
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if record["split"] == "train"]

@@ -1,0 +1,250 @@
+"""The per-device step: the same numbers on one and on eight devices, under both backends."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_runs
+from flax import linen as nn
+
+from motion_jax.training import parallel as par
+from motion_jax.training.metrics import summarise
+from motion_jax.training.optimizer import sgd
+from motion_jax.training.state import create_state, fingerprint
+from motion_jax.training.step import make_eval_step, make_train_step
+
+LAYOUTS = [("pmap", 1), ("pmap", 8), ("shard_map", 1), ("shard_map", 8)]
+
+
+def plain_sgd(clip_norm=None):
+    return sgd(
+        lambda count: jnp.float32(0.1),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-3,
+        clip_norm=clip_norm,
+        groups="plain",
+        classifier_lr=(1.0, 2.0),
+    )
+
+
+def train(model, layout, *, steps=4, optimizer=None):
+    """A few steps: the metrics of each and the last state."""
+    parallel = par.Parallel(backend=layout[0], devices=layout[1])
+    optimizer = optimizer or plain_sgd()
+    state = par.place_state(create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3)), parallel)
+    step = par.spread(make_train_step(model, optimizer, schedule=lambda n: jnp.float32(0.1), seed=0), parallel)
+    metrics = []
+    for batch, _ in zip(tiny_runs.train_batches(0), range(steps), strict=False):
+        placed = par.place_batch({name: batch[name] for name in ("clips", "label")}, parallel)
+        state, values = step(state, placed)
+        metrics.append({name: float(value) for name, value in values.items()})
+    return metrics, state
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_losses_equal_a_plain_loop_on_the_whole_batch(layout):
+    # Written without collectives, devices or the optimiser's chain: the mean gradient, not its sum over devices.
+    model = tiny_runs.TinyNet(norm=False)
+    params = create_state(model, plain_sgd(), seed=0, clip_shape=(2, 4, 4, 3)).params
+    tx = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.1, 0.9, nesterov=True))
+    opt_state = tx.init(params)
+    expected = []
+    for batch, _ in zip(tiny_runs.train_batches(0), range(4), strict=False):
+
+        def loss_of(params, batch=batch):
+            logits = model.apply({"params": params}, jnp.asarray(batch["clips"]), train=True)
+            return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(8), batch["label"]])
+
+        loss, grads = jax.value_and_grad(loss_of)(params)
+        norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads)))
+        expected.append((float(loss), float(norm)))
+        updates, opt_state = tx.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    metrics, state = train(model, layout)
+    np.testing.assert_allclose([m["loss"] for m in metrics], [loss for loss, _ in expected], atol=1e-5)
+    np.testing.assert_allclose([m["grad_norm"] for m in metrics], [norm for _, norm in expected], rtol=1e-5)
+    for got, want in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    assert int(state.step) == 4
+
+
+def test_statistics_are_per_device_and_stored_as_their_mean():
+    model = tiny_runs.TinyNet()
+    _, state = train(model, ("shard_map", 4), steps=1)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 3), jnp.uint8), train=False)
+    params = create_state(model, plain_sgd(), seed=0, clip_shape=(2, 4, 4, 3)).params
+    variables = {"params": params, "batch_stats": variables["batch_stats"]}
+    clips = tiny_runs.batch_of(range(8))["clips"]
+    per_device = [
+        model.apply(variables, jnp.asarray(clips[i : i + 2]), train=True, mutable=["batch_stats"])[1]["batch_stats"]
+        for i in range(0, 8, 2)
+    ]
+    expected = jax.tree.map(lambda *stats: np.mean(stats, axis=0), *per_device)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.batch_stats, expected)
+    # Statistics over the whole batch would differ: the variance within pairs is the smaller one.
+    whole = model.apply(variables, jnp.asarray(clips), train=True, mutable=["batch_stats"])[1]["batch_stats"]
+    assert np.abs(whole["bn1"]["var"] - expected["bn1"]["var"]).max() > 1e-3
+
+
+def test_both_backends_agree_with_norm_and_dropout():
+    model = tiny_runs.TinyNet(dropout=0.5)
+    a, state_a = train(model, ("pmap", 8))
+    b, state_b = train(model, ("shard_map", 8))
+    np.testing.assert_allclose([m["loss"] for m in a], [m["loss"] for m in b], atol=1e-6)
+    for x, y in zip(jax.tree.leaves(state_a), jax.tree.leaves(state_b), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+def test_dropout_differs_between_steps_devices_and_seeds():
+    class Mask(nn.Module):
+        """Logits that show the dropout mask of each clip."""
+
+        @nn.compact
+        def __call__(self, clips, *, train):
+            scale = self.param("scale", nn.initializers.ones, ())
+            return scale * nn.Dropout(0.5, deterministic=not train)(jnp.ones((len(clips), 64)))
+
+    def masks(seed, step):
+        model = Mask()
+        parallel = par.Parallel(backend="shard_map", devices=2)
+
+        def show(variables, batch):
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), jax.lax.axis_index("data"))
+            out = model.apply(variables, batch["clips"], train=True, rngs={"dropout": key})
+            return jnp.zeros(()), out
+
+        f = par.spread(show, parallel, split=(False, True), donate=False)
+        variables = {"params": {"scale": jnp.ones(())}}
+        batch = par.place_batch({"clips": np.zeros((2, 2, 4, 4, 3), np.uint8)}, parallel)
+        return par.local_rows(f(par.place_state(variables, parallel), batch)[1], parallel)
+
+    model = Mask()
+    losses = {}
+    for seed in (0, 1):
+        parallel = par.Parallel(backend="shard_map", devices=2)
+        state = par.place_state(create_state(model, optax.sgd(0.0), seed=0, clip_shape=(2, 4, 4, 3)), parallel)
+        step = par.spread(make_train_step(model, optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=seed), parallel)
+        batch = {"clips": np.zeros((2, 2, 4, 4, 3), np.uint8), "label": np.zeros(2, np.int32)}
+        for i in (0, 1):
+            state, metrics = step(state, par.place_batch(batch, parallel))
+            shown = masks(seed, i)
+            assert (shown[0] != shown[1]).any(), "two devices dropped the same values"
+            want = np.mean([np.log(np.exp(row).sum()) - row[0] for row in shown])
+            assert float(metrics["loss"]) == pytest.approx(want, rel=1e-5)
+            losses[seed, i] = float(metrics["loss"])
+    assert len(set(losses.values())) == 4
+
+
+def test_grad_norm_is_reported_before_clipping():
+    model = tiny_runs.TinyNet(norm=False)
+    free, _ = train(model, ("pmap", 2), steps=1)
+    clipped, _ = train(model, ("pmap", 2), steps=1, optimizer=plain_sgd(clip_norm=1e-3))
+    assert clipped[0]["grad_norm"] == free[0]["grad_norm"] > 1e-2
+
+
+@pytest.mark.usefixtures("x64")
+def test_everything_is_float64_when_enabled():
+    model = tiny_runs.TinyNet(norm=False)
+    optimizer = plain_sgd()
+    drawn = create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3)).variables
+    variables = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
+    parallel = par.Parallel(backend="shard_map", devices=2)
+    state = create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3), variables=variables)
+    step = par.spread(make_train_step(model, optimizer, schedule=lambda n: 0.1, seed=0), parallel)
+    batch = tiny_runs.batch_of(range(8))
+    del batch["index"]
+    state, metrics = step(par.place_state(state, parallel), par.place_batch(batch, parallel))
+    assert metrics["loss"].dtype == jnp.float64
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype(jnp.float64)}
+    assert state.step.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+def test_donated_state_is_gone_and_the_callers_arrays_are_not(backend):
+    parallel = par.Parallel(backend=backend, devices=2)
+    model, optimizer = tiny_runs.TinyNet(), plain_sgd()
+    own = create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3))
+    before = fingerprint(own)
+    state = par.place_state(own, parallel)
+    step = par.spread(make_train_step(model, optimizer, schedule=lambda n: jnp.float32(0), seed=0), parallel)
+    batch = tiny_runs.batch_of(range(8))
+    del batch["index"]
+    after, _ = step(state, par.place_batch(batch, parallel))
+    jax.block_until_ready(after)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert fingerprint(own) == before
+
+
+class Given(nn.Module):
+    """Logits written in the clips: the first pixels of the first frame."""
+
+    @nn.compact
+    def __call__(self, clips, *, train):
+        del train
+        return clips[:, 0, 0, :, 0].astype(jnp.float32)
+
+
+def evaluate_given(logits, label, mask, *, average, layout=("shard_map", 2)):
+    """Evaluate logits (b, v, k) as they are."""
+    parallel = par.Parallel(backend=layout[0], devices=layout[1])
+    clips = np.asarray(logits, np.float32)[:, :, None, None, :, None]
+    batch = {"clips": clips, "label": np.asarray(label, np.int32), "mask": np.asarray(mask)}
+    step = par.spread(make_eval_step(Given(), average=average), parallel, split=(False, True), donate=False)
+    sums, scores = step({"params": {}}, par.place_batch(batch, parallel))
+    return jax.tree.map(np.asarray, sums), par.local_rows(scores, parallel)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("average", ["softmax", "logits"])
+@pytest.mark.parametrize("layout", [("pmap", 1), ("pmap", 4), ("shard_map", 4)])
+def test_eval_step_against_numpy(rng, average, layout):
+    logits = rng.normal(size=(8, 3, 7)) * 3
+    label = rng.integers(0, 7, 8)
+    mask = np.array([True] * 6 + [False] * 2)
+    # The rows that do not count would be hits.
+    label[6:] = (softmax(logits) if average == "softmax" else logits).mean(1)[6:].argmax(1)
+    sums, scores = evaluate_given(logits, label, mask, average=average, layout=layout)
+    want = softmax(logits).mean(1) if average == "softmax" else logits.mean(1)
+    np.testing.assert_allclose(scores, want, rtol=1e-5, atol=1e-6)
+    assert scores.dtype == np.float32
+    probability = want if average == "softmax" else softmax(want)
+    rank = np.array([np.sum(want[i] > want[i, label[i]]) for i in range(8)])
+    np.testing.assert_allclose(sums["loss"], -np.log(probability[np.arange(6), label[:6]]).sum(), rtol=1e-5)
+    assert sums["top1"] == np.sum(rank[:6] < 1)
+    assert sums["top5"] == np.sum(rank[:6] < 5)
+    assert sums["count"] == 6
+    np.testing.assert_array_equal(sums["class_count"], np.bincount(label[:6], minlength=7))
+    np.testing.assert_array_equal(sums["class_correct"], np.bincount(label[:6][rank[:6] < 1], minlength=7))
+
+
+def test_averages_differ_where_views_disagree():
+    # One sure view for class 0, two mild ones for class 1: only the logits let the sure one win.
+    logits = [[[20.0, 0.0], [0.0, 2.0], [0.0, 2.0]]] * 2
+    by_softmax, _ = evaluate_given(logits, [1, 1], [True, True], average="softmax")
+    by_logits, _ = evaluate_given(logits, [1, 1], [True, True], average="logits")
+    assert (by_softmax["top1"], by_logits["top1"]) == (2, 0)
+
+
+def test_loss_is_finite_where_the_probability_underflows():
+    sums, scores = evaluate_given([[[300.0, 0.0]]] * 2, [1, 1], [True, True], average="softmax")
+    assert scores[0, 1] == 0
+    assert sums["loss"] == pytest.approx(600.0)
+
+
+def test_padding_changes_no_metric(rng):
+    logits, label = rng.normal(size=(6, 2, 4)), rng.integers(0, 4, 6)
+    short, _ = evaluate_given(logits, label, [True] * 6, average="softmax")
+    filled = np.concatenate([logits, np.full((2, 2, 4), np.nan)])
+    padded, _ = evaluate_given(filled, [*label, 0, 3], [True] * 6 + [False] * 2, average="softmax")
+    assert summarise(short) == pytest.approx(summarise(padded), rel=1e-6)
+
+
+def test_unknown_average_is_refused():
+    with pytest.raises(ValueError, match="average is 'mean'"):
+        make_eval_step(Given(), average="mean")
