@@ -1,0 +1,192 @@
+"""JPEG bytes and video files to RGB uint8 frames, with OpenCV: the one place that knows codecs and containers."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+# FFmpeg reports every damaged packet on stderr; what matters of it comes back as VideoError or `damaged` below.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import cv2
+import numpy as np
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+_NO_FRAME = "no video frame can be decoded"
+# A failed read may be a damaged packet in the middle or the end of the file: so many in a row are the end.
+_READ_ATTEMPTS = 64
+
+
+class VideoError(ValueError):
+    """A video that gives no frame; the message names the file, the reason and the cure."""
+
+    def __init__(self, path: str | os.PathLike, reason: str, cure: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}; {cure}")
+        self.path = os.fspath(path)
+        self.reason = reason
+        self.cure = cure
+
+    def __reduce__(self) -> tuple:
+        # The default rebuilds from the message alone and would not cross a process border.
+        return type(self), (self.path, self.reason, self.cure)
+
+
+class Video:
+    """A video being read: iterate it once for RGB uint8 frames (h, w, 3), all of one size, in presentation order.
+
+    Attributes:
+        path: the file, or the folder of frames.
+        fps: frames per second on average; 0.0 where unknown (folders of frames).
+        stream: which of the file's video streams is read: always 0, the first.
+        declared: number of frames the header states or lets us estimate; None where it says nothing.
+        decoded: number of frames read until now.
+        damaged: whether a packet in the middle of the file could not be decoded.
+    """
+
+    stream = 0
+
+    def __init__(self, path: Path, frames: Iterator[np.ndarray], *, fps: float, declared: int | None) -> None:
+        self.path = path
+        self.fps = fps
+        self.declared = declared
+        self.decoded = 0
+        self.damaged = False
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        shape = None
+        for frame in self._frames:
+            if frame is None:
+                self.damaged = True
+                continue
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                # Streams may change size midway; a clip is one array.
+                frame = cv2.resize(frame, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+            self.decoded += 1
+            yield frame
+        if self.decoded == 0:
+            raise VideoError(self.path, _NO_FRAME, "replace it, or convert it to H.264 if its codec is unusual")
+
+    @property
+    def incomplete(self) -> bool:
+        """After the last frame: whether frames are missing.
+
+        Headers estimate, and count empty packets: two frames or 5 % less than declared are no sign of damage.
+        """
+        missing = (self.declared or 0) - self.decoded
+        return self.damaged or missing > max(2, 0.05 * self.decoded)
+
+
+def read_video(path: str | os.PathLike) -> Video:
+    """Open a video file in any container OpenCV's FFmpeg reads, or a folder of frames.
+
+    Files are judged by content, not by extension. Rotation flags are honoured, gray becomes three equal channels,
+    deeper pixels become 8 bits. Of several video streams the first is read. A folder's images are taken in natural
+    order (2 before 10).
+
+    Raises:
+        ValueError: (:class:`VideoError`) if there is nothing to read: at once where the file cannot be opened, at the
+            first frame where it opens and does not decode.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise VideoError(path, "there is no such file", "check the path")
+    if path.stat().st_size == 0:
+        raise VideoError(path, "the file is empty (0 bytes)", "fetch it again or remove it")
+    # One thread per file: whoever reads many files reads them side by side.
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        raise VideoError(
+            path,
+            "it holds no readable video stream (not a video, cut off before its index, or sound only)",
+            "fetch it again, convert it to H.264 in MP4, or remove it",
+        )
+    declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return Video(
+        path,
+        _read_frames(capture),
+        fps=fps if np.isfinite(fps) and fps > 0 else 0.0,
+        declared=declared if declared > 0 else None,
+    )
+
+
+def natural_order(name: str) -> list[tuple[int, int | str]]:
+    """Sorting key under which numbers inside names count as numbers.
+
+    >>> sorted(["f10.jpg", "f2.jpg"], key=natural_order)
+    ['f2.jpg', 'f10.jpg']
+    """
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"(\d+)", name) if part]
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The images of a folder in natural order."""
+    files = [
+        file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    ]
+    return sorted(files, key=lambda file: (natural_order(file.name), file.name))
+
+
+def encode_jpeg(frame: np.ndarray, *, quality: int = 95) -> bytes:
+    """RGB uint8 (h, w, 3) as JPEG bytes."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ValueError(
+            f"a frame of shape {frame.shape} and dtype {frame.dtype} cannot be a JPEG: pass uint8 (h, w, 3)"
+        )
+    return data.tobytes()
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """Bytes of a JPEG, or of any image OpenCV reads, as RGB uint8 (h, w, 3).
+
+    Raises:
+        ValueError: if the bytes are no image.
+    """
+    # imdecode throws on empty input and returns None on what it cannot read.
+    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    if frame is None:
+        raise ValueError(
+            f"{len(data)} bytes do not decode as an image: the record is damaged, prepare the data set again"
+        )
+    return frame
+
+
+def _read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray | None]:
+    """RGB frames, with None in place of damaged packets between them."""
+    try:
+        failed = 0
+        while failed < _READ_ATTEMPTS:
+            done, frame = capture.read()
+            if not done:
+                failed += 1
+                continue
+            if failed:
+                yield None
+            failed = 0
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if frame.ndim == 3 else cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
+    finally:
+        capture.release()
+
+
+def _read_folder(folder: Path) -> Video:
+    files = frame_files(folder)
+    if not files:
+        raise VideoError(
+            folder, "the folder holds no images", f"put frames there ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
+        )
+
+    def frames() -> Iterator[np.ndarray | None]:
+        for file in files:
+            try:
+                yield decode_jpeg(file.read_bytes())
+            except ValueError:
+                yield None
+
+    return Video(folder, frames(), fps=0.0, declared=len(files))

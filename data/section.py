@@ -1,0 +1,101 @@
+"""The section `data` of a configuration: what clips are made of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import labels, sampling
+
+NAMES = ("moving_shapes", "video_folder")
+SAMPLINGS = ("segment", "dense")
+CROPS = ("multi_scale", "center", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What clips are made of.
+
+    Every field is given: values live in configurations.
+
+    Attributes:
+        name: ``"moving_shapes"`` (generated) or ``"video_folder"``.
+        root: folder of the videos, for video_folder; see :func:`data.folder_layout.read_layout`.
+        dir: where prepared records lie; None leaves it to the caller of :func:`data.dataset.open_dataset`.
+        frames: frames per clip.
+        size: height and width of a clip in pixels.
+        resize: stored frame size of video_folder: (height, width), or the short side with the aspect kept, or None as
+            filmed.
+        sampling: ``"segment"`` over the whole video, or ``"dense"`` within a 64-frame window.
+        crop: training crop: ``"multi_scale"``, ``"center"``, or ``"none"`` (the whole frame is squeezed into a square).
+            Evaluation squeezes the whole frame too where this is ``"none"``, and takes centre crops otherwise.
+        flip: horizontal flips in training; a policy of :func:`data.labels.flipped_labels`.
+        clips: numbers of train and val clips of moving_shapes.
+        threads: threads that make batches, a batch each; 0 makes them in the caller's thread.
+        processes: worker processes with ``threads`` threads each; 0 stays in this process.
+        max_bad_fraction: greatest share of videos that may be unreadable.
+    """
+
+    name: str
+    root: str | None
+    dir: str | None
+    frames: int
+    size: int
+    resize: tuple[int, int] | int | None
+    sampling: str
+    crop: str
+    flip: str
+    clips: tuple[int, int] | None
+    threads: int
+    processes: int
+    max_bad_fraction: float
+
+    def __post_init__(self) -> None:
+        # Command lines and JSON give lists.
+        for field in ("resize", "clips"):
+            if isinstance(getattr(self, field), list):
+                object.__setattr__(self, field, tuple(getattr(self, field)))
+        _expect("name", self.name, self.name in NAMES, "one of " + ", ".join(NAMES))
+        _expect("dir", self.dir, self.dir is None or _is_path(self.dir), "a folder or None")
+        _expect("frames", self.frames, _is_count(self.frames, 1), "an integer of 1 or more")
+        _expect("size", self.size, _is_count(self.size, 1), "an integer of 1 or more")
+        _expect("sampling", self.sampling, self.sampling in SAMPLINGS, "one of " + ", ".join(SAMPLINGS))
+        fits = self.sampling != "dense" or self.frames <= sampling.WINDOW
+        _expect("frames", self.frames, fits, f"at most {sampling.WINDOW} with dense sampling")
+        _expect("crop", self.crop, self.crop in CROPS, "one of " + ", ".join(CROPS))
+        _expect("flip", self.flip, self.flip in labels.POLICIES, "one of " + ", ".join(labels.POLICIES))
+        _expect("threads", self.threads, _is_count(self.threads, 0), "an integer of 0 or more")
+        _expect("processes", self.processes, _is_count(self.processes, 0), "an integer of 0 or more")
+        fraction = self.max_bad_fraction
+        valid = isinstance(fraction, int | float) and 0 <= fraction <= 1
+        _expect("max_bad_fraction", fraction, valid, "a number from 0 to 1")
+        if self.name == "moving_shapes":
+            _expect("root", self.root, self.root is None, "None: moving_shapes is generated")
+            _expect("resize", self.resize, self.resize is None, "None: moving_shapes is made at data.size")
+            _expect("clips", self.clips, _is_pair(self.clips), "two integers of 1 or more: train and val clips")
+            _expect("frames", self.frames, self.frames >= 3, "3 or more for moving_shapes")
+            fits = self.size >= 32 and self.size % 8 == 0
+            _expect("size", self.size, fits, "a multiple of 8, 32 or more, for moving_shapes")
+        else:
+            cure = "the folder that holds one folder of videos per class (--config.data.root=...)"
+            _expect("root", self.root, _is_path(self.root), cure)
+            _expect("clips", self.clips, self.clips is None, "None: only moving_shapes is made to number")
+            shape = self.resize is None or _is_count(self.resize, 1) or _is_pair(self.resize)
+            _expect("resize", self.resize, shape, "(height, width), a short side, or None")
+            short = self.resize if isinstance(self.resize, int) else min(self.resize or (self.size,))
+            _expect("resize", self.resize, short >= self.size, f"no side below data.size ({self.size})")
+
+
+def _expect(field: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
+        raise ValueError(f"data.{field}: {value!r} came, expected {expected}")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_count(item, 1) for item in value)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | Path) and bool(str(value))

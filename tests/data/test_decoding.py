@@ -1,0 +1,170 @@
+import pickle
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from data.decoding import VideoError, decode_jpeg, encode_jpeg, natural_order, read_video
+
+
+def write_video(path, levels: list[int], *, size=(48, 32), fps=10.0) -> None:
+    """A video whose frame i is plain gray of levels[i]."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size)
+    for level in levels:
+        writer.write(np.full((size[1], size[0], 3), level, np.uint8))
+    writer.release()
+
+
+LEVELS = [10, 60, 110, 160, 210]
+
+
+def test_every_frame_is_known(tmp_path):
+    write_video(tmp_path / "a.avi", LEVELS)
+    video = read_video(tmp_path / "a.avi")
+    frames = list(video)
+    assert [round(frame.mean()) for frame in frames] == pytest.approx(LEVELS, abs=2)
+    assert frames[0].shape == (32, 48, 3)
+    assert frames[0].dtype == np.uint8
+    assert (video.fps, video.declared, video.decoded, video.stream) == (10.0, 5, 5, 0)
+    assert not video.incomplete
+
+
+def test_colours_are_rgb(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "red.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 32))
+    writer.write(np.full((32, 48, 3), (0, 0, 250), np.uint8))  # OpenCV's order: blue, green, red
+    writer.release()
+    red, green, blue = next(iter(read_video(tmp_path / "red.avi"))).mean(axis=(0, 1))
+    assert red > 230
+    assert max(green, blue) < 20
+
+
+def test_content_decides_not_the_name(tmp_path):
+    write_video(tmp_path / "a.avi", LEVELS)
+    (tmp_path / "a.avi").rename(tmp_path / "100% odd?name:1.mp4")
+    assert len(list(read_video(tmp_path / "100% odd?name:1.mp4"))) == 5
+
+
+def test_folder_of_frames_in_natural_order(tmp_path):
+    for number, level in [(1, 10), (2, 60), (10, 110)]:
+        cv2.imwrite(str(tmp_path / f"frame{number}.png"), np.full((8, 8, 3), level, np.uint8))
+    (tmp_path / "notes.txt").write_text("not a frame")
+    video = read_video(tmp_path)
+    assert [round(frame.mean()) for frame in video] == [10, 60, 110]
+    assert (video.fps, video.declared) == (0.0, 3)
+
+
+def test_broken_and_odd_sized_frames_of_a_folder(tmp_path):
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((8, 8, 3), 10, np.uint8))
+    (tmp_path / "2.png").write_bytes(b"nothing")
+    cv2.imwrite(str(tmp_path / "3.png"), np.full((4, 16), 30, np.uint8))
+    video = read_video(tmp_path)
+    assert [frame.shape for frame in video] == [(8, 8, 3), (8, 8, 3)]
+    assert video.incomplete
+
+
+def test_clean_errors(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("no video at all" * 100)
+    (tmp_path / "folder").mkdir()
+    for name, reason in [
+        ("empty.mp4", "0 bytes"),
+        ("text.mp4", "no readable video stream"),
+        ("folder", "no images"),
+        ("absent.mp4", "no such file"),
+    ]:
+        with pytest.raises(VideoError, match=reason) as caught:
+            list(read_video(tmp_path / name))
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (str(copy), copy.reason) == (str(caught.value), caught.value.reason)
+
+
+def test_jpeg(rng):
+    frame = cv2.resize(rng.integers(0, 256, (4, 4, 3), np.uint8), (64, 48))
+    again = decode_jpeg(encode_jpeg(frame))
+    assert again.shape == frame.shape
+    assert np.abs(again.astype(int) - frame).mean() < 4
+    for wrong in (b"", b"nothing"):
+        with pytest.raises(ValueError, match=r"do not decode"):
+            decode_jpeg(wrong)
+
+
+def test_natural_order():
+    assert sorted(["a10", "a9", "b1", "a", "10"], key=natural_order) == ["10", "a", "a9", "a10", "b1"]
+
+
+# File -> frames, (height, width), whether frames are missing; None where nothing can be read.
+ODD = {
+    "zero_byte.mp4": None,
+    "text_file.mp4": None,
+    "small_no_streams.mp4": None,
+    "small_audio_only.mp4": None,
+    "derived_truncated_no_moov.mp4": None,
+    "derived_truncated_faststart.mp4": (30, (180, 320), True),
+    "derived_truncated.avi": (70, (332, 488), True),
+    "decord_corrupted.mp4": (49, (720, 1280), True),
+    "derived_one_frame.mp4": (1, (180, 320), False),
+    "small_one_frame_vp8.webm": (1, (8, 8), True),  # Its nominal rate of 1000 frames per second declares 1000.
+    "derived_vfr.mp4": (32, (180, 320), False),
+    "derived_vp9.webm": (66, (180, 320), False),
+    "gulpio_vp8_audio.webm": (140, (144, 256), False),
+    "torchcodec_hevc_10bit.mp4": (30, (200, 200), False),
+    "torchcodec_two_video_streams.mp4": (325, (180, 320), False),
+    "decord_rotate90.mov": (3, (568, 320), False),
+    "decord_unordered.mov": (4, (50, 50), False),
+    "20bn_yuv444_40x30.mp4": (13, (30, 40), False),
+    "derived_odd_dims_307x153.mp4": (66, (153, 307), False),
+    "derived_gray_ffv1.mkv": (9, (180, 320), False),
+    "mp4_content_named.avi": (66, (180, 320), False),
+    "muxjs_segment.ts": (134, (300, 388), False),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), ODD.items())
+def test_odd_videos(shared_data, name, expected):
+    path = shared_data / "odd_videos" / name
+    if expected is None:
+        with pytest.raises(VideoError, match=name):
+            list(read_video(path))
+        return
+    video = read_video(path)
+    shapes = [frame.shape for frame in video]
+    count, size, incomplete = expected
+    assert len(shapes) == video.decoded == count
+    assert set(shapes) == {(*size, 3)}
+    assert video.incomplete is incomplete
+
+
+def test_av1_decodes_or_says_why(shared_data):
+    video = read_video(shared_data / "odd_videos" / "torchcodec_av1.mkv")
+    try:
+        assert len(list(video)) == 125
+    except VideoError as error:
+        assert "no video frame can be decoded" in str(error)  # noqa: PT017
+
+
+def test_gray_has_three_equal_channels(shared_data):
+    frame = next(iter(read_video(shared_data / "odd_videos" / "derived_gray_ffv1.mkv")))
+    assert frame.std() > 0
+    np.testing.assert_array_equal(frame[..., 0], frame[..., 1])
+    np.testing.assert_array_equal(frame[..., 0], frame[..., 2])
+
+
+def test_damaged_videos_are_read_without_noise(shared_data, pytestconfig):
+    script = (
+        "import sys; from data.decoding import read_video, VideoError\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: list(read_video(path))\n"
+        "    except VideoError: pass\n"
+    )
+    folder = shared_data / "odd_videos"
+    files = [
+        str(folder / name) for name in ("text_file.mp4", "derived_truncated_faststart.mp4", "decord_corrupted.mp4")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *files], capture_output=True, check=True, cwd=pytestconfig.rootpath
+    )
+    assert (done.stdout, done.stderr) == (b"", b"")

@@ -1,0 +1,358 @@
+import logging
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from data import sampling, transforms
+from data.pipeline import Data, eval_batches, open_dataset, train_batches
+
+SECTION = {
+    "name": "moving_shapes",
+    "root": None,
+    "dir": None,
+    "frames": 8,
+    "size": 32,
+    "resize": None,
+    "sampling": "segment",
+    "crop": "multi_scale",
+    "flip": "swap",
+    "clips": (24, 7),
+    "threads": 2,
+    "processes": 0,
+    "max_bad_fraction": 0.1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def dataset(folder):
+    return open_dataset(Data(**SECTION), default_dir=folder)
+
+
+@pytest.fixture
+def opened(folder):
+    return lambda **changes: open_dataset(Data(**{**SECTION, **changes}), default_dir=folder)
+
+
+def take(batches, count: int) -> list[dict]:
+    taken = [next(batches) for _ in range(count)]
+    batches.close()
+    return taken
+
+
+def assert_same(one: list[dict], other: list[dict]) -> None:
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        assert set(left) == set(right)
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def test_shapes_and_types(dataset):
+    (batch,) = take(train_batches(dataset, batch_size=4, seed=0), 1)
+    assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
+        "clips": ((4, 8, 32, 32, 3), np.uint8),
+        "label": ((4,), np.int32),
+        "index": ((4,), np.int64),
+    }
+    batch = next(iter(eval_batches(dataset, batch_size=4, clips=2, crops=3)))
+    assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
+        "clips": ((4, 6, 8, 32, 32, 3), np.uint8),
+        "label": ((4,), np.int32),
+        "mask": ((4,), np.bool_),
+        "index": ((4,), np.int64),
+    }
+
+
+def test_same_seed_same_clips(dataset, opened):
+    one = take(train_batches(dataset, batch_size=5, seed=3), 6)
+    assert_same(one, take(train_batches(dataset, batch_size=5, seed=3), 6))
+    assert_same(one, take(train_batches(opened(threads=0), batch_size=5, seed=3), 6))
+    other = take(train_batches(dataset, batch_size=5, seed=4), 6)
+    assert any(not np.array_equal(a["index"], b["index"]) for a, b in zip(one, other, strict=True))
+
+
+def test_worker_processes_give_the_same_clips(dataset, opened):
+    batches = train_batches(opened(processes=2, threads=1), batch_size=5, seed=3)
+    assert_same(take(train_batches(dataset, batch_size=5, seed=3), 4), take(batches, 4))
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 9])
+def test_resuming_gives_exactly_the_rest(dataset, start):
+    """Before, at and after the end of an epoch (24 clips in batches of 5)."""
+    whole = take(train_batches(dataset, batch_size=5, seed=1), 12)
+    assert_same(whole[start:], take(train_batches(dataset, batch_size=5, seed=1, start_step=start), 12 - start))
+
+
+def test_every_epoch_holds_every_example_once(dataset):
+    """Batches of 10 run across the ends of epochs of 24."""
+    order = np.concatenate([batch["index"] for batch in take(train_batches(dataset, batch_size=10, seed=0), 12)])
+    epochs = order.reshape(5, 24)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(24))
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_the_global_batch(dataset, count):
+    whole = take(train_batches(dataset, batch_size=8, seed=2), 4)
+    parts = [
+        take(train_batches(dataset, batch_size=8, seed=2, process_index=k, process_count=count), 4)
+        for k in range(count)
+    ]
+    joined = [
+        {name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in zip(*parts, strict=True)
+    ]
+    assert_same(whole, joined)
+
+
+def test_augmentation_depends_on_seed_example_and_epoch_alone(dataset):
+    """Another batch size puts the same clips elsewhere; another epoch crops otherwise."""
+
+    def clips(batch_size: int, steps: int) -> dict:
+        found: dict = {}
+        for batch in take(train_batches(dataset, batch_size=batch_size, seed=2), steps):
+            for index, clip in zip(batch["index"].tolist(), batch["clips"], strict=True):
+                found.setdefault(index, []).append(clip)
+        return found
+
+    one, other = clips(8, 6), clips(6, 8)
+    assert all(len(epochs) == 2 for epochs in one.values())
+    for index, (first, second) in one.items():
+        np.testing.assert_array_equal(first, other[index][0])
+        np.testing.assert_array_equal(second, other[index][1])
+    assert sum(not np.array_equal(first, second) for first, second in one.values()) > 20
+
+
+def flips_of(dataset) -> dict[str, set[bool]]:
+    """Class name -> whether its clips came mirrored, over many epochs. Squeezing keeps frames as stored."""
+    seen: dict[str, set[bool]] = {name: set() for name in dataset.labels}
+    for batch in take(train_batches(dataset, batch_size=24, seed=0), 8):
+        for index, clip, label in zip(batch["index"], batch["clips"], batch["label"], strict=True):
+            example = dataset.example("train", int(index))
+            mirror = np.array_equal(clip, example["frames"][:, :, ::-1])
+            assert mirror or np.array_equal(clip, example["frames"])
+            name = dataset.labels[example["label"]]
+            expected = name
+            if mirror and dataset.section.flip == "swap":
+                expected = name.translate({}).replace("left", "L").replace("right", "left").replace("L", "right")
+            assert dataset.labels[label] == expected
+            seen[name].add(mirror)
+    return seen
+
+
+@pytest.mark.parametrize("flip", ["skip", "swap", "none", "always"])
+def test_flips_and_labels(opened, flip):
+    both, never = {True, False}, {False}
+    for name, seen in flips_of(opened(flip=flip, crop="none")).items():
+        sided = "left" in name or "right" in name
+        expected = {"skip": never if sided else both, "none": never}.get(flip, both)
+        assert seen == expected, name
+
+
+def test_training_clips_follow_the_official_transforms(opened):
+    dataset = opened(flip="none")
+    (batch,) = take(train_batches(dataset, batch_size=6, seed=7), 1)
+    for index, clip in zip(batch["index"].tolist(), batch["clips"], strict=True):
+        draw = np.random.default_rng([7, index, 0]).integers
+        frames = dataset.example("train", index)["frames"]
+        chosen = frames[sampling.segment_train(8, 8, draw=draw)]
+        box = transforms.multi_scale_crop(32, 32, size=32, draw=draw)
+        expected = [transforms.resize(frame, height=32, width=32, box=box) for frame in chosen]
+        np.testing.assert_array_equal(clip, np.stack(expected))
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(7, 1), (4, 1), (4, 2), (8, 4), (16, 4), (1, 1)])
+def test_evaluation_counts_every_example_once(dataset, batch_size, processes):
+    parts = [
+        list(eval_batches(dataset, batch_size=batch_size, process_index=k, process_count=processes))
+        for k in range(processes)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    rows = [row for part in parts for batch in part for row in zip(*batch.values(), strict=True)]
+    kept = {int(index): (clip, int(label)) for clip, label, mask, index in rows if mask}
+    assert sorted(kept) == list(range(7))
+    assert sum(bool(mask) for _, _, mask, _ in rows) == 7
+    for index, (clip, label) in kept.items():
+        example = dataset.example("val", index)
+        assert label == example["label"]
+        np.testing.assert_array_equal(clip[0], example["frames"])
+    for clip, _, mask, index in rows:
+        if not mask:
+            assert index == -1
+            assert not clip.any()
+
+
+def test_evaluation_views(opened):
+    """Two clips of three crops: the crops of a clip lie beside each other."""
+    dataset = opened(size=32, frames=8)
+    batch = next(iter(eval_batches(dataset, batch_size=1, clips=2, crops=3)))
+    frames = dataset.example("val", 0)["frames"]
+    chosen = sampling.segment_test(8, 8, clips=2)
+    for clip in range(2):
+        for crop in range(3):  # Square frames: the three crops are the frame.
+            np.testing.assert_array_equal(batch["clips"][0, 3 * clip + crop], frames[chosen[clip]])
+
+
+def test_dense_sampling_reaches_the_batches(opened):
+    dataset = opened(sampling="dense", frames=8)
+    batch = next(iter(eval_batches(dataset, batch_size=1)))
+    frames = dataset.example("val", 0)["frames"]
+    np.testing.assert_array_equal(batch["clips"][0, 0], frames[[0] * 8])  # Stride 8 in a video of 8 frames.
+
+
+class _Damaged:
+    """A split one of whose records cannot be read."""
+
+    def __init__(self, source, bad: set[int]) -> None:
+        self.source, self.bad = source, bad
+
+    def __getitem__(self, index: int) -> dict:
+        record = self.source[index]
+        return {**record, "frames": [b"damaged"] * len(record["frames"])} if index in self.bad else record
+
+
+def test_an_unreadable_record_is_replaced_and_named_once(opened, caplog):
+    dataset = opened(crop="none", flip="none", max_bad_fraction=0.2)
+    dataset._sources["val"] = _Damaged(dataset._sources["val"], {6})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            batches = list(eval_batches(dataset, batch_size=7))
+    assert caplog.text.count("record 6 of split val is unreadable") == 1
+    assert dataset.broken == 1
+    np.testing.assert_array_equal(batches[0]["clips"][6], batches[0]["clips"][0])  # The next, round the end.
+    assert batches[0]["mask"].all()
+    assert batches[0]["label"][6] == batches[0]["label"][0]
+
+
+def test_too_many_unreadable_records(opened):
+    dataset = opened(max_bad_fraction=0.2)
+    dataset._sources["val"] = _Damaged(dataset._sources["val"], {3, 5})
+    with pytest.raises(ValueError, match=r"2 of 7 records of split val .*\[3, 5\].*prepare it again"):
+        list(eval_batches(dataset, batch_size=1))
+
+
+def test_example_of_moving_shapes(dataset):
+    example = dataset.example("val", 1)
+    assert example["id"] == "val_000001"
+    assert example["displacement"].shape == (7, 4, 4, 2)
+    assert example["displacement"].dtype == np.float32
+    assert example["moving"].shape == (7, 4, 4)
+    assert example["moving"].dtype == np.bool_
+    assert example["frames"].shape == (8, 32, 32, 3)
+    assert (example["label"], example["num_frames"], example["fps"]) == (1, 8, 8.0)
+    with pytest.raises(ValueError, match=r"index 7 does not exist"):
+        dataset.example("val", 7)
+
+
+def test_closing_ends_the_threads(dataset):
+    batches = train_batches(dataset, batch_size=2, seed=0)
+    next(batches)
+    assert any("grain" in thread.name for thread in threading.enumerate())
+    batches.close()
+    for thread in threading.enumerate():
+        if "grain" in thread.name:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_an_open_iterator_leaves_no_noise_at_exit(folder, pytestconfig, processes, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from data.pipeline import *\n"
+        "if __name__ == '__main__':\n"
+        f"    section = Data(**{SECTION | {'processes': processes, 'threads': 1}})\n"
+        f"    batches = train_batches(open_dataset(section, default_dir={folder!r}), batch_size=2, seed=0)\n"
+        "    next(batches)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        cwd=pytestconfig.rootpath,
+        env={"PYTHONPATH": str(pytestconfig.rootpath)},
+        check=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_importing_is_light(pytestconfig):
+    script = (
+        "import sys, data.pipeline; print({'grain', 'tensorflow_datasets', 'jax', 'motion_jax'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=pytestconfig.rootpath, check=True)
+    assert done.stdout.strip() == b"set()"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d: train_batches(d, batch_size=5, seed=0, process_count=2), "batch_size 5 .* multiple of 2"),
+        (lambda d: train_batches(d, batch_size=4, seed=-1), "seed -1"),
+        (lambda d: train_batches(d, batch_size=4, seed=0, start_step=-1), "start_step -1"),
+        (lambda d: train_batches(d, batch_size=4, seed=0, process_index=2, process_count=2), "process_index 2"),
+        (lambda d: eval_batches(d, batch_size=4, crops=2), "crops = 2"),
+        (lambda d: eval_batches(d, batch_size=4, clips=0), "clips = 0"),
+        (lambda d: eval_batches(d, batch_size=4, split="test"), "no split 'test'"),
+    ],
+)
+def test_wrong_arguments_fail_at_once(dataset, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(dataset)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "imagenet"),
+        ("root", "/somewhere"),
+        ("dir", 3),
+        ("frames", 0),
+        ("frames", 2),
+        ("frames", 8.0),
+        ("size", 60),
+        ("resize", 64),
+        ("sampling", "sparse"),
+        ("crop", "corner"),
+        ("flip", True),
+        ("clips", None),
+        ("clips", (5,)),
+        ("threads", -1),
+        ("processes", True),
+        ("max_bad_fraction", 1.5),
+    ],
+)
+def test_each_wrong_value_is_named(field, value):
+    with pytest.raises(ValueError, match=rf"^data\.{field}: .* came, expected ") as caught:
+        Data(**{**SECTION, field: value})
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("root", None), ("root", ""), ("clips", (1, 1)), ("resize", (16, 64)), ("resize", "256")]
+)
+def test_wrong_values_for_video_folder(field, value):
+    good = {**SECTION, "name": "video_folder", "root": "videos", "clips": None, "resize": (48, 64)}
+    Data(**good)
+    with pytest.raises(ValueError, match=rf"^data\.{field}: "):
+        Data(**{**good, field: value})
+
+
+def test_dense_windows_hold_64_frames():
+    with pytest.raises(ValueError, match=r"data.frames: 65 came, expected at most 64 with dense sampling"):
+        Data(**{**SECTION, "sampling": "dense", "frames": 65})
+
+
+def test_unknown_and_missing_fields():
+    with pytest.raises(TypeError, match="colour"):
+        Data(**SECTION, colour="red")
+    with pytest.raises(TypeError, match="flip"):
+        Data(**{name: value for name, value in SECTION.items() if name != "flip"})

@@ -1,0 +1,224 @@
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from data.pipeline import Data, eval_batches, open_dataset, train_batches
+
+SECTION = {
+    "name": "video_folder",
+    "dir": None,
+    "frames": 4,
+    "size": 16,
+    "resize": (24, 32),
+    "sampling": "segment",
+    "crop": "center",
+    "flip": "skip",
+    "clips": None,
+    "threads": 1,
+    "processes": 0,
+    "max_bad_fraction": 0.1,
+}
+
+
+def write_video(path, levels, *, size=(64, 48)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, size)
+    for level in levels:
+        writer.write(np.full((size[1], size[0], 3), level, np.uint8))
+    writer.release()
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes; frame i of a video is 20 i bright, plus 100 in class b."""
+    for split, count in (("train", 3), ("val", 1)):
+        for name, base in (("a", 0), ("b", 100)):
+            for number in range(count):
+                write_video(tmp_path / "root" / split / name / f"{number}.avi", [base + 20 * i for i in range(6)])
+    return tmp_path / "root"
+
+
+def opened(root, tmp_path, **changes):
+    return open_dataset(Data(**{**SECTION, "root": str(root), **changes}), default_dir=str(tmp_path / "prepared"))
+
+
+def prepared_folders(tmp_path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "prepared" / "video_folder").iterdir())
+
+
+def test_examples(root, tmp_path):
+    dataset = opened(root, tmp_path)
+    assert dataset.labels == ("a", "b")
+    assert (dataset.size("train"), dataset.size("val")) == (6, 2)
+    example = dataset.example("train", 4)
+    assert (example["id"], example["label"], example["num_frames"], example["fps"]) == ("train/b/1.avi", 1, 6, 10.0)
+    assert example["frames"].shape == (6, 24, 32, 3)
+    assert [round(frame.mean()) for frame in example["frames"]] == pytest.approx([100, 120, 140, 160, 180, 200], abs=2)
+
+
+def test_evaluation_views(root, tmp_path):
+    """Two clips of three crops of 24x32 frames: left, right, centre, the crops of a clip beside each other."""
+    writer = cv2.VideoWriter(str(root / "val/a/0.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    ramp = np.broadcast_to(np.arange(64)[None, :, None], (48, 64, 3))
+    for i in range(8):
+        writer.write((ramp + 20 * i).astype(np.uint8))
+    writer.release()
+    dataset = opened(root, tmp_path, size=24)
+    clips = next(iter(eval_batches(dataset, batch_size=1, clips=2, crops=3)))["clips"][0]
+    assert clips.shape == (6, 4, 24, 24, 3)
+    # Four segments of two frames: their middles, then their starts; crops start at 0, 8 and 4.
+    columns = np.arange(24).mean() * 2 + 0.5
+    frames = ((1, 3, 5, 7), (0, 2, 4, 6))
+    expected = [[columns + 2 * x + 20 * i for i in chosen] for chosen in frames for x in (0, 8, 4)]
+    np.testing.assert_allclose(clips.mean(axis=(2, 3, 4)), expected, atol=1.5)
+
+
+@pytest.mark.parametrize(("crop", "mean"), [("center", 2 * 15.5 + 0.5), ("none", 31.5)])
+def test_training_without_random_crops(root, tmp_path, crop, mean):
+    for video in root.glob("train/*/*"):
+        writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+        for _ in range(4):
+            writer.write(np.broadcast_to(np.arange(64)[None, :, None], (48, 64, 3)).astype(np.uint8))
+        writer.release()
+    batch = next(train_batches(opened(root, tmp_path, crop=crop, flip="none"), batch_size=6, seed=0))
+    columns = batch["clips"].mean(axis=(0, 1, 2, 4))
+    assert columns.mean() == pytest.approx(mean, abs=1)
+    # Centre: 16 of 32 columns as stored; none: all 64 squeezed into 16.
+    assert columns[-1] - columns[0] == pytest.approx(30 if crop == "center" else 60, abs=2)
+
+
+@pytest.mark.parametrize(("resize", "shape"), [(24, (24, 32)), (None, (48, 64)), ([20, 20], (20, 20))])
+def test_resize(root, tmp_path, resize, shape):
+    assert opened(root, tmp_path, resize=resize).example("val", 0)["frames"].shape == (6, *shape, 3)
+
+
+def test_frame_folders_are_videos(root, tmp_path):
+    (root / "train/b/clip").mkdir()
+    for number in (1, 2, 10):
+        cv2.imwrite(str(root / f"train/b/clip/{number}.jpg"), np.full((48, 64, 3), 10 * number, np.uint8))
+    example = opened(root, tmp_path).example("train", 6)
+    assert (example["id"], example["fps"]) == ("train/b/clip", 0.0)
+    assert [round(frame.mean()) for frame in example["frames"]] == pytest.approx([10, 20, 100], abs=1)
+
+
+def test_prepared_once(root, tmp_path, monkeypatch):
+    opened(root, tmp_path)
+    monkeypatch.setattr("data.video_folder.read_video", lambda path: 1 / 0)
+    opened(root, tmp_path)
+    assert len(prepared_folders(tmp_path)) == 1
+
+
+def test_a_changed_folder_is_prepared_anew(root, tmp_path):
+    opened(root, tmp_path)
+    write_video(root / "train/a/0.avi", [250] * 9)
+    dataset = opened(root, tmp_path)
+    assert dataset.example("train", 0)["num_frames"] == 9
+    assert len(prepared_folders(tmp_path)) == 2
+
+
+def test_bad_videos_are_named_and_left_out(root, tmp_path, caplog):
+    (root / "train/a/empty.avi").touch()
+    (root / "train/b/text.mp4").write_text("no video")
+    with caplog.at_level(logging.WARNING):
+        dataset = opened(root, tmp_path, max_bad_fraction=0.2)
+    assert dataset.size("train") == 6
+    assert caplog.text.count("train/a/empty.avi is left out: the file is empty (0 bytes)") == 1
+    assert caplog.text.count("train/b/text.mp4 is left out") == 1
+
+
+def test_too_many_bad_videos(root, tmp_path):
+    (root / "train/a/empty.avi").touch()
+    (root / "train/b/text.mp4").write_text("no video")
+    for _ in range(2):  # The second time from what was prepared.
+        with pytest.raises(ValueError, match=r"2 of 10 videos .*max_bad_fraction = 0.1.*empty.avi.*text.mp4") as caught:
+            opened(root, tmp_path)
+        assert "\n" not in str(caught.value)
+    assert opened(root, tmp_path, max_bad_fraction=0.2).size("train") == 6
+
+
+def test_a_split_without_readable_videos(root, tmp_path):
+    for video in root.glob("val/*/*"):
+        video.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no video of split val .*0 bytes"):
+        opened(root, tmp_path, max_bad_fraction=1)
+
+
+def test_a_cut_off_video_is_kept_and_named(root, tmp_path, caplog):
+    path = root / "train/a/0.avi"
+    write_video(path, list(range(0, 250, 5)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        count = opened(root, tmp_path).example("train", 0)["num_frames"]
+    assert 10 < count < 40
+    assert f"train/a/0.avi is kept: {count} of 50 declared frames can be decoded" in caplog.text
+
+
+def test_missing_split(root, tmp_path):
+    with pytest.raises(ValueError, match=r"no split 'test', only train, val"):
+        opened(root, tmp_path).size("test")
+
+
+def test_a_killed_preparation_is_never_taken_for_complete(root, tmp_path, pytestconfig):
+    script = (
+        "import os, time, data.video_folder as folder\n"
+        "from data.pipeline import Data, open_dataset\n"
+        "read = folder.read_video\n"
+        "def slow(path):\n"
+        "    if 'val' in str(path): os.write(1, b'half\\n'); time.sleep(60)\n"
+        "    return read(path)\n"
+        "folder.read_video = slow\n"
+        f"open_dataset(Data(**{SECTION | {'root': str(root)}}), default_dir={str(tmp_path / 'prepared')!r})\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=pytestconfig.rootpath
+    )
+    assert process.stdout.readline() == b"half\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    (name,) = prepared_folders(tmp_path)
+    left = [path.name for path in (tmp_path / "prepared/video_folder" / name).iterdir() if path.is_dir()]
+    assert [entry.startswith("incomplete.") for entry in left] == [True]
+    assert opened(root, tmp_path).size("val") == 2
+    after = [path.name for path in (tmp_path / "prepared/video_folder" / name).iterdir() if path.is_dir()]
+    assert after == ["1.0.0"]
+
+
+def test_a_second_process_waits_for_the_first(root, tmp_path, pytestconfig):
+    script = (
+        "import os, time, data.video_folder as folder\n"
+        "from data.pipeline import Data, open_dataset\n"
+        "read = folder.read_video\n"
+        "def counted(path):\n"
+        "    os.write(1, b'read\\n'); time.sleep(0.05)\n"
+        "    return read(path)\n"
+        "folder.read_video = counted\n"
+        f"d = open_dataset(Data(**{SECTION | {'root': str(root)}}), default_dir={str(tmp_path / 'prepared')!r})\n"
+        "assert d.size('train') == 6\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=pytestconfig.rootpath
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sorted(out.count(b"read") for out, _ in outputs) == [0, 8]
+
+
+def test_real_clips(shared_data, tmp_path):
+    start = time.monotonic()
+    dataset = opened(shared_data / "ut_interaction", tmp_path, resize=(72, 96))
+    assert dataset.labels == ("hand_shake", "hug", "kick", "point", "punch", "push")
+    assert (dataset.size("train"), dataset.size("val")) == (72, 18)
+    frames = dataset.example("train", 0)["frames"]
+    assert frames.shape[1:] == (72, 96, 3)
+    assert frames.std() > 10
+    assert time.monotonic() - start < 120
