@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from motion_jax.tools.command import print_json, run_with_flags
-from motion_jax.tools.experiment import Experiment, open_data
+from motion_jax.tools.experiment import Experiment, check_same_model, open_data
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config in place of the checkpoint's: FILE[:ARGUMENTS].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run; eval.json is written here.")
@@ -28,7 +28,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print the result as one JSON object, l
 
 def main() -> None:
     """Checkpoint -> model and data -> metrics -> eval.json."""
-    if _WORKDIR.value is None and _CHECKPOINT.value is None:
+    if not (_WORKDIR.value or _CHECKPOINT.value):
         raise ValueError("--workdir=DIR or --checkpoint=PATH is needed; see --help")
 
     from data.pipeline import eval_batches
@@ -36,29 +36,28 @@ def main() -> None:
     from motion_jax.training.evaluation import evaluate_model, write_evaluation
 
     restored = restore(_CHECKPOINT.value or _WORKDIR.value)
-    # A checkpoint stands in <workdir>/checkpoints/<latest or best>/<step>.
-    workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else restored.path.parents[2]
+    workdir = pathlib.Path(_WORKDIR.value or _workdir_of(restored.path))
     experiment = Experiment.from_config(_CONFIG.value.to_dict() if _CONFIG.value else restored.config)
+    check_same_model(experiment.model, restored.config, checkpoint=restored.path)
     given = {"clips": _CLIPS.value, "crops": _CROPS.value}
     protocol = dataclasses.replace(experiment.eval, **{key: value for key, value in given.items() if value is not None})
     dataset = open_data(experiment.data, workdir)
     if dataset.labels != restored.labels:
         raise ValueError(
             f"the checkpoint knows {len(restored.labels)} labels, the data have {len(dataset.labels)} others: "
-            "give the data it was trained on (--config.data.root=...)"
+            "give the data it was trained on (--config=FILE --config.data.root=...)"
         )
     size, batch_size = dataset.size(_SPLIT.value), protocol.batch_size
     metrics, scores, labels = evaluate_model(
         experiment.model.build(len(restored.labels)),
         restored.variables,
-        eval_batches(
-            dataset, split=_SPLIT.value, batch_size=batch_size, clips=protocol.clips, crops=protocol.crops
-        ),
+        eval_batches(dataset, split=_SPLIT.value, batch_size=batch_size, clips=protocol.clips, crops=protocol.crops),
         section=protocol,
         parallel=experiment.parallel,
         total=-(-size // batch_size),
     )
-    described = {**dataclasses.asdict(protocol), **dataclasses.asdict(experiment.data), "split": _SPLIT.value}
+    # Of the two values named clips, that of the data is the number of made-up ones; the protocol's is meant.
+    described = {**dataclasses.asdict(experiment.data), **dataclasses.asdict(protocol), "split": _SPLIT.value}
     path = write_evaluation(
         workdir,
         metrics=metrics,
@@ -71,6 +70,13 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in shown.items()), f"-> {path}")
     if _JSON.value:
         print_json({name: metrics[name] for name in ("top1", "top5", "mean_class", "clips")})
+
+
+def _workdir_of(checkpoint: pathlib.Path) -> pathlib.Path:
+    """The workdir of <workdir>/checkpoints/<latest or best>/<step>."""
+    if checkpoint.parent.parent.name != "checkpoints":
+        raise ValueError(f"{checkpoint} is not in a workdir: give --workdir=DIR too, the folder for eval.json and data")
+    return checkpoint.parents[2]
 
 
 if __name__ == "__main__":

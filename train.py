@@ -26,7 +26,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print the result as one JSON object, l
 
 def main() -> None:
     """Config -> data and model -> one call of ``fit``."""
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    if _CONFIG.value is None or not _WORKDIR.value:
         raise ValueError("--config=FILE and --workdir=DIR are needed; see --help")
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
@@ -36,8 +36,13 @@ def main() -> None:
 
     from data.pipeline import eval_batches, train_batches
     from motion_jax.training.loop import fit
+    from motion_jax.training.parallel import check_batch_size
 
+    # What does not fit is said before data are prepared or anything is compiled.
+    check_batch_size(experiment.train.batch_size, experiment.parallel)
+    check_batch_size(experiment.eval.batch_size, experiment.parallel, field="eval.batch_size")
     dataset = open_data(experiment.data, workdir)
+    dataset.size("val")
     model = experiment.model.build(len(dataset.labels))
     source = experiment.train.init_from
     processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}

@@ -1,6 +1,9 @@
 """What the experiments share: how arguments are read, and the papers' recipe to start from."""
 
+import re
+
 import ml_collections
+from ml_collections import FieldReference
 from ml_collections.config_dict import placeholder
 
 
@@ -26,56 +29,61 @@ def block_fields(model: str, frames: int) -> dict:
     return {}
 
 
+def sites(model: str) -> tuple[str, ...] | FieldReference:
+    """Where the papers put the motion block: named for ResNets, otherwise (None) the backbone's own default."""
+    return ("res3",) if re.search(r"_r\d+$", model) else placeholder(tuple)
+
+
 def base(model: str, frames: int) -> ml_collections.ConfigDict:
     """The recipe of SELFY on Something-Something (supplement A), with the data left to the experiment."""
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.model = dict(
-        name=model,
-        width=64,
-        dropout=0.5,
-        dtype="float32",
-        sites=("res3",),
-        batch_norm="per_device",
-        block=block_fields(model, frames),
-    )
-    config.data = dict(
-        name="",
-        root=placeholder(str),
-        dir=placeholder(str),
-        frames=frames,
-        size=224,
-        resize=(240, 320),
-        sampling="segment",
-        crop="multi_scale",
-        flip="skip",
-        clips=None,
-        threads=8,
-        processes=0,
-        max_bad_fraction=0.1,
-    )
-    config.train = dict(
-        batch_size=64,
-        steps=placeholder(int),
-        epochs=50.0,
-        learning_rate=0.01,
-        schedule="step",
-        milestones=(30.0, 40.0),
-        decay_factor=0.1,
-        warmup_epochs=0.0,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=5e-4,
-        clip_norm=20.0,
-        groups="official",
-        classifier_lr=(1.0, 2.0),
-        init_from=placeholder(str),
-        log_every=20,
-        eval_every_epochs=1.0,
-    )
-    config.eval = dict(batch_size=64, clips=1, crops=1, average="softmax")
-    config.parallel = dict(backend="pmap", devices=placeholder(int))
-    config.checkpoint = dict(every_steps=placeholder(int), every_epochs=1.0, keep=2, asynchronous=True)
+    config.model = {
+        "name": model,
+        "width": 64,
+        "dropout": 0.5,
+        "dtype": "float32",
+        "sites": sites(model),
+        "batch_norm": "per_device",
+        "block": block_fields(model, frames),
+    }
+    config.data = {
+        "name": "",
+        "root": placeholder(str),
+        "dir": placeholder(str),
+        "frames": frames,
+        "size": 224,
+        "resize": (240, 320),
+        "sampling": "segment",
+        "crop": "multi_scale",
+        "flip": "skip",
+        "clips": None,
+        "threads": 8,
+        "processes": 0,
+        "max_bad_fraction": 0.1,
+    }
+    config.train = {
+        "batch_size": 64,
+        "steps": placeholder(int),
+        "epochs": 50.0,
+        "learning_rate": 0.01,
+        "schedule": "step",
+        "milestones": (30.0, 40.0),
+        "decay_factor": 0.1,
+        "warmup_epochs": 0.0,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "clip_norm": 20.0,
+        "groups": "official",
+        "classifier_lr": (1.0, 2.0),
+        "init_from": placeholder(str),
+        "log_every": 20,
+        "eval_every_epochs": 1.0,
+    }
+    config.eval = {"batch_size": 64, "clips": 1, "crops": 1, "average": "softmax"}
+    config.parallel = {"backend": "pmap", "devices": placeholder(int)}
+    config.checkpoint = {"every_steps": placeholder(int), "every_epochs": 1.0, "keep": 2, "asynchronous": True}
     return config
 
 

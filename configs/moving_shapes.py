@@ -12,7 +12,14 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     """A narrow network on 64-pixel clips, a minute or two on two cores."""
     model, frames, smoke = parse(arguments, "msnet_tsm_r18,8")
     config = base(model, frames)
-    config.model.update(width=16, dropout=0.0)
+    config.model.update(width=8, dropout=0.0)
+    if model.startswith("msnet") and config.model.sites:
+        # Clips move by 3 to 6 pixels per frame: less than a cell of res3 (8 pixels), about one of res2 (4).
+        config.model.sites = ("res2",)
+        config.model.block.radius = 3
+    if model.startswith("selfynet"):
+        # On a map of 4x4 cells a larger window sees only outside.
+        config.model.block.window = (config.model.block.window[0], 5, 5)
     config.data.update(name="moving_shapes", size=64, crop="none", threads=2)
     config.data.clips = (4800, 2400)
     config.data.resize = None

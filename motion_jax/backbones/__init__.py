@@ -1,5 +1,7 @@
 """Backbones: clips to named stages. The temporal shift and the motion blocks arrive as arguments."""
 
+from motion_jax.backbones.inception_i3d import InceptionI3D
+from motion_jax.backbones.mobilenet_v2 import MobileNetV2
 from motion_jax.backbones.resnet import ResNet
 
-__all__ = ["ResNet"]
+__all__ = ["InceptionI3D", "MobileNetV2", "ResNet"]

@@ -7,10 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.backbones.stages import Stages
 from motion_jax.layers import BatchNorm, Conv
 from motion_jax.ops import temporal_shift
 
-SITES = ("pool1", "res2", "res3", "res4", "res5")
+# Where a motion block may stand, and how many pixels of the clip one cell is wide there.
+SITES = {"pool1": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+PUBLISHED_WIDTH = 64
 
 
 class ResidualBlock(nn.Module):
@@ -85,7 +89,7 @@ class ResNet(nn.Module):
 
     stage_sizes: tuple[int, int, int, int]
     bottleneck: bool
-    width: int = 64
+    width: int = PUBLISHED_WIDTH
     fold_div: int | None = None
     shift_every: int = 1
     blocks: Mapping[str, nn.Module] | None = None
@@ -95,23 +99,18 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> dict[str, jax.Array]:
-        """Stages by name in order, (b, t, h, w, c) each: ``res3`` is that stage, ``res3_motion`` its motion block."""
-        blocks = self.blocks or {}
-        if unknown := sorted(set(blocks) - set(SITES)):
-            raise ValueError(f"a ResNet has no site {', '.join(unknown)}; its sites are {', '.join(SITES)}")
-        stages: dict[str, jax.Array] = {}
+        """Stages by name in order, (b, t, h, w, c) each: ``res3`` is that stage, ``res3_motion`` its motion block.
 
-        def leave(site: str, x: jax.Array) -> jax.Array:
-            stages[site] = x
-            if site in blocks:
-                x = stages[f"{site}_motion"] = blocks[site](x, train=train)
-            return x
-
+        Raises:
+            ValueError: for a block at a site that is none.
+        """
+        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train)
         x = Conv(self.width, (7, 7), (2, 2), (3, 3), dtype=self.dtype, name="conv1")(x)
         x = nn.relu(self.norm(dtype=self.dtype, name="bn1")(x, train=train))
         x = nn.max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
-        x = leave("pool1", x)
-        for stage, (site, size) in enumerate(zip(SITES[1:], self.stage_sizes, strict=True)):
+        x = stages.leave("pool1", x)
+        _, *sites = SITES
+        for stage, (site, size) in enumerate(zip(sites, self.stage_sizes, strict=True)):
             for index in range(size):
                 x = ResidualBlock(
                     features=self.width * 2**stage * (4 if self.bottleneck else 1),
@@ -123,5 +122,5 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{index}",
                 )(x, train=train)
-            x = leave(site, x)
-        return stages
+            x = stages.leave(site, x)
+        return stages.named

@@ -4,7 +4,20 @@ A block is called as ``block(x, train=...)``. What it lets others see (displacem
 collection "intermediates" under its plain name.
 """
 
+from motion_jax.blocks.correlation_block import CorrelationBlock
+from motion_jax.blocks.correspondence_proposal import CorrespondenceProposal
+from motion_jax.blocks.local_self_attention import LocalSelfAttention
 from motion_jax.blocks.motion_squeeze import MotionSqueeze
+from motion_jax.blocks.multi_head_self_attention import MultiHeadSelfAttention
+from motion_jax.blocks.non_local import NonLocal
 from motion_jax.blocks.selfy import Selfy
 
-__all__ = ["MotionSqueeze", "Selfy"]
+__all__ = [
+    "CorrelationBlock",
+    "CorrespondenceProposal",
+    "LocalSelfAttention",
+    "MotionSqueeze",
+    "MultiHeadSelfAttention",
+    "NonLocal",
+    "Selfy",
+]

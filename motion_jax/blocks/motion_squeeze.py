@@ -10,39 +10,82 @@ from jaxtyping import Array, Float
 from motion_jax.layers import BatchNorm, Conv
 from motion_jax.ops import l2_normalize, match
 
+# Forms of the feature transformation and their hidden channels.
+TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
+    "depthwise_separable": (16, 32, 64),
+    "1x(1,1)": (),
+    "1x(3,3)": (),
+    "4x(3,3)": (64, 64, 64),
+}
+# Whether a frame is matched with the next one only, or with the one before it too; by the suffix of what is sown.
+DIRECTIONS: dict[str, tuple[str, ...]] = {"forward": ("",), "forward_and_backward": ("", "_backward")}
+FUSIONS = ("add", "multiply", "concatenate", "motion")
+
 
 class MotionSqueeze(nn.Module):
-    """The MS module: correlation, displacement estimation and feature transformation, added to its input.
+    """The MS module: correlation, displacement estimation and feature transformation, fused with its input.
 
-    Sows ``displacement`` (b, t-1, h, w, 2), (dx, dy) in units of the radius, and ``confidence`` (b, t-1, h, w, 1).
-    A clip of one frame has no pair: its motion tensor is zero.
+    Sows ``displacement`` (b, t-1, h, w, 2), (dx, dy) in units of the radius, and ``confidence`` (b, t-1, h, w, 1), of
+    each frame but the last towards the next; with backward pairs also ``displacement_backward`` and
+    ``confidence_backward``, of each frame but the first towards the one before. A clip of one frame has no pair: its
+    motion tensor is zero.
 
     Attributes:
         reduction: channels the features are reduced to before matching; None matches the input itself.
-        radius: largest displacement searched, in cells; the window is ``2 * radius + 1`` wide (P = 15).
-        sigma: width of the Gaussian around the best match, in cells.
+        radius: largest displacement searched, in steps of ``dilation`` cells; the window is ``2 * radius + 1`` wide
+            (P = 15).
+        sigma: width of the Gaussian around the best match, in steps.
         temperature: multiplier of the scores before the softmax.
-        widths: hidden channels of the depth-wise separable feature transformation.
+        widths: hidden channels of the feature transformation, one less than its layers; None for the form's own.
+        transformation: form of the feature transformation: ``depthwise_separable`` (hidden 16, 32, 64), or plain
+            convolutions ``1x(1,1)``, ``1x(3,3)``, ``4x(3,3)`` (hidden 64, 64, 64), of the supplement's Table 1.
+        kernel: keep the soft-argmax near the best match with the Gaussian; False for the plain soft-argmax.
+        confidence: give the transformation the confidence beside the displacement.
+        directions: ``forward``, or ``forward_and_backward``, which adds the pairs of each frame with the one before it
+            as further channels.
+        fusion: how the motion features join the input: ``add`` (the papers'), ``multiply``, ``concatenate`` (and a 1x1
+            convolution back to the input's channels), or ``motion``, which drops the input.
+        dilation: cells between neighbouring displacements of the window.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype; normalisation, matching and displacement are float32 at least.
 
-    Source: Kwon et al., MotionSqueeze (ECCV 2020), section 3; resnet.py of the official code, ``flow_computation`` and
-    ``flow_refinement``.
+    Raises:
+        ValueError: for an unknown transformation, direction or fusion, or widths that do not fit the transformation.
+
+    Source: Kwon et al., MotionSqueeze (ECCV 2020), section 3, and its supplement, Table 1; resnet.py of the official
+    code, ``flow_computation`` and ``flow_refinement``. Backward pairs and the fusions other than ``add`` are ours.
     """
 
     reduction: int | None = 64
     radius: int = 7
     sigma: float = 5.0
     temperature: float = 100.0
-    widths: tuple[int, ...] = (16, 32, 64)
+    widths: tuple[int, ...] | None = None
+    transformation: str = "depthwise_separable"
+    kernel: bool = True
+    confidence: bool = True
+    directions: str = "forward"
+    fusion: str = "add"
+    dilation: int = 1
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
-        """Add motion features to ``x``; the result has its shape and ``dtype``."""
+        """Fuse motion features with ``x``; the result has its shape and ``dtype``."""
+        self._check_fields()
         motion = self._motion_tensor(self._reduce_channels(x, train=train))
-        return x.astype(self.dtype) + self._transform_features(motion, x.shape[-1], train=train)
+        return self._fuse(x.astype(self.dtype), self._transform_features(motion, x.shape[-1], train=train))
+
+    def _check_fields(self) -> None:
+        for field, known in (("transformation", TRANSFORMATIONS), ("directions", DIRECTIONS), ("fusion", FUSIONS)):
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} must be one of {', '.join(known)}; got {getattr(self, field)!r}")
+        own = TRANSFORMATIONS[self.transformation]
+        if self.widths is not None and self.transformation != "depthwise_separable" and len(self.widths) != len(own):
+            raise ValueError(
+                f"the transformation {self.transformation} has {len(own)} hidden widths; got widths={self.widths}"
+            )
 
     def _reduce_channels(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.reduction is None:
@@ -51,36 +94,59 @@ class MotionSqueeze(nn.Module):
         return nn.relu(self.norm(dtype=self.dtype, name="reduction_bn")(x, train=train))
 
     def _motion_tensor(self, x: jax.Array) -> jax.Array:
-        """Displacement and confidence of every frame: (b, t, h, w, 3), the last pair repeated for the last frame."""
-        batch, frames, *space, _ = x.shape
+        """Displacement, and confidence, of every frame in every direction: (b, t, h, w, 3 or 2 per direction)."""
         x = l2_normalize(x)
-        source, target = (half.reshape(-1, *half.shape[2:]) for half in (x[:, :-1], x[:, 1:]))
+        return jnp.concatenate([self._motion_towards(x, suffix) for suffix in DIRECTIONS[self.directions]], axis=-1)
+
+    def _motion_towards(self, x: jax.Array, suffix: str) -> jax.Array:
+        """Motion towards the next frame, the last pair repeated for the last frame; or to the one before, likewise."""
+        batch, frames, *space, _ = x.shape
+        backward = suffix == "_backward"
+        pair = (x[:, 1:], x[:, :-1]) if backward else (x[:, :-1], x[:, 1:])
         displacement, confidence = match(
-            source, target, radius=self.radius, sigma=self.sigma, temperature=self.temperature
+            *(half.reshape(-1, *half.shape[2:]) for half in pair),
+            radius=self.radius,
+            sigma=self.sigma if self.kernel else None,
+            temperature=self.temperature,
+            dilation=self.dilation,
         )
         displacement = displacement.reshape(batch, frames - 1, *space, 2)
         confidence = confidence.reshape(batch, frames - 1, *space, 1)
-        self.sow("intermediates", "displacement", displacement, reduce_fn=lambda _, new: new)
-        self.sow("intermediates", "confidence", confidence, reduce_fn=lambda _, new: new)
-        motion = jnp.concatenate([displacement, confidence], axis=-1)
+        self.sow("intermediates", f"displacement{suffix}", displacement, reduce_fn=lambda _, new: new)
+        self.sow("intermediates", f"confidence{suffix}", confidence, reduce_fn=lambda _, new: new)
+        motion = jnp.concatenate([displacement, confidence], axis=-1) if self.confidence else displacement
         if frames == 1:
-            return jnp.zeros((batch, 1, *space, 3), motion.dtype)
-        return jnp.concatenate([motion, motion[:, -1:]], axis=1)
+            return jnp.zeros((batch, 1, *motion.shape[2:]), motion.dtype)
+        ends = (motion[:, :1], motion) if backward else (motion, motion[:, -1:])
+        return jnp.concatenate(ends, axis=1)
 
     def _transform_features(self, x: jax.Array, features: int, *, train: bool) -> jax.Array:
-        """Depth-wise separable convolutions, the first 7x7 and the others 3x3; BN and ReLU after each of the eight."""
-        for index, width in enumerate((*self.widths, features), start=1):
-            side = 7 if index == 1 else 3
+        """Convolutions of the chosen form, BN and ReLU after each of them, up to ``features`` channels."""
+        hidden = TRANSFORMATIONS[self.transformation] if self.widths is None else self.widths
+        for index, width in enumerate((*hidden, features), start=1):
             name = f"transform{index}"
-            x = Conv(
-                x.shape[-1],
-                (side, side),
-                padding=(side // 2, side // 2),
-                depthwise=True,
-                dtype=self.dtype,
-                name=f"{name}_depthwise",
-            )(x)
-            x = nn.relu(self.norm(dtype=self.dtype, name=f"{name}_depthwise_bn")(x, train=train))
-            x = Conv(width, (1, 1), dtype=self.dtype, name=f"{name}_pointwise")(x)
-            x = nn.relu(self.norm(dtype=self.dtype, name=f"{name}_pointwise_bn")(x, train=train))
+            if self.transformation == "depthwise_separable":
+                side = 7 if index == 1 else 3
+                x = self._conv_bn_relu(x, x.shape[-1], side, name=f"{name}_depthwise", train=train, depthwise=True)
+                x = self._conv_bn_relu(x, width, 1, name=f"{name}_pointwise", train=train)
+            else:
+                side = 1 if self.transformation == "1x(1,1)" else 3
+                x = self._conv_bn_relu(x, width, side, name=f"{name}_conv", train=train)
         return x
+
+    def _conv_bn_relu(
+        self, x: jax.Array, features: int, side: int, *, name: str, train: bool, depthwise: bool = False
+    ) -> jax.Array:
+        padding = (side // 2, side // 2)
+        x = Conv(features, (side, side), padding=padding, depthwise=depthwise, dtype=self.dtype, name=name)(x)
+        return nn.relu(self.norm(dtype=self.dtype, name=f"{name}_bn")(x, train=train))
+
+    def _fuse(self, x: jax.Array, motion: jax.Array) -> jax.Array:
+        if self.fusion == "add":
+            return x + motion
+        if self.fusion == "multiply":
+            return x * motion
+        if self.fusion == "concatenate":
+            both = jnp.concatenate([x, motion], axis=-1)
+            return Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="fusion_conv")(both)
+        return motion

@@ -7,14 +7,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.blocks.feature_integration import conv_bn_relu, integrate, upsample
 from motion_jax.layers import BatchNorm, Conv
-from motion_jax.ops import l2_normalize, self_similarity
+from motion_jax.ops import kernel_soft_argmax, l2_normalize, self_similarity
+from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
 
 FUSIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "relu_of_sum": lambda z, v: nn.relu(z + v),  # the official code
     "sum_of_relu": lambda z, v: v + nn.relu(z),  # the paper's text, and "Z+V" of Table 3c
     "z_only": lambda z, v: nn.relu(z),
     "v_only": lambda z, v: v,
+}
+SIMILARITIES = ("cosine", "embedded_gaussian", "dot")
+# Ways of feature extraction and the channels of their layers.
+EXTRACTIONS: dict[str, tuple[int, ...]] = {
+    "conv": (4, 16, 64, 64),
+    "conv3d": (4, 16, 64, 64),
+    "mlp": (64, 64, 64, 64),
+    "soft_argmax": (),
 }
 
 
@@ -23,90 +33,170 @@ class Selfy(nn.Module):
 
     Sows ``stss`` (b, t, h', w', l, u, v), at the reduced resolution.
 
+    The papers compare at 14x14 for inputs of 224, wherever the block stands: ``stride`` 4, 2, 1 for maps of 56x56,
+    28x28, 14x14, and ``enlarge`` 2 with ``stride`` 1 for 7x7.
+
     Attributes:
         window: (L, U, V) of the self-similarity, odd; the papers use (5, 9, 9) for 8 frames, (9, 9, 9) for 16.
         offsets: temporal offsets in frames in place of L, such as (1,) for the next frame only.
         channels: channels the input is reduced to before comparing.
         stride: of the reduction, in space; the result is brought back to the input's size.
-        extraction_widths: channels of the convolutions over (u, v); the last closes the window to one cell.
+        extraction_widths: channels of the layers of the extraction; None for its own.
         integration_width: channels of the convolutions over (x, y).
         fusion: ``relu_of_sum``, ``sum_of_relu``, ``z_only`` or ``v_only``, with Z the block's features, V its input.
+        extraction: ``conv``, convolutions over (u, v), channels 4, 16, 64, 64, the last of which closes the window to
+            one cell; ``conv3d``, the same over (l, u, v) with multi-channel 3x3x3 kernels (Table 3d); ``mlp``, four
+            layers of 64 on the flattened (u, v); ``soft_argmax``, displacement and confidence per offset as in
+            MotionSqueeze (KS + CM), which needs U = V of 3 or more.
+        similarity: ``cosine``; ``dot``, inner products of the features as they are; ``embedded_gaussian``, inner
+            products of two learned embeddings, softmaxed over the cells of the window that exist.
+        temporal_padding: ``zero``, or ``edge``, what stands in for frames outside the clip (see ``self_similarity``).
+        enlarge: enlarge the input by this factor before the reduction, bilinearly, and take the mean of what became of
+            each cell at the end; for maps smaller than the resolution to compare at.
+        sigma: of ``soft_argmax``: width of the Gaussian around the best match, in cells; None for none.
+        temperature: of ``soft_argmax``: multiplier of the scores before the softmax.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype; normalisation and similarities are float32 at least.
 
-    Source: Kwon et al., Learning Self-Similarity in Space and Time (ICCV 2021), section 3; the official code's
-    ``STSSTransformation``, ``STSSExtraction`` and ``STSSIntegration``.
+    Raises:
+        ValueError: for an unknown fusion, extraction, similarity or padding, or a window that does not fit them.
+
+    Source: Kwon et al., Learning Self-Similarity in Space and Time (ICCV 2021), section 3, and its supplement, Table 3;
+    the official code's ``STSSTransformation``, ``STSSExtraction`` and ``STSSIntegration``. The widths of the MLP and
+    the resizing to compare at 14x14 elsewhere than at 28x28 are not printed, and ours.
     """
 
     window: tuple[int, int, int] = (5, 9, 9)
     offsets: tuple[int, ...] | None = None
     channels: int = 128
     stride: int = 2
-    extraction_widths: tuple[int, ...] = (4, 16, 64, 64)
+    extraction_widths: tuple[int, ...] | None = None
     integration_width: int = 64
     fusion: str = "relu_of_sum"
+    extraction: str = "conv"
+    similarity: str = "cosine"
+    temporal_padding: str = "zero"
+    enlarge: int = 1
+    sigma: float | None = 5.0
+    temperature: float = 100.0
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Fuse self-similarity features with ``x``; the result has its shape and ``dtype``."""
-        if self.fusion not in FUSIONS:
-            raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}; got {self.fusion!r}")
+        self._check_fields()
         x = x.astype(self.dtype)
-        stss = self._transform(x, train=train)
-        features = self._integrate(self._extract(stss, train=train), train=train)
-        return FUSIONS[self.fusion](self._upsample(features, like=x, train=train), x)
+        large = _enlarge(x, self.enlarge)
+        features = self._extract(self._transform(large, train=train), train=train)
+        options = {"norm": self.norm, "dtype": self.dtype, "train": train}
+        features = integrate(features, self.integration_width, **options)
+        features = upsample(features, like=large, stride=self.stride, **options)
+        return FUSIONS[self.fusion](_mean_of_cells(features, self.enlarge), x)
 
-    def _conv_bn_relu(
-        self,
-        x: jax.Array,
-        features: int,
-        kernel: tuple[int, ...],
-        *,
-        name: str,
-        train: bool,
-        strides: tuple[int, ...] | None = None,
-        padding: tuple[int, ...] = (1, 1),
-    ) -> jax.Array:
-        x = Conv(features, kernel, strides, padding, dtype=self.dtype, name=f"{name}_conv")(x)
-        return nn.relu(self.norm(dtype=self.dtype, name=f"{name}_bn")(x, train=train))
+    def _check_fields(self) -> None:
+        known = {
+            "fusion": FUSIONS,
+            "extraction": EXTRACTIONS,
+            "similarity": SIMILARITIES,
+            "temporal_padding": TEMPORAL_PADDINGS,
+        }
+        for field, names in known.items():
+            if getattr(self, field) not in names:
+                raise ValueError(f"{field} must be one of {', '.join(names)}; got {getattr(self, field)!r}")
+        if self.extraction == "soft_argmax" and (self.window[1] != self.window[2] or self.window[1] < 3):
+            raise ValueError(f"the extraction soft_argmax needs a window with U = V of 3 or more; got {self.window}")
+
+    def _conv_bn_relu(self, x: jax.Array, features: int, kernel: tuple[int, ...], **options: object) -> jax.Array:
+        return conv_bn_relu(x, features, kernel, norm=self.norm, dtype=self.dtype, **options)
 
     def _transform(self, x: jax.Array, *, train: bool) -> jax.Array:
         """STSS transformation: (b, t, h, w, c) -> (b, t, h', w', l, u, v)."""
         strides = (self.stride, self.stride)
-        x = self._conv_bn_relu(x, self.channels, (3, 3), name="downsample", train=train, strides=strides)
-        stss = self_similarity(l2_normalize(x), window=self.window, offsets=self.offsets)
+        x = self._conv_bn_relu(
+            x, self.channels, (3, 3), name="downsample", train=train, strides=strides, padding=(1, 1)
+        )
+        where = {"window": self.window, "offsets": self.offsets, "temporal_padding": self.temporal_padding}
+        if self.similarity == "embedded_gaussian":
+            query, key = (
+                Conv(self.channels, (1, 1), dtype=self.dtype, name=f"embedding_{name}")(x) for name in ("query", "key")
+            )
+            stss = self._softmax(self_similarity(query, key, **where))
+        else:
+            stss = self_similarity(l2_normalize(x) if self.similarity == "cosine" else x, **where)
         self.sow("intermediates", "stss", stss, reduce_fn=lambda _, new: new)
         return stss
 
+    def _softmax(self, scores: jax.Array) -> jax.Array:
+        """Softmax over the window (l, u, v); its cells outside the clip or the frame weigh nothing."""
+        exists = window_exists(
+            *scores.shape[1:4], window=self.window, offsets=self.offsets, temporal_padding=self.temporal_padding
+        )
+        scores = jnp.where(exists[None], scores, jnp.finfo(scores.dtype).min)
+        axes = (-3, -2, -1)
+        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axes, keepdims=True)))
+        weights = jnp.where(exists[None], weights, 0)
+        total = weights.sum(axes, keepdims=True)
+        return weights / jnp.where(total > 0, total, 1)  # of a window without any cell, all are 0
+
     def _extract(self, stss: jax.Array, *, train: bool) -> jax.Array:
-        """Feature extraction: convolutions over (u, v) until one cell is left; (b, t, h, w, l, d)."""
+        """Feature extraction: (b, t, h', w', l, u, v) -> (b, t, h', w', l, d)."""
+        if self.extraction == "soft_argmax":
+            return self._extract_displacement(stss)
+        widths = EXTRACTIONS[self.extraction] if self.extraction_widths is None else self.extraction_widths
+        if self.extraction == "mlp":
+            x = stss.reshape(*stss.shape[:5], -1)
+            for index, width in enumerate(widths):
+                x = self._conv_bn_relu(x, width, (1, 1), name=f"extraction{index}", train=train)
+            return x
         x = stss[..., None].astype(self.dtype)
-        *hidden, last = self.extraction_widths
+        over_l = 1 if self.extraction == "conv3d" else 0  # further axes of the kernels
+        *hidden, last = widths
         for index, width in enumerate(hidden):
             # Halve the window, but never below three cells: strides 1, 2, 2 for 9x9, 13x13 and 17x17; 1, 2, 1 for 5x5.
             strides = tuple(2 if index > 0 and (side + 1) // 2 >= 3 else 1 for side in x.shape[-3:-1])
-            x = self._conv_bn_relu(x, width, (3, 3), name=f"extraction{index}", train=train, strides=strides)
-        x = self._conv_bn_relu(x, last, x.shape[-3:-1], name=f"extraction{len(hidden)}", train=train, padding=(0, 0))
+            x = self._conv_bn_relu(
+                x,
+                width,
+                (3,) * over_l + (3, 3),
+                name=f"extraction{index}",
+                train=train,
+                strides=(1,) * over_l + strides,
+                padding=(1,) * over_l + (1, 1),
+            )
+        x = self._conv_bn_relu(
+            x,
+            last,
+            (3,) * over_l + x.shape[-3:-1],
+            name=f"extraction{len(hidden)}",
+            train=train,
+            padding=(1,) * over_l + (0, 0),
+        )
         return x.reshape(*x.shape[:-3], last)
 
-    def _integrate(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Feature integration: convolutions over (x, y) shared by all offsets, then one over all of them together."""
-        x = jnp.moveaxis(x, 4, 2)  # (b, t, l, h, w, d)
-        for index in range(3):
-            x = self._conv_bn_relu(x, self.integration_width, (3, 3), name=f"integration{index}", train=train)
-        x = jnp.moveaxis(x, 2, 4)
-        x = x.reshape(*x.shape[:4], -1)  # offset-major
-        return self._conv_bn_relu(x, self.integration_width, (3, 3), name="integration3", train=train)
+    def _extract_displacement(self, stss: jax.Array) -> jax.Array:
+        """Per offset (dx, dy) in units of the window's radius, and confidence, of the rectified similarities."""
+        scores = nn.relu(stss)
+        window = scores.shape[-2:]
+        displacement = kernel_soft_argmax(
+            scores.reshape(-1, *scores.shape[3:5], *window), sigma=self.sigma, temperature=self.temperature
+        )
+        displacement = displacement.reshape(*scores.shape[:5], 2)
+        return jnp.concatenate([displacement, scores.max((-2, -1))[..., None]], axis=-1)
 
-    def _upsample(self, x: jax.Array, *, like: jax.Array, train: bool) -> jax.Array:
-        """A 1x1 convolution, zeros between the cells up to the input's size, and BN, whose statistics include them."""
-        height, width, features = like.shape[2:]
-        x = Conv(features, (1, 1), dtype=self.dtype, name="upsample_conv")(x)
-        gaps = [
-            (0, full - (self.stride * (small - 1) + 1), self.stride - 1)
-            for full, small in zip((height, width), x.shape[2:4], strict=True)
-        ]
-        x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *gaps, (0, 0, 0)])
-        return self.norm(dtype=self.dtype, scale_init=nn.initializers.zeros, name="upsample_bn")(x, train=train)
+
+def _enlarge(x: jax.Array, factor: int) -> jax.Array:
+    """Bilinear, the cells' centres kept: (b, t, h, w, c) -> (b, t, factor * h, factor * w, c)."""
+    batch, frames, height, width, channels = x.shape
+    if factor == 1:
+        return x
+    return jax.image.resize(x, (batch, frames, factor * height, factor * width, channels), method="linear")
+
+
+def _mean_of_cells(x: jax.Array, factor: int) -> jax.Array:
+    """(b, t, factor * h, factor * w, c) -> (b, t, h, w, c)."""
+    if factor == 1:
+        return x
+    batch, frames, height, width, channels = x.shape
+    cells = x.reshape(batch, frames, height // factor, factor, width // factor, factor, channels)
+    return cells.mean(axis=(3, 5))

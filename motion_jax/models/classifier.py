@@ -59,10 +59,11 @@ class VideoClassifier(nn.Module):
         """The logits, and what led to them.
 
         Returns:
-            logits as from a call, and a dict with ``frame_logits`` (b, t, num_classes), ``stages`` name ->
-            (b, t, h, w, c), and whatever the motion block lets see: ``displacement`` (b, t-1, h, w, 2) as (dx, dy) in
-            units of the radius, ``confidence`` (b, t-1, h, w, 1), ``stss`` (b, t, h, w, l, u, v). With motion blocks at
-            several sites these are those of the first; each site's own are under ``motion`` by site.
+            logits as from a call, and a dict with ``frame_logits`` (b, t', num_classes), where t' is the number of
+            frames the backbone leaves (all in 2-D networks, a quarter in I3D), ``stages`` name -> (b, t', h, w, c), and
+            whatever the motion block lets see: ``displacement`` (b, t-1, h, w, 2) as (dx, dy) in units of the radius,
+            ``confidence`` (b, t-1, h, w, 1), ``stss`` (b, t, h, w, l, u, v). With motion blocks at several sites these
+            are those of the first; each site's own are under ``motion`` by site.
         """
         stages, motion = self._backbone_with_intermediates(self._normalise(clips), train=train)
         frame_logits = self._head(stages, train=train)

@@ -8,41 +8,109 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from motion_jax.backbones import ResNet
-from motion_jax.backbones.resnet import SITES
-from motion_jax.blocks import MotionSqueeze, Selfy
+from motion_jax.backbones import InceptionI3D, MobileNetV2, ResNet, inception_i3d, mobilenet_v2, resnet
+from motion_jax.blocks import (
+    CorrelationBlock,
+    CorrespondenceProposal,
+    LocalSelfAttention,
+    MotionSqueeze,
+    MultiHeadSelfAttention,
+    NonLocal,
+    Selfy,
+)
 from motion_jax.layers import BatchNorm
 from motion_jax.models.classifier import VideoClassifier
 
 SHIFT_FOLD_DIV = 8
+PUBLISHED_WIDTH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class _Family:
+    """The backbones of one kind.
+
+    Attributes:
+        backbone: their class.
+        sites: where a motion block may stand, and how many pixels of the clip one cell is wide there.
+        default_site: where the papers put it.
+        width: channels of the published stem.
+        options: fields of the backbone that ``build_model`` passes on.
+    """
+
+    backbone: type[nn.Module]
+    sites: Mapping[str, int]
+    default_site: str
+    width: int
+    options: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """One row of the table: a backbone with its size bound, and what is put into it."""
+    """One row of the table: a backbone with its size and shift, and the motion block that is put into it.
 
-    backbone: Callable[..., ResNet]
-    shift: bool
+    Attributes:
+        family: of the backbone.
+        bound: fields of the backbone that make this one.
+        block: the motion block's class.
+        fields: of the motion block, where the papers leave its defaults on this backbone.
+    """
+
+    family: _Family
+    bound: Mapping[str, Any]
     block: type[nn.Module] | None = None
-    zero_init: bool = False
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-RESNETS = {
-    "r18": functools.partial(ResNet, stage_sizes=(2, 2, 2, 2), bottleneck=False),
-    "r34": functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=False),
-    "r50": functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=True),
-    "r101": functools.partial(ResNet, stage_sizes=(3, 4, 23, 3), bottleneck=True),
+RESNET = _Family(ResNet, resnet.SITES, "res3", resnet.PUBLISHED_WIDTH, options=("shift_every",))
+MOBILENET_V2 = _Family(
+    MobileNetV2, mobilenet_v2.SITES, "stage3", mobilenet_v2.PUBLISHED_WIDTH, options=("stem_kernel",)
+)
+I3D = _Family(InceptionI3D, inception_i3d.SITES, "inc_b", inception_i3d.PUBLISHED_WIDTH)
+
+DEPTHS = {
+    "r18": {"stage_sizes": (2, 2, 2, 2), "bottleneck": False},
+    "r34": {"stage_sizes": (3, 4, 6, 3), "bottleneck": False},
+    "r50": {"stage_sizes": (3, 4, 6, 3), "bottleneck": True},
+    "r101": {"stage_sizes": (3, 4, 23, 3), "bottleneck": True},
 }
-SHIFTS = {"tsn": False, "tsm": True}
+TSM = {"fold_div": SHIFT_FOLD_DIV}
+SHIFTS = {"tsn": {}, "tsm": TSM}
+# What the supplements compare MotionSqueeze and SELFY with.
+COMPARED: dict[str, type[nn.Module]] = {
+    "cpnet": CorrespondenceProposal,
+    "nonlocal": NonLocal,
+    "mhsa": MultiHeadSelfAttention,
+    "localattention": LocalSelfAttention,
+    "corrblock": CorrelationBlock,
+}
+# SELFY starts every residual branch at zero, beside its own block.
+ZERO = {"zero_init": True}
 
 MODELS: dict[str, _Entry] = {
-    **{f"{s}_{d}": _Entry(r, shift) for s, shift in SHIFTS.items() for d, r in RESNETS.items()},
-    **{f"msnet_{s}_{d}": _Entry(r, shift, MotionSqueeze) for s, shift in SHIFTS.items() for d, r in RESNETS.items()},
-    **{f"selfynet_{s}_{d}": _Entry(r, shift, Selfy, True) for s, shift in SHIFTS.items() for d, r in RESNETS.items()},
+    **{f"{s}_{d}": _Entry(RESNET, size | shift) for s, shift in SHIFTS.items() for d, size in DEPTHS.items()},
+    **{
+        f"msnet_{s}_{d}": _Entry(RESNET, size | shift, MotionSqueeze)
+        for s, shift in SHIFTS.items()
+        for d, size in DEPTHS.items()
+    },
+    **{
+        f"selfynet_{s}_{d}": _Entry(RESNET, size | shift | ZERO, Selfy)
+        for s, shift in SHIFTS.items()
+        for d, size in DEPTHS.items()
+    },
+    **{f"{s}_mobilenetv2": _Entry(MOBILENET_V2, shift) for s, shift in SHIFTS.items()},
+    # Its 32 channels are few enough to be matched as they are (MotionSqueeze supplement, section 3).
+    "msnet_tsm_mobilenetv2": _Entry(MOBILENET_V2, TSM, MotionSqueeze, {"reduction": None}),
+    "selfynet_tsm_mobilenetv2": _Entry(MOBILENET_V2, TSM | ZERO, Selfy),
+    "i3d": _Entry(I3D, {}),
+    "msnet_i3d": _Entry(I3D, {}, MotionSqueeze),
+    "selfynet_i3d": _Entry(I3D, {}, Selfy),
+    **{
+        f"{name}_tsm_{depth}": _Entry(RESNET, DEPTHS[depth] | TSM, block)
+        for name, block in COMPARED.items()
+        for depth in ("r18", "r50")
+    },
 }
-
-# SELFY compares at 14x14 for a 224-pixel input wherever it stands (supplement, Table 3b).
-SELFY_STRIDES = {"pool1": 4, "res2": 4, "res3": 2, "res4": 1, "res5": 1}
 
 
 def list_models() -> list[str]:
@@ -55,14 +123,22 @@ def block_fields(block: type[nn.Module]) -> list[str]:
     return [f.name for f in dataclasses.fields(block) if f.name not in {"parent", "name", "norm", "dtype"}]
 
 
+def _selfy_resolution(cell: int) -> dict[str, int]:
+    """Fields that make SELFY compare at 14x14 for a 224-pixel input wherever it stands (supplement, Table 3b).
+
+    ``cell`` is the width in pixels of one cell at its site; it should be 16.
+    """
+    return {"stride": max(1, 16 // cell), "enlarge": max(1, cell // 16)}
+
+
 def build_model(
     name: str,
     *,
     num_classes: int,
     dtype: Any = jnp.float32,
     dropout: float = 0.5,
-    width: int = 64,
-    sites: Sequence[str] = ("res3",),
+    width: int = PUBLISHED_WIDTH,
+    sites: Sequence[str] | None = None,
     norm: Callable[..., nn.Module] = BatchNorm,
     **fields: Any,
 ) -> VideoClassifier:
@@ -73,13 +149,16 @@ def build_model(
         num_classes: number of logits.
         dtype: compute dtype; parameters, statistics and logits are float32 at least.
         dropout: rate before the classifier in training.
-        width: channels of the backbone's stem, 64 in the papers; the rest scales with it.
-        sites: the stages after which the motion block stands; only used by models that have one.
+        width: 64 for the backbone as published, less for a narrow one in proportion. In ResNets and I3D it is the
+            number of channels of the stem; MobileNet-V2's stem has half as many.
+        sites: the stages after which the motion block stands, by default the papers' one: ``res3`` in ResNets,
+            ``stage3`` in MobileNet-V2, ``inc_b`` in I3D. Only used by models that have a motion block.
         norm: the normalisation of every layer, such as ``functools.partial(BatchNorm, axis_name="data")``.
-        **fields: fields of the motion block, such as ``radius=7`` or ``window=(9, 9, 9)``.
+        **fields: fields of the motion block, such as ``radius=7`` or ``window=(9, 9, 9)``, and options of the
+            backbone: ``shift_every`` of ResNets, ``stem_kernel`` of MobileNet-V2.
 
     Raises:
-        ValueError: for an unknown name, a site the backbone lacks, or a field the motion block lacks.
+        ValueError: for an unknown name, a site the backbone lacks, or a field that neither block nor backbone has.
 
     >>> build_model("selfynet_tsm_r50", num_classes=174, window=(9, 9, 9)).num_classes
     174
@@ -87,27 +166,32 @@ def build_model(
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}; the models are {', '.join(MODELS)}")
     entry = MODELS[name]
+    family = entry.family
     dtype = jnp.dtype(dtype)
+    # Lists (from a JSON config, say) become tuples: a module's fields are hashable.
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    options = {key: fields.pop(key) for key in family.options if key in fields}
     allowed = block_fields(entry.block) if entry.block else []
     if unknown := sorted(set(fields) - set(allowed)):
         known = f"its block's fields are {', '.join(allowed)}" if allowed else "it has no motion block"
+        known += f"; its backbone's are {', '.join(family.options)}" if family.options else ""
         raise ValueError(f"{name} has no field {', '.join(unknown)}; {known}")
     blocks = {}
     if entry.block:
+        sites = (family.default_site,) if sites is None else sites
         if not sites or isinstance(sites, str):
-            raise ValueError(f"sites must name the stages of the motion block, such as ('res3',); got {sites!r}")
-        # Lists (from a JSON config, say) become tuples: a module's fields are hashable.
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        if unknown := sorted(set(sites) - set(SITES)):
-            raise ValueError(f"{name} has no site {', '.join(unknown)}; its sites are {', '.join(SITES)}")
+            raise ValueError(
+                f"sites must name the stages of the motion block, such as ({family.default_site!r},); got {sites!r}"
+            )
+        if unknown := sorted(set(sites) - set(family.sites)):
+            raise ValueError(f"{name} has no site {', '.join(unknown)}; its sites are {', '.join(family.sites)}")
         for site in sites:
-            own = {"stride": SELFY_STRIDES.get(site, 1)} if entry.block is Selfy else {}
-            blocks[site] = entry.block(**{**own, **fields}, norm=norm, dtype=dtype)
-    backbone = entry.backbone(
-        width=width,
-        fold_div=SHIFT_FOLD_DIV if entry.shift else None,
+            own = _selfy_resolution(family.sites[site]) if entry.block is Selfy else {}
+            blocks[site] = entry.block(**{**own, **entry.fields, **fields}, norm=norm, dtype=dtype)
+    backbone = family.backbone(
+        **{**entry.bound, **options},
+        width=max(1, family.width * width // PUBLISHED_WIDTH),
         blocks=blocks,
-        zero_init=entry.zero_init,
         norm=norm,
         dtype=dtype,
     )
@@ -120,12 +204,12 @@ class Model:
 
     Attributes:
         name: a named model.
-        width: channels of the backbone's stem.
+        width: 64 for the backbone as published, less for a narrow one in proportion.
         dropout: rate before the classifier.
         dtype: compute dtype, ``float32`` or ``bfloat16``.
-        sites: where the motion block stands.
+        sites: where the motion block stands; None for the papers' site on this backbone.
         batch_norm: ``per_device`` statistics (as the originals), ``synchronised`` over the devices, or ``frozen``.
-        block: fields of the motion block.
+        block: fields of the motion block and options of the backbone, as ``build_model`` takes them.
 
     Raises:
         ValueError: for a value that is not allowed, named with its key.
@@ -135,7 +219,7 @@ class Model:
     width: int
     dropout: float
     dtype: str
-    sites: tuple[str, ...]
+    sites: tuple[str, ...] | None
     batch_norm: str
     block: Mapping[str, Any]
 
@@ -162,7 +246,7 @@ class Model:
             dtype=self.dtype,
             dropout=self.dropout,
             width=self.width,
-            sites=tuple(self.sites),
+            sites=None if self.sites is None else tuple(self.sites),
             norm=self.NORMS[self.batch_norm],
             **dict(self.block),
         )

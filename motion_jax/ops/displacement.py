@@ -1,4 +1,4 @@
-"""From matching scores to displacement: the kernel-soft-argmax, and matching in one function."""
+"""From matching scores to displacement: the (kernel-)soft-argmax, and matching in one function."""
 
 import functools
 
@@ -29,16 +29,17 @@ def _distance_to(best: jax.Array, length: int, dtype: jnp.dtype) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("sigma", "temperature"))
 def kernel_soft_argmax(
-    scores: Float[Array, "n h w p p"], *, sigma: float, temperature: float
+    scores: Float[Array, "n h w p p"], *, sigma: float | None, temperature: float
 ) -> Float[Array, "n h w 2"]:
     """Expected displacement (dx, dy) under a softmax of scores that a Gaussian keeps near their maximum.
 
     The scores are multiplied by a Gaussian centred on their largest entry (the first of equal ones, no gradient
-    through the choice), then by ``temperature``, and softmaxed over the whole window.
+    through the choice), then by ``temperature``, and softmaxed over the whole window. Without the Gaussian this is the
+    plain soft-argmax, which far-away cells of middling score pull aside.
 
     Args:
         scores: matching scores, dy then dx, p odd.
-        sigma: width of the Gaussian, in cells.
+        sigma: width of the Gaussian, in cells of the window; None for the plain soft-argmax.
         temperature: multiplier of the scores before the softmax.
 
     Returns:
@@ -55,35 +56,38 @@ def kernel_soft_argmax(
         raise ValueError(f"scores must be (n, h, w, p, p) with p odd and at least 3; got {scores.shape}")
     radius = side // 2
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    flat = scores.reshape(*positions, side * side)
-    best = _first_argmax(flat)
-    gaussian_y = _gaussian(_distance_to(best // side, side, scores.dtype), sigma)
-    gaussian_x = _gaussian(_distance_to(best % side, side, scores.dtype), sigma)
-    kernel = gaussian_y[..., :, None] * gaussian_x[..., None, :]
-    weights = jax.nn.softmax((temperature * kernel * scores).reshape(flat.shape), axis=-1).reshape(scores.shape)
+    flat = (*positions, side * side)
+    logits = temperature * scores
+    if sigma is not None:
+        best = _first_argmax(scores.reshape(flat))
+        gaussian_y = _gaussian(_distance_to(best // side, side, scores.dtype), sigma)
+        gaussian_x = _gaussian(_distance_to(best % side, side, scores.dtype), sigma)
+        logits = gaussian_y[..., :, None] * gaussian_x[..., None, :] * logits
+    weights = jax.nn.softmax(logits.reshape(flat), axis=-1).reshape(scores.shape)
     offset = jnp.arange(-radius, radius + 1, dtype=scores.dtype)
     displacement = [weights.sum(axis) @ offset for axis in (-2, -1)]
     return jnp.stack(displacement, axis=-1) / radius
 
 
-def _window(length: int, radius: int, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+def _window(length: int, radius: int, dilation: int, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
     """Along one axis: which targets lie in the window of each source, and the sum of the offsets that do not exist.
 
     The offsets of a whole window sum to zero, so those outside the frame sum to the negative of those inside.
     """
     offset = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
-    within = jnp.abs(offset) <= radius
+    within = (jnp.abs(offset) <= radius * dilation) & (offset % dilation == 0)
     return within, -jnp.sum(jnp.where(within, offset, 0), axis=-1).astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("radius", "sigma", "temperature"))
+@functools.partial(jax.jit, static_argnames=("radius", "sigma", "temperature", "dilation"))
 def match(
     source: Float[Array, "n h w c"],
     target: Float[Array, "n h w c"],
     *,
     radius: int,
-    sigma: float,
+    sigma: float | None,
     temperature: float,
+    dilation: int = 1,
 ) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w 1"]]:
     """Where each source position went, and how sure that is.
 
@@ -96,16 +100,17 @@ def match(
     Args:
         source: features of the frame that moves, normalised (see ``l2_normalize``).
         target: features of the frame it is looked for in, same shape and dtype.
-        radius: the largest displacement, in cells; the window is ``2 * radius + 1`` wide.
-        sigma: width of the Gaussian around the best match, in cells.
+        radius: the largest displacement, in steps of ``dilation`` cells; the window has ``2 * radius + 1`` a side.
+        sigma: width of the Gaussian around the best match, in steps; None for the plain soft-argmax.
         temperature: multiplier of the scores before the softmax.
+        dilation: cells of the map between neighbouring displacements.
 
     Returns:
-        displacement (dx, dy) in units of the radius, and confidence, the largest rectified score, with gradient. Both
-        float32 at least.
+        displacement (dx, dy) in units of the radius, so that 1 is ``radius * dilation`` cells of the map; and
+        confidence, the largest rectified score, with gradient. Both float32 at least.
 
     Raises:
-        ValueError: for unlike maps, or a radius below 1.
+        ValueError: for unlike maps, or a radius or dilation below 1.
 
     Source: MotionSqueeze, section 3.2; resnet.py, ``Matching_layer``, ``match_to_flow_soft`` and ``flow_computation``.
 
@@ -116,7 +121,7 @@ def match(
     >>> [round(v, 3) for v in displacement[0, 4, 4].tolist()]  # two of four cells to the right
     [0.5, 0.0]
     """
-    check_pair(source, target, radius)
+    check_pair(source, target, radius, dilation)
     if radius < 1:
         raise ValueError(f"match needs a radius of 1 or more; got {radius}")
     batch, height, width, _ = source.shape
@@ -125,23 +130,25 @@ def match(
     dtype = scores.dtype
 
     # Which targets lie in the window of which source, per axis and together: (source, target).
-    within_y, missing_y = _window(height, radius, dtype)
-    within_x, missing_x = _window(width, radius, dtype)
+    within_y, missing_y = _window(height, radius, dilation, dtype)
+    within_x, missing_x = _window(width, radius, dilation, dtype)
     inside = (within_y[:, None, :, None] & within_x[None, :, None, :]).reshape(1, cells, cells)
     scores = jnp.where(inside, scores, 0)
 
-    # If every score is 0 the choice does not matter: the Gaussian multiplies zeros.
+    # If every score is 0 the choice does not matter: all cells weigh the same.
     best = _first_argmax(scores)
     is_best = _distance_to(best, cells, best.dtype) == 0
     confidence = jnp.sum(jnp.where(is_best, scores, 0), axis=-1)
 
-    gaussian_y = _gaussian(_distance_to(best // width, height, dtype), sigma)
-    gaussian_x = _gaussian(_distance_to(best % width, width, dtype), sigma)
-    kernel = (gaussian_y[..., :, None] * gaussian_x[..., None, :]).reshape(scores.shape)
+    logits = temperature * scores
+    if sigma is not None:
+        gaussian_y = _gaussian(_distance_to(best // width, height, dtype) / dilation, sigma)
+        gaussian_x = _gaussian(_distance_to(best % width, width, dtype) / dilation, sigma)
+        logits = (gaussian_y[..., :, None] * gaussian_x[..., None, :]).reshape(scores.shape) * logits
 
     # Softmax over the window: its cells in the frame one by one, those outside (score 0) in closed form.
     largest = temperature * jax.lax.stop_gradient(confidence)
-    weights = jnp.where(inside, jnp.exp(temperature * kernel * scores - largest[..., None]), 0)
+    weights = jnp.where(inside, jnp.exp(logits - largest[..., None]), 0)
     weight_outside = jnp.exp(-largest)
     count_y, count_x = within_y.sum(-1)[:, None], within_x.sum(-1)[None, :]
     count_outside = ((2 * radius + 1) ** 2 - count_y * count_x).reshape(1, cells)
@@ -149,7 +156,7 @@ def match(
 
     def expected(offset: jax.Array, offset_outside: jax.Array) -> jax.Array:
         numerator = jnp.sum(weights * offset, axis=-1) + offset_outside.reshape(1, cells) * weight_outside
-        return numerator / (total * radius)
+        return numerator / (total * radius * dilation)
 
     cell = jnp.arange(cells)[None, None, :]
     source_cell = jnp.arange(cells)[None, :, None]

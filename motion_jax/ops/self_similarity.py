@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from motion_jax.ops.correlation import local_correlation
+
+TEMPORAL_PADDINGS = ("zero", "edge")
 
 
 def temporal_offsets(length: int) -> tuple[int, ...]:
@@ -24,23 +27,30 @@ def temporal_offsets(length: int) -> tuple[int, ...]:
 
 def self_similarity(
     x: Float[Array, "b t h w c"],
+    other: Float[Array, "b t h w c"] | None = None,
     *,
     window: tuple[int, int, int] = (5, 9, 9),
     offsets: Sequence[int] | None = None,
+    temporal_padding: str = "zero",
 ) -> Float[Array, "b t h w l u v"]:
     """Inner products of each position with the positions of a window in space and time.
 
     Entry ``[b, t, y, x, l, i, j]`` is ``x[b, t, y, x] . x[b, t + offsets[l], y + i - U // 2, x + j - V // 2]``, and 0
-    where that position lies outside the clip or the frame: ``u`` is vertical, ``v`` horizontal. Normalise the
-    features first for cosine similarity. float32 at least.
+    where that position lies outside the frame: ``u`` is vertical, ``v`` horizontal. Normalise the features first for
+    cosine similarity. float32 at least.
 
     Args:
         x: features of whole clips.
+        other: the features to compare with, where they are not ``x`` itself (two embeddings of one clip).
         window: (L, U, V), all odd.
         offsets: the temporal offsets to compare with, in frames, in place of the L of ``window``.
+        temporal_padding: what stands where ``t + offsets[l]`` lies outside the clip: ``zero``, or ``edge``, the
+            similarities of the nearest frame that has a partner (as MotionSqueeze repeats its last pair). An offset
+            for which no frame has one stays 0.
 
     Raises:
-        ValueError: if a side of the window is even or not positive, or there is no offset.
+        ValueError: if a side of the window is even or not positive, there is no offset, the padding is unknown, or
+            ``other`` is unlike ``x``.
 
     Source: SELFY, section 3.1; the official code's ``STSSTransformation``.
 
@@ -54,11 +64,20 @@ def self_similarity(
         raise ValueError("offsets must name at least one frame, such as (1,)")
     if min(height, width) < 1 or height % 2 == 0 or width % 2 == 0:
         raise ValueError(f"the spatial window (U, V) must be odd and positive; got {(height, width)}")
+    if temporal_padding not in TEMPORAL_PADDINGS:
+        raise ValueError(f"temporal_padding must be one of {', '.join(TEMPORAL_PADDINGS)}; got {temporal_padding!r}")
+    other = x if other is None else other
+    if other.shape != x.shape:
+        raise ValueError(f"the features to compare must have one shape; got {x.shape} and {other.shape}")
     batch, frames, *space_and_channels = x.shape
     reach = max(abs(offset) for offset in offsets)
-    padded = jnp.pad(x, [(0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)])
-    neighbours = jnp.stack([padded[:, reach + offset : reach + offset + frames] for offset in offsets], axis=2)
-    source = jnp.broadcast_to(x[:, :, None], neighbours.shape)
+    padded = jnp.pad(other, [(0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)])
+    if temporal_padding == "zero":
+        neighbours = jnp.stack([padded[:, reach + offset : reach + offset + frames] for offset in offsets], axis=2)
+        source = jnp.broadcast_to(x[:, :, None], neighbours.shape)
+    else:
+        nearest = np.stack([_nearest_with_partner(frames, offset) for offset in offsets], axis=1)
+        source, neighbours = x[:, nearest], padded[:, reach + nearest + np.array(offsets)[None]]
     radius = max(height, width) // 2
     similarities = local_correlation(
         source.reshape(-1, *space_and_channels), neighbours.reshape(-1, *space_and_channels), radius=radius
@@ -67,3 +86,37 @@ def self_similarity(
     similarities = jnp.moveaxis(similarities, 2, 4)
     u, v = radius - height // 2, radius - width // 2
     return similarities[..., u : u + height, v : v + width]
+
+
+def window_exists(
+    frames: int,
+    height: int,
+    width: int,
+    *,
+    window: tuple[int, int, int],
+    offsets: Sequence[int] | None = None,
+    temporal_padding: str = "zero",
+) -> Bool[Array, "t h w l u v"]:
+    """Which entries of ``self_similarity`` are a comparison, not a zero for a cell outside the clip or the frame.
+
+    >>> window_exists(2, 1, 1, window=(3, 1, 1))[:, 0, 0, :, 0, 0].tolist()
+    [[False, True, True], [True, True, False]]
+    """
+    length, *sides = window
+    offsets = temporal_offsets(length) if offsets is None else tuple(offsets)
+    neighbours = [np.arange(frames)[:, None] + np.array(offsets)[None]]
+    if temporal_padding == "edge":
+        neighbours[0] = np.stack([_nearest_with_partner(frames, offset) + offset for offset in offsets], axis=1)
+    for size, side in zip((height, width), sides, strict=True):
+        neighbours.append(np.arange(size)[:, None] + np.arange(side)[None] - side // 2)
+    t, y, x = (
+        jnp.asarray((index >= 0) & (index < size))
+        for index, size in zip(neighbours, (frames, height, width), strict=True)
+    )
+    return t[:, None, None, :, None, None] & y[None, :, None, None, :, None] & x[None, None, :, None, None, :]
+
+
+def _nearest_with_partner(frames: int, offset: int) -> np.ndarray:
+    """For every frame the nearest one for which ``offset`` stays in the clip; itself where there is none."""
+    frame = np.arange(frames)
+    return np.clip(frame, max(0, -offset), frames - 1 - max(0, offset)) if abs(offset) < frames else frame

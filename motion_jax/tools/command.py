@@ -3,15 +3,24 @@
 absl alone exits 1 for ``--help`` and for an unknown flag, and shows a traceback for an unknown config key.
 """
 
-import ast
+import argparse
+import itertools
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 BAD_INPUT = 2
+
+# What Python and absl say of a value that does not parse, and what would.
+_EXPECTED = {
+    "invalid literal for int()": "an integer",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+}
 
 
 def run(main: Callable[[], dict[str, Any] | None]) -> None:
@@ -26,13 +35,14 @@ def run(main: Callable[[], dict[str, Any] | None]) -> None:
         logging.getLogger(room).setLevel(logging.INFO)
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output, such as head, has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output, such as head, has had enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(error: object) -> None:
@@ -60,7 +70,7 @@ def run_with_flags(main: Callable[[], None], *, description: str) -> None:
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(f"{description.strip()}\n\nOptions:\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
-    for flag, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+    for flag, following in itertools.pairwise([*sys.argv[1:], ""]):
         name, equals, value = flag.lstrip("-").partition("=")
         path = (value if equals else following).partition(":")[0]
         if name == "config" and not os.path.isfile(path):
@@ -76,16 +86,28 @@ def run_with_flags(main: Callable[[], None], *, description: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """One sentence for an error of absl or ml_collections."""
-    if isinstance(error, KeyError | AttributeError):
-        text = str(error.args[0])
-        key, _, hint = (ast.literal_eval(text) if text.startswith(("'", '"')) else text).partition("\n")
-        return f"the config has no key {key}. {hint or 'See the config file for its keys.'}"
-    text = str(error).strip() or type(error).__name__
+    """One sentence for an error of absl, of ml_collections or of the config file."""
+    from absl import flags
+
+    text = str(error).strip()
+    if isinstance(error, KeyError | AttributeError) and (unknown := re.match(r"[\"'\\]+(\w+)", text)):
+        hint = re.search(r"Did you mean \W*(\w+)", text)
+        return f"the config has no key {unknown[1]!r}; " + (
+            f"did you mean {hint[1]!r}?" if hint else "see the config file for its keys"
+        )
     if "Traceback" in text:
         # The config file itself refused its arguments: its own words are the last line.
-        text = text.splitlines()[-1].partition(": ")[2]
-    return text
+        return text.splitlines()[-1].partition(": ")[2]
+    if isinstance(error, flags.UnrecognizedFlagError) and text.find("'config.") > 0:
+        return f"{text}: values of a config are changed beside --config=FILE"
+    if fixed := re.search(r"of field (\S+) is not supported for overriding", text):
+        return f"{fixed[1]} is None in this config and no option can change it: edit the config file"
+    for said, expected in _EXPECTED.items():
+        if said in text:
+            return f"{text.partition(': ')[0]}: expected {expected}"
+    if isinstance(error, flags.Error | ValueError):
+        return text
+    return f"the config file cannot be used: {type(error).__name__}: {text}"
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -110,3 +132,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for row in cells
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse in our manner: the module's docstring as help, one line and exit 2 for bad usage."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(prog=program(), description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        """Leave as for any bad input."""
+        fail(f"{message}; see --help")

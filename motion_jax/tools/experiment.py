@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import pathlib
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,31 +39,81 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Experiment":
-        """Read a config, a ConfigDict as a plain dict or what ``config.json`` holds.
+        """Read a config, a ConfigDict as a plain dict or what ``config.json`` holds: lists become tuples.
 
         Raises:
             ValueError: naming the keys that are unknown or missing, or the value that is not allowed.
         """
-        _check_keys(cls, config, "")
+        _check(cls, config, "")
         sections = {}
         for field in dataclasses.fields(cls):
             value = config[field.name]
             if dataclasses.is_dataclass(field.type):
-                _check_keys(field.type, value, f"{field.name}.")
-                value = field.type(**value)
+                _check(field.type, value, f"{field.name}.")
+                value = field.type(**_with_tuples(value))
             sections[field.name] = value
         return cls(**sections)
 
 
-def _check_keys(section: type, values: Mapping[str, Any], prefix: str) -> None:
-    known = {field.name for field in dataclasses.fields(section)}
-    if unknown := sorted(set(values) - known):
+def _check(section: type, values: Mapping[str, Any], prefix: str) -> None:
+    """Refuse keys that are unknown or missing, and values of another type than the field's."""
+    fields = {field.name: field.type for field in dataclasses.fields(section)}
+    if unknown := sorted(set(values) - set(fields)):
         raise ValueError(
             f"the config has no use for {', '.join(prefix + key for key in unknown)}; "
-            f"known are {', '.join(prefix + key for key in sorted(known))}"
+            f"known are {', '.join(prefix + key for key in sorted(fields))}"
         )
-    if missing := sorted(known - set(values)):
+    if missing := sorted(set(fields) - set(values)):
         raise ValueError(f"the config lacks {', '.join(prefix + key for key in missing)}")
+    for key, kind in fields.items():
+        if not _fits(values[key], kind):
+            named = kind.__name__ if isinstance(kind, type) else str(kind)
+            expected = "a section" if dataclasses.is_dataclass(kind) else named
+            raise ValueError(f"the config has {prefix}{key} = {values[key]!r}, expected {expected}")
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of an annotated type. An integer is a number too, a list a tuple, a mapping a section."""
+    arguments = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float)
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, Mapping)
+    return isinstance(value, typing.get_origin(kind) or kind)
+
+
+def _with_tuples(value: Any) -> Any:
+    """The value with every list in it a tuple, as configs have them: JSON knows lists alone."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def check_same_model(model: Model, config: Mapping[str, Any], *, checkpoint: pathlib.Path) -> None:
+    """Refuse to evaluate a checkpoint as another model than the one that was trained.
+
+    How it computes (dropout, dtype, batch_norm) may differ. Two models may share all names and shapes: TSN and TSM do.
+
+    Raises:
+        ValueError: naming the checkpoint and the first difference.
+    """
+    trained = _with_tuples(config["model"])
+    for field in dataclasses.fields(model):
+        name, value = field.name, getattr(model, field.name)
+        if name not in ("dropout", "dtype", "batch_norm") and trained.get(name) != value:
+            raise ValueError(
+                f"the checkpoint {checkpoint} is of another model: its model.{name} is {trained.get(name)!r}, the "
+                f"config's {value!r}; leave out --config, or give the one it was trained with"
+            )
 
 
 def open_data(data: Data, workdir: pathlib.Path) -> Dataset:
@@ -102,3 +154,43 @@ def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, 
     if kept := ["/".join(path) for path in wanted if path not in taken]:
         log.warning("kept at their initial values: %s", ", ".join(kept))
     return flax.traverse_util.unflatten_dict({**wanted, **taken})
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A checkpoint ready to be used.
+
+    Attributes:
+        experiment: what it was trained with.
+        model: its network.
+        restored: its variables (NumPy), labels, step and folder.
+        dataset: the data it was trained on.
+    """
+
+    experiment: Experiment
+    model: nn.Module
+    restored: checkpoints.Restored
+    dataset: Dataset
+
+
+def load_trained(path: str | pathlib.Path) -> Trained:
+    """Open a workdir or a checkpoint in one, with its model and its data.
+
+    Raises:
+        ValueError: if there is no checkpoint, or its data are gone.
+    """
+    restored = checkpoints.restore(path)
+    experiment = Experiment.from_config(restored.config)
+    dataset = open_data(experiment.data, workdir_of(restored.path))
+    return Trained(experiment, experiment.model.build(len(restored.labels)), restored, dataset)
+
+
+def workdir_of(checkpoint: pathlib.Path) -> pathlib.Path:
+    """The workdir of <workdir>/checkpoints/<latest or best>/<step>.
+
+    Raises:
+        ValueError: if the checkpoint lies elsewhere.
+    """
+    if checkpoint.parent.parent.name != "checkpoints":
+        raise ValueError(f"{checkpoint} is not in a workdir: give the workdir it was trained in")
+    return checkpoint.parents[2]

@@ -21,8 +21,10 @@ def load_torch(
 ) -> dict:
     """Variables of ``model`` with the weights of a PyTorch checkpoint in an official layout.
 
-    Known layouts: MotionSqueeze, SELFY, the TSM repository and torchvision, for ResNets, with any prefix or none, the
-    state dict alone or inside a training checkpoint, the classifier a Conv1d or a Linear.
+    Known layouts: MotionSqueeze and SELFY for ResNets, the TSM repository and torchvision for ResNets and MobileNet-V2,
+    hassony2/kinetics_i3d_pytorch for I3D, with any prefix or none, the state dict alone or inside a training
+    checkpoint, the classifier a convolution or a Linear. I3D on Kinetics has a first kernel of 7x7x7 where ours has
+    1x7x7: it loads with ``init`` only, all but that kernel.
 
     Args:
         source: a file (``.pth``, ``.pth.tar``, ``.pt`` need PyTorch; ``.safetensors``), or a dict name -> array (NumPy

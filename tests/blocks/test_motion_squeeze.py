@@ -1,8 +1,125 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from blocks.plain import Layers, jitted, relu, variables_of
+from ops import twins
+from tolerance import assert_close
 
 from motion_jax.blocks import MotionSqueeze
+
+FORMS = [
+    {},
+    {"transformation": "1x(1,1)", "fusion": "motion", "reduction": None},
+    {"transformation": "1x(3,3)", "kernel": False, "fusion": "multiply", "dilation": 2},
+    {"transformation": "4x(3,3)", "widths": (4, 6, 5), "confidence": False, "fusion": "concatenate"},
+    {"directions": "forward_and_backward", "widths": (5,), "kernel": False},
+    {"directions": "forward_and_backward", "transformation": "1x(3,3)", "confidence": False},
+]
+
+
+def formula(block, variables, x):
+    """The block's formula, pair by pair."""
+    layers = Layers(variables)
+    y = x if block.reduction is None else layers.conv_bn_relu(x, "reduction")
+    y = twins.l2_normalize(y)
+
+    def motion_of(frame, other):
+        displacement, confidence = twins.match(
+            y[:, frame],
+            y[:, other],
+            block.radius,
+            block.sigma if block.kernel else None,
+            block.temperature,
+            block.dilation,
+        )
+        return np.concatenate([displacement, confidence] if block.confidence else [displacement], axis=-1)
+
+    last = x.shape[1] - 1
+    per_frame = []
+    for frame in range(last + 1):
+        here = min(frame, last - 1)
+        motion = [motion_of(here, here + 1)] if last else [np.zeros((*y[:, 0, ..., 0].shape, 2 + block.confidence))]
+        if block.directions == "forward_and_backward":
+            here = max(frame, 1)
+            motion.append(motion_of(here, here - 1) if last else motion[0])
+        per_frame.append(np.concatenate(motion, axis=-1))
+    z = np.stack(per_frame, axis=1)
+    if block.transformation == "depthwise_separable":
+        for index in range(1, len(block.widths or (16, 32, 64)) + 2):
+            padding = (3, 3) if index == 1 else (1, 1)
+            for part in ("depthwise", "pointwise"):
+                name = f"transform{index}_{part}"
+                z = relu(
+                    layers.bn(layers.conv(z, name, padding=padding if part == "depthwise" else None), f"{name}_bn")
+                )
+    else:
+        for index in range(1, 2 if block.transformation.startswith("1x") else 5):
+            padding = (0, 0) if block.transformation == "1x(1,1)" else (1, 1)
+            name = f"transform{index}_conv"
+            z = relu(layers.bn(layers.conv(z, name, padding=padding), f"{name}_bn"))
+    if block.fusion == "concatenate":
+        return layers.conv(np.concatenate([x, z], axis=-1), "fusion_conv")
+    return {"add": x + z, "multiply": x * z, "motion": z}[block.fusion]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 4, 6), (2, 1, 3, 4, 6)])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_equals_the_formula(rng, form, shape):
+    block = MotionSqueeze(**{"reduction": 16, "radius": 2, "temperature": 10.0, **form})
+    x = rng.standard_normal(shape).astype(np.float32)
+    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
+    assert_close(jitted(block, variables, jnp.asarray(x))[0], formula(block, variables, x), kind="block")
+
+
+@pytest.mark.parametrize(
+    ("transformation", "printed"),
+    [("1x(1,1)", 33.4), ("1x(3,3)", 33.5), ("4x(3,3)", 35.8), ("depthwise_separable", 33.7)],
+)
+def test_flops_of_the_supplement_table_1(transformation, printed):
+    """The papers' count after res3 of TSM-R50 (33.056 G): convolutions, 4 per element for BN, 2 C - 1 per score."""
+    block = MotionSqueeze(transformation=transformation)
+    shapes = jax.eval_shape(
+        lambda: block.init(jax.random.key(0), jnp.zeros((1, 8, 28, 28, 512)), train=False)["params"]
+    )
+    cells = 8 * 28 * 28
+    layers = sum(
+        cells * (math.prod(layer["kernel"].shape) if "kernel" in layer else 4 * layer["scale"].size)
+        for layer in shapes.values()
+    )
+    scores = 7 * 28 * 28 * 15 * 15 * (2 * 64 - 1)
+    assert round(33.056 + (layers + scores) / 1e9, 1) == printed
+
+
+def test_backward_pairs_look_back(rng):
+    frame = jnp.asarray(rng.standard_normal((1, 10, 10, 32)), jnp.float32)
+    clip = jnp.stack([jnp.roll(frame, (t, 2 * t), (1, 2)) for t in range(3)], axis=1)
+    block = MotionSqueeze(
+        reduction=None, radius=4, transformation="1x(1,1)", directions="forward_and_backward", fusion="motion"
+    )
+    _, sown = jitted(block, variables_of(block, clip, rng), clip)
+    np.testing.assert_allclose(sown["displacement"][0, :, 5, 5], [[0.5, 0.25]] * 2, atol=1e-3)
+    np.testing.assert_allclose(sown["displacement_backward"][0, :, 5, 5], [[-0.5, -0.25]] * 2, atol=1e-3)
+    motion = block.apply({}, clip, method=lambda block, x: block._motion_tensor(x))
+    np.testing.assert_array_equal(motion[:, 0, ..., 3:], motion[:, 1, ..., 3:])
+    np.testing.assert_allclose(motion[:, 1:, ..., 3:5], sown["displacement_backward"], atol=1e-6)
+    assert motion.shape == (1, 3, 10, 10, 6)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"transformation": "2x(3,3)"}, "transformation must be one of depthwise_separable, 1x"),
+        ({"directions": "backward"}, "directions must be one of forward, forward_and_backward"),
+        ({"fusion": "sum"}, "fusion must be one of add, multiply, concatenate, motion"),
+        ({"transformation": "4x(3,3)", "widths": (8,)}, "has 3 hidden widths"),
+    ],
+)
+def test_bad_forms(form, message):
+    with pytest.raises(ValueError, match=message):
+        MotionSqueeze(**form).init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 8)), train=False)
 
 
 def test_motion_of_a_moving_pattern_and_the_repeated_last_pair(rng):

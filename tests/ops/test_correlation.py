@@ -25,6 +25,15 @@ def test_equals_the_loop(rng, shape, radius):
     )
 
 
+@pytest.mark.parametrize(("shape", "radius", "dilation"), [((2, 6, 9, 3), 2, 2), ((1, 3, 4, 2), 2, 3)])
+def test_dilated_equals_the_loop(rng, shape, radius, dilation):
+    source, target = rng.standard_normal((2, *shape)).astype(np.float32)
+    assert_close(
+        local_correlation(jnp.asarray(source), jnp.asarray(target), radius=radius, dilation=dilation),
+        twins.local_correlation(source, target, radius, dilation),
+    )
+
+
 @pytest.mark.parametrize("side", [7, 15])
 def test_golden_values_and_gradients(side):
     golden = arrays("ops")
@@ -56,7 +65,14 @@ def test_bfloat16_features_score_in_float32(rng):
     assert_close(scores, twins.local_correlation(source, target, 2), dtype="bfloat16")
 
 
-@pytest.mark.parametrize(("other", "radius"), [((1, 4, 5, 8), 1), ((1, 5, 5, 8), -1)])
-def test_bad_input(other, radius):
-    with pytest.raises(ValueError, match=r"source and target|radius"):
-        local_correlation(jnp.ones((1, 5, 5, 8)), jnp.ones(other), radius=radius)
+@pytest.mark.parametrize(
+    ("other", "radius", "dilation", "message"),
+    [
+        ((1, 4, 5, 8), 1, 1, "source and target"),
+        ((1, 5, 5, 8), -1, 1, "radius must be 0 or more"),
+        ((1, 5, 5, 8), 1, 0, "dilation must be 1 or more"),
+    ],
+)
+def test_bad_input(other, radius, dilation, message):
+    with pytest.raises(ValueError, match=message):
+        local_correlation(jnp.ones((1, 5, 5, 8)), jnp.ones(other), radius=radius, dilation=dilation)

@@ -26,6 +26,26 @@ def test_match_equals_the_loop(rng, shape, radius):
         assert_close(ours, theirs)
 
 
+FORMS = [{"sigma": None, "dilation": 1}, {"sigma": 5.0, "dilation": 2}, {"sigma": None, "dilation": 3}]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("shape", "radius"), [((2, 7, 5, 8), 2), ((1, 1, 4, 8), 1)])
+def test_plain_and_dilated_match_equal_the_loop(rng, shape, radius, form):
+    source, target = normalised(rng, 2, *shape)
+    # A temperature at which the plain soft-argmax is not yet the hard one.
+    actual = match(jnp.asarray(source), jnp.asarray(target), radius=radius, temperature=5.0, **form)
+    expected = twins.match(source, target, radius, temperature=5.0, **form)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_close(ours, theirs)
+
+
+def test_plain_soft_argmax_equals_the_loop(rng):
+    scores = rng.standard_normal((1, 3, 2, 5, 5)).astype(np.float32)
+    actual = kernel_soft_argmax(jnp.asarray(scores), sigma=None, temperature=2.0)
+    assert_close(actual, twins.kernel_soft_argmax(scores, None, 2.0))
+
+
 @pytest.mark.parametrize("side", [7, 15])
 def test_golden_values_and_gradients(side):
     golden = arrays("ops")
@@ -68,17 +88,20 @@ def test_match_equals_its_readable_pair(rng):
     assert_close(confidence[..., 0], scores.max((-1, -2)))
 
 
-def test_match_and_its_pair_have_the_same_gradient(rng, x64):
+@pytest.mark.parametrize("form", [{"sigma": 5.0, "dilation": 1}, *FORMS[1:]])
+def test_match_and_its_pair_have_the_same_gradient(rng, x64, form):
     source, target = (jnp.asarray(x, jnp.float64) for x in normalised(rng, 2, 1, 5, 6, 8))
+    softmax = {"sigma": form["sigma"], "temperature": 100.0}
 
     def pair(source, target):
-        scores = jax.nn.relu(local_correlation(source, target, radius=2))
-        return kernel_soft_argmax(scores, **PAPER), scores.max((-1, -2))[..., None]
+        scores = jax.nn.relu(local_correlation(source, target, radius=2, dilation=form["dilation"]))
+        return kernel_soft_argmax(scores, **softmax), scores.max((-1, -2))[..., None]
 
     def gradient(f):
         return jax.grad(lambda a, b: sum(jnp.sum(jnp.sin(3 * out)) for out in f(a, b)), (0, 1))(source, target)
 
-    for ours, theirs in zip(gradient(lambda a, b: match(a, b, radius=2, **PAPER)), gradient(pair), strict=True):
+    in_one = gradient(lambda a, b: match(a, b, radius=2, temperature=100.0, **form))
+    for ours, theirs in zip(in_one, gradient(pair), strict=True):
         assert_close(ours, theirs, dtype="float64")
 
 
@@ -95,6 +118,14 @@ def test_a_moved_pattern_yields_its_move(rng, dx, dy):
     displacement, confidence = match(source, jnp.roll(source, (dy, dx), (1, 2)), radius=4, **PAPER)
     np.testing.assert_allclose(4 * displacement[0, 6, 6], (dx, dy), atol=1e-3)
     np.testing.assert_allclose(confidence[0, 6, 6, 0], 1, atol=1e-5)
+
+
+def test_a_dilated_window_reaches_further_in_the_same_unit(rng):
+    """Six cells to the right are 3 of 3 steps of 2 cells: displacement 1, which an undilated window cannot see."""
+    source = jnp.asarray(normalised(rng, 1, 14, 16, 64))
+    displacement, confidence = match(source, jnp.roll(source, 6, 2), radius=3, dilation=2, **PAPER)
+    np.testing.assert_allclose(displacement[0, 7, 7], (1, 0), atol=1e-3)
+    np.testing.assert_allclose(confidence[0, 7, 7, 0], 1, atol=1e-5)
 
 
 def test_golden_shift():
@@ -138,5 +169,7 @@ def test_bad_input():
         match(jnp.ones((1, 5, 5, 8)), jnp.ones((1, 4, 5, 8)), radius=2, **PAPER)
     with pytest.raises(ValueError, match="radius of 1 or more"):
         match(jnp.ones((1, 5, 5, 8)), jnp.ones((1, 5, 5, 8)), radius=0, **PAPER)
+    with pytest.raises(ValueError, match="dilation must be 1 or more"):
+        match(jnp.ones((1, 5, 5, 8)), jnp.ones((1, 5, 5, 8)), radius=1, dilation=0, **PAPER)
     with pytest.raises(ValueError, match="p odd"):
         kernel_soft_argmax(jnp.ones((1, 2, 2, 4, 4)), **PAPER)

@@ -7,6 +7,7 @@ from ops import twins
 from tolerance import assert_close
 
 from motion_jax.ops import l2_normalize, self_similarity
+from motion_jax.ops.self_similarity import window_exists
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,19 @@ def test_equals_the_loop(rng, shape, window, offsets):
     assert_close(actual, twins.self_similarity(x, window, offsets))
 
 
+@pytest.mark.parametrize("temporal_padding", ["zero", "edge"])
+@pytest.mark.parametrize(
+    ("frames", "window", "offsets"), [(4, (5, 3, 3), None), (3, (1, 3, 1), (-3, 1, 2)), (1, (3, 1, 3), None)]
+)
+def test_two_embeddings_and_padding_in_time_equal_the_loop(rng, frames, window, offsets, temporal_padding):
+    x, other = rng.standard_normal((2, 2, frames, 3, 4, 3)).astype(np.float32)
+    options = {"window": window, "offsets": offsets, "temporal_padding": temporal_padding}
+    actual = self_similarity(jnp.asarray(x), jnp.asarray(other), **options)
+    assert_close(actual, twins.self_similarity(x, other=other, **options))
+    ones = np.ones((1, frames, 3, 4, 1))
+    np.testing.assert_array_equal(window_exists(frames, 3, 4, **options), twins.self_similarity(ones, **options)[0] > 0)
+
+
 def test_a_still_clip_is_most_similar_to_itself_in_place(rng):
     frame = l2_normalize(jnp.asarray(rng.standard_normal((1, 1, 6, 6, 32)), jnp.float32))
     stss = self_similarity(jnp.tile(frame, (1, 3, 1, 1, 1)), window=(3, 5, 5))
@@ -41,9 +55,12 @@ def test_a_moved_pattern_peaks_along_its_path(rng):
     assert peaks == [(0, 2), (1, 1), (2, 0)]
 
 
-def test_gradient(rng):
-    x = jnp.asarray(rng.standard_normal((1, 2, 3, 2, 2)), jnp.float32)
-    check_grads(lambda x: self_similarity(x, window=(3, 3, 3)), (x,), order=1, modes=["rev"], rtol=1e-2)
+@pytest.mark.parametrize("temporal_padding", ["zero", "edge"])
+def test_gradient(rng, temporal_padding):
+    x, other = jnp.asarray(rng.standard_normal((2, 1, 2, 3, 2, 2)), jnp.float32)
+    compare = lambda x, y: self_similarity(x, y, window=(3, 3, 3), temporal_padding=temporal_padding)  # noqa: E731
+    check_grads(compare, (x, other), order=1, modes=["rev"], rtol=1e-2)
+    check_grads(lambda x: compare(x, None), (x,), order=1, modes=["rev"], rtol=1e-2)
 
 
 def test_jitted_equals_unjitted(rng):
@@ -60,3 +77,11 @@ def test_jitted_equals_unjitted(rng):
 def test_bad_window(window, offsets):
     with pytest.raises(ValueError, match=r"odd and positive|at least one frame"):
         self_similarity(jnp.ones((1, 2, 3, 3, 1)), window=window, offsets=offsets)
+
+
+def test_bad_options():
+    x = jnp.ones((1, 2, 3, 3, 1))
+    with pytest.raises(ValueError, match="temporal_padding must be one of zero, edge"):
+        self_similarity(x, temporal_padding="mirror")
+    with pytest.raises(ValueError, match="must have one shape"):
+        self_similarity(x, jnp.ones((1, 3, 3, 3, 1)))

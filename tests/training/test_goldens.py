@@ -20,26 +20,54 @@ from motion_jax.weights.torch_names import torch_name
 MODELS = {"tsm": "tsm_r18", "msnet": "msnet_tsm_r18"}
 
 
+def keep_gradients() -> optax.GradientTransformation:
+    """Changes nothing and holds the gradients it was given: the step is compiled once, for both groupings."""
+    return optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params),
+        lambda grads, state, params: (jax.tree.map(jnp.zeros_like, grads), grads),
+    )
+
+
 @functools.cache
-def first_step(kind, groups, dtype):
-    """The golden numbers, our metrics before the step, and our state after it."""
-    jnp_dtype = jnp.dtype(dtype)
+def gradients(kind, dtype):
+    """The model, the official weights, and state and metrics after one step that leaves the parameters alone."""
     reference = description(f"net_{kind}_r18_t8")
-    model = motion_jax.build_model(MODELS[kind], num_classes=174, dropout=0.0, dtype=jnp_dtype)
+    model = motion_jax.build_model(MODELS[kind], num_classes=174, dropout=0.0, dtype=dtype)
     variables = motion_jax.load_torch(state_dict(reference["names_shapes"], reference["scaled_last_bn"]), model)
-    schedule = optax.constant_schedule(0.01)
-    optimizer = sgd(
-        schedule, momentum=0.9, nesterov=True, weight_decay=5e-4, clip_norm=20.0, groups=groups, classifier_lr=(1, 2)
+    optimizer = keep_gradients()
+    state = TrainState(
+        jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"], optimizer.init(variables["params"])
     )
-    params, batch_stats = variables["params"], variables["batch_stats"]
-    state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
     step = spread(
-        make_train_step(model, optimizer, schedule=schedule, seed=0), Parallel(backend="pmap", devices=1), donate=False
+        make_train_step(model, optimizer, schedule=optax.constant_schedule(0.01), seed=0),
+        Parallel(backend="pmap", devices=1),
+        donate=False,
     )
-    clips = training_input()[None]
-    state, metrics = step(state, {"clips": jnp.asarray(clips, jnp_dtype), "label": jnp.asarray([[3, 170]])})
-    logits = model.apply(state.variables, jnp.asarray(clips[0], jnp_dtype), train=False)
-    return jax.device_get((state, metrics, logits))
+    batch = {"clips": jnp.asarray(training_input()[None], dtype), "label": jnp.asarray([[3, 170]])}
+    state, metrics = step(state, batch)
+    evaluate = jax.jit(lambda variables: model.apply(variables, batch["clips"][0], train=False))
+    return jax.device_get(state), jax.device_get(metrics), evaluate
+
+
+def first_step(kind, groups, dtype):
+    """Our metrics before the step, the state after it, and the logits of that state in evaluation."""
+    state, metrics, evaluate = gradients(kind, dtype)
+    optimizer = sgd(
+        optax.constant_schedule(0.01),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        clip_norm=20.0,
+        groups=groups,
+        classifier_lr=(1, 2),
+    )
+
+    @jax.jit
+    def update(params, grads):
+        return optax.apply_updates(params, optimizer.update(grads, optimizer.init(params), params)[0])
+
+    state = state.replace(params=update(state.params, state.opt_state))
+    return state, metrics, evaluate(state.variables)
 
 
 def by_torch_name(state):

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from official import description, state_dict
+from plain_networks import i3d_names_shapes
 from safetensors.numpy import save_file
 
 import motion_jax
@@ -14,6 +15,7 @@ LAYOUTS = {
     "names_msnet_r50_t8": ("msnet_tsm_r50", {}),
     "names_selfy_r50_t8": ("selfynet_tsm_r50", {}),
     "names_selfy_r50_t16_l9": ("selfynet_tsm_r50", {"window": (9, 9, 9)}),
+    "names_tsm_mobilenetv2_t8": ("tsm_mobilenetv2", {}),
 }
 
 
@@ -71,6 +73,93 @@ def test_the_tsm_repository_wraps_its_first_convolutions(tsm):
         for k, v in official().items()
     }
     assert_same(motion_jax.load_torch(weights, model), expected)
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    model = motion_jax.build_model("tsm_mobilenetv2", num_classes=174)
+    return model, motion_jax.load_torch(official("names_tsm_mobilenetv2_t8"), model)
+
+
+def test_every_tensor_of_mobilenetv2_lies_where_its_name_says(mobilenet):
+    weights, variables = official("names_tsm_mobilenetv2_t8"), mobilenet[1]
+    params, stats = variables["params"]["backbone"], variables["batch_stats"]["backbone"]
+    transposed = lambda name: np.moveaxis(weights[name], (0, 1), (-1, -2))  # noqa: E731
+    np.testing.assert_array_equal(params["stem_conv"]["kernel"], transposed("features.0.0.weight"))
+    np.testing.assert_array_equal(params["head_bn"]["bias"], weights["features.18.1.bias"])
+    layers = ["expand", "depthwise", "project"]
+    for block in range(1, 18):
+        for index, layer in enumerate(layers[1:] if block == 1 else layers):
+            name = f"features.{block}.conv.{3 * index}"
+            name = f"{name}.net" if f"{name}.net.weight" in weights else name
+            ours = params[f"features_{block}"]
+            np.testing.assert_array_equal(ours[f"{layer}_conv"]["kernel"], transposed(f"{name}.weight"))
+            name = f"features.{block}.conv.{3 * index + 1}"
+            np.testing.assert_array_equal(ours[f"{layer}_bn"]["scale"], weights[f"{name}.weight"])
+            ours = stats[f"features_{block}"][f"{layer}_bn"]
+            np.testing.assert_array_equal(ours["mean"], weights[f"{name}.running_mean"])
+            np.testing.assert_array_equal(ours["var"], weights[f"{name}.running_var"])
+
+
+def torchvision_mobilenet(weights):
+    """The same weights under torchvision's names: convolution, BN and activation nested, the linear pair not."""
+    names = {
+        f"features.{block}.conv.{3 * group + layer}": f"features.{block}.conv."
+        + (f"{group}.{layer}" if group < (1 if block == 1 else 2) else f"{group + layer}")
+        for block in range(1, 18)
+        for group in range(3)
+        for layer in range(2)
+    }
+    names["classifier"] = "classifier.1"
+    return {
+        f"{names.get(module, module)}.{leaf}": value
+        for name, value in weights.items()
+        for module, _, leaf in [name.replace(".net.", ".").rpartition(".")]
+    }
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.net2."])
+def test_torchvision_names_of_mobilenetv2(mobilenet, prefix):
+    weights = torchvision_mobilenet(official("names_tsm_mobilenetv2_t8"))
+    assert {"features.1.conv.0.0.weight", "features.1.conv.2.bias", "features.17.conv.1.1.running_mean"} < set(weights)
+    weights = {prefix + name: value for name, value in weights.items()}
+    assert_same(motion_jax.load_torch(weights, mobilenet[0]), mobilenet[1])
+
+
+def test_a_checkpoint_of_the_tsm_repository_with_dropout(mobilenet):
+    weights = {f"module.base_model.{k}": v for k, v in official("names_tsm_mobilenetv2_t8").items()}
+    for leaf in ("weight", "bias"):
+        weights[f"module.new_fc.{leaf}"] = weights.pop(f"module.base_model.classifier.{leaf}")
+    assert_same(motion_jax.load_torch({"epoch": 9, "state_dict": weights}, mobilenet[0]), mobilenet[1])
+
+
+def test_mobilenetv2_names_every_missing_extra_and_misshapen_tensor(mobilenet):
+    weights = official("names_tsm_mobilenetv2_t8")
+    del weights["features.3.conv.0.net.weight"]
+    weights["features.19.0.weight"] = np.zeros(3)
+    weights["features.1.conv.0.weight"] = weights["features.1.conv.0.weight"][..., :2]
+    with pytest.raises(ValueError, match="does not fit") as error:
+        motion_jax.load_torch(weights, mobilenet[0])
+    for part in (
+        "missing: features.3.conv.0.weight;",
+        "left over: features.19.0.weight;",
+        "features.1.conv.0.weight is (32, 1, 3, 2), which does not make (3, 3, 1, 32)",
+    ):
+        assert part in str(error.value)
+
+
+def test_i3d_on_kinetics_loads_all_but_its_first_kernel(caplog):
+    names = i3d_names_shapes(400)
+    weights = state_dict(names, [])
+    model = motion_jax.build_model("i3d", num_classes=400)
+    complete = motion_jax.load_torch(weights, model)
+    assert len(jax.tree.leaves(complete)) == len([name for name in names if "num_batches" not in name])
+    weights["conv3d_1a_7x7.conv3d.weight"] = np.zeros((64, 3, 7, 7, 7), np.float32)
+    misfit = r"conv3d_1a_7x7.conv3d.weight is \(64, 3, 7, 7, 7\), which does not make \(7, 7, 3, 64\)"
+    with pytest.raises(ValueError, match=misfit):
+        motion_jax.load_torch(weights, model)
+    assert_same(motion_jax.load_torch({f"module.{k}": v for k, v in weights.items()}, model, init=complete), complete)
+    assert "(64, 3, 7, 7, 7)" in caplog.text
 
 
 def test_from_a_safetensors_file(tsm, tmp_path):

@@ -1,0 +1,149 @@
+"""MobileNet-V2 over the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from motion_jax.backbones.stages import Stages
+from motion_jax.layers import BatchNorm, Conv
+from motion_jax.ops import temporal_shift
+
+# Where a motion block may stand, and how many pixels of the clip one cell is wide there.
+SITES = {"stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16, "stage5": 32}
+
+PUBLISHED_WIDTH = 32
+HEAD_WIDTH = 1280
+
+# Inverted residuals of each stage after the stem: expansion, channels, how many, stride of the first.
+INVERTED_RESIDUALS = {
+    "stage2": ((1, 16, 1, 1), (6, 24, 2, 2)),
+    "stage3": ((6, 32, 3, 2),),
+    "stage4": ((6, 64, 4, 2), (6, 96, 3, 1)),
+    "stage5": ((6, 160, 3, 2), (6, 320, 1, 1)),
+}
+
+
+class InvertedResidual(nn.Module):
+    """Expand by a 1x1, filter depth-wise by a 3x3, project by a linear 1x1; added to the input where both fit.
+
+    Attributes:
+        features: channels of the result.
+        expansion: inner channels per input channel; with 1 the first convolution is left out.
+        stride: in space, of the depth-wise convolution.
+        fold_div: of the temporal shift before the expansion, in blocks that have both an expansion and a shortcut;
+            None leaves the frames apart.
+        zero_init: start the last BatchNorm's scale at zero where there is a shortcut.
+        norm: a ``BatchNorm`` with its options bound.
+        dtype: compute dtype.
+
+    Source: Sandler et al., MobileNetV2 (CVPR 2018), Table 1; the TSM repository's ops/models.py for the shift.
+    """
+
+    features: int
+    expansion: int
+    stride: int = 1
+    fold_div: int | None = None
+    zero_init: bool = False
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t y x d"]:
+        """Apply the block to every frame."""
+        channels = x.shape[-1]
+        has_shortcut = self.stride == 1 and channels == self.features
+        shortcut, inner = x, channels * self.expansion
+        if self.expansion != 1:
+            if has_shortcut and self.fold_div is not None:
+                x = temporal_shift(x, fold_div=self.fold_div)
+            x = Conv(inner, (1, 1), dtype=self.dtype, name="expand_conv")(x)
+            x = nn.relu6(self.norm(dtype=self.dtype, name="expand_bn")(x, train=train))
+        strides = (self.stride, self.stride)
+        x = Conv(inner, (3, 3), strides, (1, 1), depthwise=True, dtype=self.dtype, name="depthwise_conv")(x)
+        x = nn.relu6(self.norm(dtype=self.dtype, name="depthwise_bn")(x, train=train))
+        x = Conv(self.features, (1, 1), dtype=self.dtype, name="project_conv")(x)
+        scale_init = nn.initializers.zeros if has_shortcut and self.zero_init else nn.initializers.ones
+        x = self.norm(dtype=self.dtype, scale_init=scale_init, name="project_bn")(x, train=train)
+        return x + shortcut if has_shortcut else x
+
+
+class MobileNetV2(nn.Module):
+    """MobileNet-V2, frame by frame, with motion blocks after its stages.
+
+    Attributes:
+        width: channels of the stem, 32 as published. The inverted residuals scale with it, to multiples of 8 (never
+            fewer, and never more than a tenth below their share); the last 1280 channels only widen.
+        fold_div: of the temporal shift (8 in the papers), in features 3, 5, 6, 8, 9, 10, 12, 13, 15 and 16, which have
+            a shortcut; None makes it TSN.
+        stem_kernel: side of the first convolution, odd: 3 in the official code, for which ImageNet weights exist;
+            7 is what the MotionSqueeze supplement prints.
+        blocks: site (``stage1`` .. ``stage5``) -> motion block applied to that stage's result.
+        zero_init: start every residual branch at zero.
+        norm: a ``BatchNorm`` with its options bound.
+        dtype: compute dtype.
+
+    Source: Sandler et al., MobileNetV2 (CVPR 2018), Table 2; MotionSqueeze supplement Table 4; the TSM repository's
+    archs/mobilenet_v2.py.
+    """
+
+    width: int = PUBLISHED_WIDTH
+    fold_div: int | None = None
+    stem_kernel: int = 3
+    blocks: Mapping[str, nn.Module] | None = None
+    zero_init: bool = False
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> dict[str, jax.Array]:
+        """Stages by name in order, (b, t, h, w, c) each: ``stage3`` is that stage, ``stage3_motion`` its motion block.
+
+        Raises:
+            ValueError: for a block at a site that is none, or an even ``stem_kernel``.
+        """
+        if self.stem_kernel % 2 == 0:
+            raise ValueError(f"stem_kernel must be odd, 3 or 7 as published; got {self.stem_kernel}")
+        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train)
+        side, margin = self.stem_kernel, self.stem_kernel // 2
+        x = self._conv_bn_relu6(x, self.width, side, stride=2, padding=margin, name="stem", train=train)
+        x = stages.leave("stage1", x)
+        count = 0
+        for site, groups in INVERTED_RESIDUALS.items():
+            for expansion, channels, size, stride in groups:
+                for index in range(size):
+                    count += 1
+                    x = InvertedResidual(
+                        features=_share_of(channels, self.width),
+                        expansion=expansion,
+                        stride=stride if index == 0 else 1,
+                        fold_div=self.fold_div,
+                        zero_init=self.zero_init,
+                        norm=self.norm,
+                        dtype=self.dtype,
+                        name=f"features_{count}",
+                    )(x, train=train)
+            if site == "stage5":  # ends with the channels that are classified
+                head = _share_of(HEAD_WIDTH, max(self.width, PUBLISHED_WIDTH))
+                x = self._conv_bn_relu6(x, head, 1, stride=1, padding=0, name="head", train=train)
+            x = stages.leave(site, x)
+        return stages.named
+
+    def _conv_bn_relu6(
+        self, x: jax.Array, features: int, side: int, *, stride: int, padding: int, name: str, train: bool
+    ) -> jax.Array:
+        x = Conv(features, (side, side), (stride, stride), (padding, padding), dtype=self.dtype, name=f"{name}_conv")(x)
+        return nn.relu6(self.norm(dtype=self.dtype, name=f"{name}_bn")(x, train=train))
+
+
+def _share_of(channels: int, width: int) -> int:
+    """Published channels scaled to a stem of ``width``: the nearest multiple of 8, less than a tenth below.
+
+    >>> [_share_of(24, width) for width in (4, 16, 24, 32)]
+    [8, 16, 24, 24]
+    """
+    wanted = channels * width / PUBLISHED_WIDTH
+    nearest = max(8, int(wanted / 8 + 0.5) * 8)
+    return nearest if nearest >= 0.9 * wanted else nearest + 8

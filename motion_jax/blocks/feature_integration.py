@@ -1,0 +1,64 @@
+"""What follows the comparison in SELFY and in the local self-attention beside it: integration and upsampling.
+
+Functions to be called inside a module's compact method: the layers they make are that module's own.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from motion_jax.layers import Conv
+
+Norm = Callable[..., nn.Module]
+
+
+def conv_bn_relu(
+    x: jax.Array,
+    features: int,
+    kernel: tuple[int, ...],
+    *,
+    name: str,
+    norm: Norm,
+    dtype: jnp.dtype,
+    train: bool,
+    strides: tuple[int, ...] | None = None,
+    padding: tuple[int, ...] | None = None,
+) -> jax.Array:
+    """A convolution ``<name>_conv``, a normalisation ``<name>_bn`` and ReLU."""
+    x = Conv(features, kernel, strides, padding, dtype=dtype, name=f"{name}_conv")(x)
+    return nn.relu(norm(dtype=dtype, name=f"{name}_bn")(x, train=train))
+
+
+def integrate(x: jax.Array, width: int, *, norm: Norm, dtype: jnp.dtype, train: bool) -> jax.Array:
+    """Convolutions over (x, y) shared by all temporal offsets, then one over all of them together.
+
+    (b, t, h, w, l, d) -> (b, t, h, w, width).
+
+    Source: SELFY, section 3.3; the official code's ``STSSIntegration``.
+    """
+    options = {"padding": (1, 1), "norm": norm, "dtype": dtype, "train": train}
+    x = jnp.moveaxis(x, 4, 2)  # (b, t, l, h, w, d)
+    for index in range(3):
+        x = conv_bn_relu(x, width, (3, 3), name=f"integration{index}", **options)
+    x = jnp.moveaxis(x, 2, 4)
+    x = x.reshape(*x.shape[:4], -1)  # offset-major
+    return conv_bn_relu(x, width, (3, 3), name="integration3", **options)
+
+
+def upsample(x: jax.Array, *, like: jax.Array, stride: int, norm: Norm, dtype: jnp.dtype, train: bool) -> jax.Array:
+    """A 1x1 convolution, zeros between the cells up to the size of ``like``, and BN, whose statistics include them.
+
+    BN's scale starts at zero.
+
+    Source: the official SELFY code's ``STSSIntegration`` (a transposed convolution of kernel 1).
+    """
+    height, width, features = like.shape[2:]
+    x = Conv(features, (1, 1), dtype=dtype, name="upsample_conv")(x)
+    gaps = [
+        (0, full - (stride * (small - 1) + 1), stride - 1)
+        for full, small in zip((height, width), x.shape[2:4], strict=True)
+    ]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *gaps, (0, 0, 0)])
+    return norm(dtype=dtype, scale_init=nn.initializers.zeros, name="upsample_bn")(x, train=train)

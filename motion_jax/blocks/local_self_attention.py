@@ -1,0 +1,101 @@
+"""Local self-attention in space and time, with the layers that follow the comparison in SELFY."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from motion_jax.blocks.feature_integration import conv_bn_relu, integrate, upsample
+from motion_jax.layers import BatchNorm, Conv, at_least_float32
+from motion_jax.ops import relative_scores
+from motion_jax.ops.self_similarity import temporal_offsets
+
+
+class LocalSelfAttention(nn.Module):
+    """Each position gathers the values around it in space and time, weighted by a softmax of query and key.
+
+    Where SELFY hands the similarities on, this multiplies them with the features (Table 3e, "mult. w/ V"); before and
+    after it stand SELFY's own layers: a 3x3 convolution to fewer channels and a lower resolution, integration over
+    (x, y), upsampling, and ReLU of the sum with the input. Cells of the window outside the clip or the frame take no
+    part.
+
+    Attributes:
+        window: (L, U, V) of the neighbourhood, odd.
+        channels: channels the input is reduced to.
+        stride: of the reduction, in space; the result is brought back to the input's size.
+        integration_width: channels of the convolutions over (x, y).
+        norm: a ``BatchNorm`` with its options bound.
+        dtype: compute dtype; scores and softmax are float32 at least.
+
+    Raises:
+        ValueError: if a side of the window is even or not positive.
+
+    Source: Ramachandran et al., Stand-Alone Self-Attention in Vision Models (2019), equations 2 and 3, with one head,
+    the relative positions along the axes added, and the time axis that SELFY's supplement, section C, extends it to.
+    """
+
+    window: tuple[int, int, int] = (5, 9, 9)
+    channels: int = 32
+    stride: int = 2
+    integration_width: int = 64
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
+        """Fuse what each position gathers with ``x``; the result has its shape and ``dtype``."""
+        if any(side < 1 or side % 2 == 0 for side in self.window):
+            raise ValueError(f"the window (L, U, V) must be odd and positive; got {self.window}")
+        options = {"norm": self.norm, "dtype": self.dtype, "train": train}
+        x = x.astype(self.dtype)
+        strides = (self.stride, self.stride)
+        y = conv_bn_relu(x, self.channels, (3, 3), name="downsample", strides=strides, padding=(1, 1), **options)
+        y = integrate(self._attend(y)[:, :, :, :, None], self.integration_width, **options)
+        return nn.relu(x + upsample(y, like=x, stride=self.stride, **options))
+
+    def _attend(self, x: jax.Array) -> jax.Array:
+        """(b, t, h, w, c) -> the same.
+
+        Over whole frames of the temporal window, and masked: re-indexing the scores by displacement would cost more.
+        """
+        frames, height, width = x.shape[1:4]
+        offsets = temporal_offsets(self.window[0])
+        query, key, value = (
+            Conv(self.channels, (1, 1), dtype=self.dtype, name=name)(x) for name in ("query", "key", "value")
+        )
+
+        def neighbours(x: jax.Array) -> jax.Array:
+            reach = len(offsets) // 2
+            x = jnp.pad(x, [(0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)])
+            return jnp.stack([x[:, start : start + frames] for start in range(len(offsets))], axis=2)
+
+        wide = at_least_float32(self.dtype)
+        scores = jnp.einsum("bthwc,btlyxc->bthwlyx", query, neighbours(key), preferred_element_type=wide)
+        by_frame = jnp.einsum(
+            "bthwc,lc->bthwl", query, self._table("relative_frame", len(offsets)), preferred_element_type=wide
+        )
+        by_row = relative_scores(jnp.swapaxes(query, 2, 3), self._table("relative_row", self.window[1]))
+        by_column = relative_scores(query, self._table("relative_column", self.window[2]))
+        scores += by_frame[..., None, None]
+        scores += jnp.swapaxes(by_row, 2, 3)[:, :, :, :, None, :, None] + by_column[:, :, :, :, None, None, :]
+
+        frame = jnp.arange(frames)[:, None] + jnp.asarray(offsets)[None, :]
+        exists = (frame >= 0) & (frame < frames)
+        near_row, near_column = (
+            jnp.abs(jnp.arange(size)[None, :] - jnp.arange(size)[:, None]) <= side // 2
+            for size, side in ((height, self.window[1]), (width, self.window[2]))
+        )
+        within = (
+            exists[:, None, None, :, None, None]
+            & near_row[None, :, None, None, :, None]
+            & near_column[None, None, :, None, None, :]
+        )
+        weights = jax.nn.softmax(scores, axis=(-3, -2, -1), where=within[None]).astype(self.dtype)
+        return jnp.einsum("bthwlyx,btlyxc->bthwc", weights, neighbours(value))
+
+    def _table(self, name: str, length: int) -> jax.Array:
+        """Embeddings of the distances along one axis."""
+        init = nn.initializers.normal(self.channels**-0.5)
+        return self.param(name, init, (length, self.channels), at_least_float32(self.dtype)).astype(self.dtype)

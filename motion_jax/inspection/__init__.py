@@ -1,0 +1,1 @@
+"""What a network sees, as numbers and pictures."""

@@ -1,0 +1,131 @@
+"""The displacement field of a MotionSqueeze block: in pixels, against the truth, and as a picture."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from motion_jax.models import VideoClassifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def make_estimator(
+    model: VideoClassifier, variables: Mapping[str, Any]
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """A function from clips (n, t, H, W, 3) to displacement in pixels (n, t-1, h, w, 2) and confidence (n, t-1, h, w).
+
+    Raises:
+        ValueError: when called, if the network has no displacement.
+    """
+    apply = jax.jit(lambda variables, clips: model.apply(variables, clips, train=False, method="features")[1])
+
+    def estimate(clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        aux = apply(variables, clips)
+        if "displacement" not in aux:
+            raise ValueError("this network has no displacement: choose one with a MotionSqueeze block (msnet_...)")
+        block = next(iter(model.backbone.blocks.values()))
+        reach = block.radius * block.dilation
+        return (
+            in_pixels(np.asarray(aux["displacement"]), radius=reach, image_size=clips.shape[2:4]),
+            np.asarray(aux["confidence"])[..., 0],
+        )
+
+    return estimate
+
+
+def in_pixels(displacement: np.ndarray, *, radius: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Turn (..., h, w, 2) in units of the radius into pixels of an image of ``image_size`` (height, width).
+
+    A cell of the map covers ``image_size / (h, w)`` pixels, and one unit is ``radius`` cells.
+    """
+    height, width = displacement.shape[-3:-1]
+    cell = np.array([image_size[1] / width, image_size[0] / height])
+    return np.asarray(displacement, np.float64) * radius * cell
+
+
+def on_grid(displacement: np.ndarray, *, grid: tuple[int, int]) -> np.ndarray:
+    """Average (..., h, w, 2) over the cells of a coarser grid (rows, columns), or repeat it over a finer one.
+
+    Raises:
+        ValueError: if the cells of one grid do not make up whole cells of the other.
+    """
+    *lead, height, width, _ = displacement.shape
+    for axis, (have, want) in enumerate(zip((height, width), grid, strict=True), start=len(lead)):
+        if have % want == 0:
+            shape = displacement.shape
+            displacement = displacement.reshape(*shape[:axis], want, have // want, *shape[axis + 1 :]).mean(axis + 1)
+        elif want % have == 0:
+            displacement = np.repeat(displacement, want // have, axis)
+        else:
+            raise ValueError(f"a displacement field of {(height, width)} cells does not fit a grid of {grid}")
+    return displacement
+
+
+def end_point_error(estimate: np.ndarray, truth: np.ndarray, moving: np.ndarray) -> float:
+    """Mean distance in pixels between two displacement fields (..., h, w, 2), where ``moving`` (..., h, w) holds.
+
+    Raises:
+        ValueError: if nothing moves.
+    """
+    if not np.any(moving):
+        raise ValueError("nothing moves in these clips: there is no end-point error")
+    return float(np.linalg.norm(estimate - truth, axis=-1)[np.asarray(moving, bool)].mean())
+
+
+def colours(displacement: np.ndarray, *, longest: float) -> np.ndarray:
+    """Hue for direction, strength for length: (..., 2) in pixels to (..., 3) RGB in [0, 1], white where nothing moves.
+
+    Right is red, down green-yellow, left cyan, up violet; ``longest`` and more is fully coloured.
+    """
+    from matplotlib.colors import hsv_to_rgb
+
+    hue = np.mod(np.arctan2(displacement[..., 1], displacement[..., 0]) / (2 * np.pi), 1)
+    strength = np.clip(np.linalg.norm(displacement, axis=-1) / longest, 0, 1)
+    return hsv_to_rgb(np.stack([hue, strength, np.ones_like(hue)], axis=-1))
+
+
+def displacement_figure(
+    frames: Sequence[np.ndarray],
+    estimates: Sequence[np.ndarray],
+    confidences: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray] | None,
+    titles: Sequence[str],
+) -> "Figure":
+    """One row per clip: a frame, the estimated displacement from it to the next, the confidence, and the truth.
+
+    Args:
+        frames: (H, W, 3) uint8 each.
+        estimates: (h, w, 2) in pixels each.
+        confidences: (h, w) each.
+        truths: (h, w, 2) in pixels each, or None where it is not known.
+        titles: one per clip.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fields = [("displacement", estimates)] + ([("truth", truths)] if truths is not None else [])
+    columns = ["frame", *(name for name, _ in fields), "confidence"]
+    longest = max(float(np.linalg.norm(field, axis=-1).max()) for _, group in fields for field in group) or 1.0
+    figure = Figure(figsize=(2.2 * len(columns), 2.3 * len(frames)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(frames), len(columns), squeeze=False)
+    for row, frame in enumerate(frames):
+        height, width = frame.shape[:2]
+        extent = (0, width, height, 0)
+        axes[row, 0].imshow(frame, extent=extent)
+        axes[row, 0].set_ylabel(titles[row])
+        for axis, (_, group) in zip(axes[row, 1:], fields, strict=False):
+            field = group[row]
+            axis.imshow(colours(field, longest=longest), extent=extent, interpolation="nearest")
+            rows, cells = field.shape[:2]
+            x, y = (np.arange(cells) + 0.5) * width / cells, (np.arange(rows) + 0.5) * height / rows
+            axis.quiver(x, y, field[..., 0], field[..., 1], angles="xy", scale_units="xy", scale=1, width=0.008)
+        axes[row, -1].imshow(confidences[row], extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        for axis in axes[row]:
+            axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+    for axis, name in zip(axes[0], columns, strict=True):
+        axis.set_title(name)
+    return figure

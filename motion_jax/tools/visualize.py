@@ -1,0 +1,60 @@
+"""Draw the displacement field a MotionSqueeze network sees, beside the truth where the data hold it.
+
+Examples:
+    python -m motion_jax.tools.visualize --checkpoint=runs/demo/msnet --output=displacement.png
+    python -m motion_jax.tools.visualize --checkpoint=runs/demo/msnet --output=four.png --examples=0,2,4,6
+"""
+
+import pathlib
+
+import numpy as np
+
+from data.pipeline import eval_batches
+from motion_jax.inspection.displacement import displacement_figure, make_estimator
+from motion_jax.tools.command import Parser, print_json, run
+from motion_jax.tools.experiment import Trained, load_trained
+
+
+def main() -> None:
+    """Checkpoint -> picture."""
+    parser = Parser(__doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
+    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="the picture, .png or .pdf")
+    parser.add_argument("--examples", default="0,2,4,6", metavar="I,J,..", help="positions in the split val")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    arguments = parser.parse_args()
+    try:
+        examples = [int(index) for index in arguments.examples.split(",")]
+    except ValueError:
+        parser.error(f"--examples takes positions such as 0,2,4; got {arguments.examples!r}")
+    trained = load_trained(arguments.checkpoint)
+    records = [trained.dataset.example("val", index) for index in examples]
+    clips = views(trained, examples)
+    displacement, confidence = make_estimator(trained.model, trained.restored.variables)(clips)
+    pair = (clips.shape[1] - 1) // 2  # the middle of the clip
+    figure = displacement_figure(
+        frames=clips[:, pair],
+        estimates=displacement[:, pair],
+        confidences=confidence[:, pair],
+        truths=[record["displacement"][pair] for record in records] if "displacement" in records[0] else None,
+        titles=[trained.dataset.labels[record["label"]] for record in records],
+    )
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(arguments.output, dpi=110)
+    print(f"displacement of {len(examples)} clips -> {arguments.output}")
+    if arguments.json:
+        print_json({"output": str(arguments.output), "examples": examples})
+
+
+def views(trained: Trained, examples: list[int]) -> np.ndarray:
+    """What the network is shown of some clips of the split val: (n, t, h, w, 3) uint8."""
+    found = {}
+    for batch in eval_batches(trained.dataset, batch_size=1):
+        found[int(batch["index"][0])] = batch["clips"][0, 0]
+        if len(found) > max(examples):
+            break
+    return np.stack([found[index] for index in examples])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,60 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from blocks.plain import Layers, jitted, variables_of
+from ops import twins
+from tolerance import assert_close
+
+from motion_jax.blocks import CorrelationBlock
+
+
+def formula(block, variables, x):
+    """Displacement by displacement and group by group, with the frame before."""
+    layers = Layers(variables)
+    y = layers.conv_bn_relu(x, "reduction")
+    weights = layers.params["filter"]
+    side, _, groups, per_group = weights.shape
+    _, frames, height, width, _ = x.shape
+    correlation = np.zeros((*x.shape[:4], side, side, groups))
+    for t, i, j, k, m, g in itertools.product(*map(range, (frames, height, width, side, side, groups))):
+        row, column = i + k - block.radius, j + m - block.radius
+        if 0 <= row < height and 0 <= column < width:
+            channels = slice(g * per_group, (g + 1) * per_group)
+            products = y[:, t, i, j, channels] * y[:, max(t - 1, 0), row, column, channels]
+            correlation[:, t, i, j, k, m, g] = products @ weights[k, m, g]
+    out = layers.bn(layers.conv(correlation.reshape(*x.shape[:4], -1), "out_conv"), "out_bn")
+    return x + out, correlation
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius", "channels", "groups"),
+    [((2, 3, 4, 5, 6), 1, 4, 2), ((1, 1, 2, 3, 8), 3, None, 1), ((1, 2, 5, 3, 6), 2, 6, 6)],
+)
+def test_equals_the_formula(rng, shape, radius, channels, groups):
+    block = CorrelationBlock(radius=radius, channels=channels, groups=groups)
+    x = rng.standard_normal(shape).astype(np.float32)
+    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
+    y, sown = jitted(block, variables, jnp.asarray(x))
+    expected, correlation = formula(block, variables, x)
+    assert_close(sown["correlation"], correlation, kind="block")
+    assert_close(y, expected, kind="block")
+
+
+def test_starts_as_the_identity_with_the_mean_of_the_products(rng):
+    x = jnp.asarray(rng.standard_normal((1, 3, 4, 5, 8)), jnp.float32)
+    block = CorrelationBlock(radius=2, channels=4)
+    variables = jax.jit(lambda x: block.init(jax.random.key(0), x, train=False))(x)
+    y, sown = jitted(block, variables, x)
+    np.testing.assert_array_equal(y, x)
+    reduced = Layers(variables).conv_bn_relu(np.asarray(x, np.float64), "reduction")
+    plain = twins.local_correlation(reduced[:, 2], reduced[:, 1], 2) / 4
+    assert_close(sown["correlation"][:, 2, ..., 0], plain, kind="block")
+
+
+@pytest.mark.parametrize("groups", [0, 3])
+def test_groups_must_divide_the_channels(groups):
+    with pytest.raises(ValueError, match="the groups must divide the 4 channels"):
+        CorrelationBlock(channels=4, groups=groups).init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 8)), train=False)

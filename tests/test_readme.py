@@ -1,0 +1,146 @@
+"""Every command line of the documentation, and of the commands' own examples: it is run, or checked as far as it goes.
+
+A line of a ```bash block is one command; comments are passed over, and a line that ends with a backslash goes on.
+"""
+
+import ast
+import importlib.util
+import pathlib
+import re
+import shlex
+
+import pytest
+from commands_support import ROOT, run, succeed
+
+PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "data/README.md", ROOT / "configs/README.md")
+# What a reader's machine has, and we neither run nor own.
+FOREIGN = {"cd", "export", "git", "ls", "pip", "python3", "source", "tensorboard", "unzip"}
+# A request no machine can meet: everything before it, flags and config, was in order.
+IMPOSSIBLE = "--config.parallel.devices=999999"
+
+
+def lines_of(markdown: str) -> list[str]:
+    """The command lines of all ```bash blocks."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", markdown, flags=re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def examples_of(program: str) -> list[str]:
+    """The command lines of a program's docstring."""
+    text = ast.get_docstring(ast.parse((ROOT / program).read_text()))
+    return re.findall(r"^    (python .*)$", text, flags=re.MULTILINE)
+
+
+def words_of(line: str) -> list[str]:
+    """A command without its folder and its arguments, without a comment at the end and variables at the start."""
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        del words[0]
+    return [pathlib.Path(words[0]).name, *words[1:]] if words else []
+
+
+LINES = list(
+    dict.fromkeys(
+        [
+            *(line for page in PAGES if page.exists() for line in lines_of(page.read_text(encoding="utf-8"))),
+            *(line for program in ("train.py", "eval.py") for line in examples_of(program)),
+        ]
+    )
+)
+
+
+def check_train(arguments):
+    done = run("train.py", *arguments, IMPOSSIBLE)
+    assert done.returncode == 2
+    assert "parallel.devices is 999999" in done.stderr, done.stderr
+
+
+def check_eval(arguments):
+    # It ends where the example's run, which is not here, is looked for: its flags and config were in order.
+    done = run("eval.py", *(re.sub(r"=runs/", "=runs/absent/", argument) for argument in arguments))
+    assert done.returncode == 2
+    assert "error: no checkpoint" in done.stderr, done.stderr
+
+
+def check_module(name, arguments):
+    if name in ("pytest", "pip", "venv"):
+        return
+    assert name.startswith(("motion_jax.", "benchmarks.")), f"what is python -m {name}?"
+    assert importlib.util.find_spec(name), f"there is no module {name}"
+    text = succeed("-m", name, "--help").stdout
+    for flag in arguments:
+        assert not flag.startswith("-") or flag.partition("=")[0] in text, f"{name} --help knows no {flag}"
+
+
+def check_make(targets):
+    known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert set(targets) <= set(known), f"the Makefile has {known}"
+
+
+def check_files(arguments):
+    for argument in arguments:
+        if pathlib.Path(argument).suffix in (".txt", ".py", ".toml") and "/" not in argument:
+            assert (ROOT / argument).is_file(), f"there is no {argument}"
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_line(line):
+    match words_of(line):
+        case ["python", "train.py", *arguments]:
+            check_train(arguments)
+        case ["python", "eval.py", *arguments]:
+            check_eval(arguments)
+        case ["python", "-m", name, *arguments]:
+            check_module(name, arguments)
+        case ["make", *targets]:
+            check_make([target for target in targets if "=" not in target])
+        case [program, *arguments]:
+            assert program in FOREIGN, f"what is {program}?"
+            check_files(arguments)
+
+
+@pytest.mark.xdist_group("commands_moving_shapes")
+def test_the_first_run_of_the_readme(tmp_path):
+    # The first training and the first evaluation a reader tries, made small, one after the other.
+    lines = lines_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    train = next(words[2:] for words in map(words_of, lines) if words[:2] == ["python", "train.py"])
+    evaluate = next(words[2:] for words in map(words_of, lines) if words[:2] == ["python", "eval.py"])
+    workdir = f"--workdir={tmp_path}"
+    config, *rest = (argument for argument in train if not argument.startswith("--workdir"))
+    assert config.startswith("--config="), train
+    if "smoke" not in config:
+        config += ",smoke" if ":" in config else ":smoke"
+    # What a smoke config chooses by itself.
+    chosen = re.compile(r"--config\.(data\.|model\.|train\.(steps|epochs))")
+    rest = [argument for argument in rest if not chosen.match(argument)]
+    succeed("train.py", config, *rest, workdir)
+    assert (tmp_path / "checkpoints" / "latest" / "12").is_dir()
+    options = [argument for argument in evaluate if not re.match(r"--(workdir|checkpoint|config)\b", argument)]
+    succeed("eval.py", workdir, *options)
+    assert (tmp_path / "eval.json").is_file()
+
+
+def test_lines_are_found():
+    page = "```bash\n# first\nmake demo\npython train.py --a=1 \\\n    --b=2  # why\n\n```\n```python\nx = 1\n```\n"
+    assert [words_of(line) for line in lines_of(page)] == [["make", "demo"], ["python", "train.py", "--a=1", "--b=2"]]
+    assert words_of("JAX_PLATFORMS=cpu .venv/bin/python eval.py") == ["python", "eval.py"]
+    assert words_of("export A=b") == ["export", "A=b"]
+    assert len(examples_of("train.py")) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python train.py --config=configs/moving_shapes.py --workdir=runs/x --config.train.stpes=1",
+        "python eval.py --workdir=runs/x --kroops=3",
+        "python -m motion_jax.tools.nothing",
+        "python -m motion_jax.tools.models --colour",
+        "make coffee",
+        "wget https://example.org",
+        "pip install -r requirement.txt",
+    ],
+)
+def test_a_wrong_line_is_found(line):
+    with pytest.raises(AssertionError):
+        test_line(line)
