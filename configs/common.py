@@ -23,9 +23,11 @@ def parse(arguments: str, default: str) -> tuple[str, int, bool]:
 
 
 def block_fields(model: str, frames: int) -> dict:
-    """The papers' choices for the motion block that depend on the number of frames."""
+    """The papers' choices for the motion block; what is not listed keeps the block's default."""
+    if model.startswith("msnet"):
+        return {"radius": 7, "sigma": 5.0, "temperature": 100.0}
     if model.startswith("selfynet"):
-        return {"window": (9, 9, 9) if frames >= 16 else (5, 9, 9)}
+        return {"window": (9, 9, 9) if frames >= 16 else (5, 9, 9), "fusion": "relu_of_sum"}
     return {}
 
 

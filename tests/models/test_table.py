@@ -83,8 +83,8 @@ def expected(name: str) -> int:
         block = motion_squeeze(SITE[kind], reduced=kind != "mobilenetv2")
     elif "selfynet" in family:
         block = selfy(SITE[kind])
-    elif family[0] in COMPARED:
-        block = COMPARED[family[0]][kind == "r50"]
+    elif compared := set(family) & set(COMPARED):
+        block = COMPARED[compared.pop()][kind == "r50"]
     return backbone + 174 * FEATURES[kind] + 174 + block
 
 
