@@ -1,0 +1,181 @@
+"""Count the operations and parameters of a network, by stage, in the papers' convention; and what XLA says.
+
+Examples:
+    python -m motion_jax.tools.complexity selfynet_tsm_r50 --frames=8 --num_classes=174
+    python -m motion_jax.tools.complexity configs/moving_shapes.py:msnet_tsm_r18,8 --no-xla
+    python -m motion_jax.tools.complexity --papers
+
+Counted from shapes, for one clip. In the papers' convention a multiply-accumulate of a convolution is one operation,
+batch normalisation 4 per element, a similarity of C channels 2 C - 1, and ReLU and sums nothing.
+"""
+
+import argparse
+import pathlib
+import runpy
+from typing import Any
+
+import flax.linen as nn
+import ml_collections
+
+from motion_jax.inspection import published_flops
+from motion_jax.inspection.complexity import Complexity, Operations, count, xla_flops
+from motion_jax.models import build_model, list_models
+from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.tools.experiment import Experiment
+from motion_jax.training.progress import bar
+
+FRAMES, SIZE = 8, 224
+
+
+def main() -> None:
+    """A network -> tables of operations; or the papers' figures beside ours."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "model", nargs="?", metavar="NAME|CONFIG", help="a named model, or a config FILE.py[:ARGUMENTS]"
+    )
+    parser.add_argument("--frames", type=_positive, help=f"of a clip; default: the config's, or {FRAMES}")
+    parser.add_argument("--size", type=_positive, help=f"of a frame, its side; default: the config's, or {SIZE}")
+    parser.add_argument("--num_classes", type=_positive, default=174, help="of the classifier; default: 174")
+    parser.add_argument("--no-xla", action="store_true", help="leave XLA's count out, which compiles the network")
+    parser.add_argument("--papers", action="store_true", help="every published figure beside ours")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    arguments = parser.parse_args()
+    if not arguments.model and not arguments.papers:
+        parser.error("give a named model, a config or --papers")
+    result = {}
+    if arguments.model:
+        result |= of_model(arguments)
+    if arguments.papers:
+        result |= of_papers()
+    if arguments.json:
+        print_json(result)
+
+
+def of_model(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Print what one network costs; the same as a dict."""
+    model, frames, size = read_model(arguments.model, arguments.num_classes)
+    frames, size = arguments.frames or frames, arguments.size or size
+    shape = (frames, size, size, 3)
+    complexity = count(model, shape)
+    clip = f"one clip of {frames} frames of {size}x{size}, {arguments.num_classes} classes"
+    print(f"{arguments.model}: {clip}; GFLOPs by kind\n")
+    print(stage_table(complexity))
+    xla_gflops = None
+    if not arguments.no_xla:
+        xla_gflops = xla_flops(model, shape) / 1e9
+        print(
+            f"\nXLA counts {xla_gflops:.3f} GFLOP for the compiled forward pass: multiplications and additions apart,\n"
+            "no products with padding, and the body of a loop once, however often it runs (such as depth-wise\n"
+            "convolutions)."
+        )
+    return {
+        "model": arguments.model,
+        "frames": frames,
+        "size": size,
+        "num_classes": arguments.num_classes,
+        "gflops": complexity.gflops,
+        "xla_gflops": xla_gflops,
+        "params": sum(complexity.parameters.values()),
+        "stages": {
+            stage: {"gflops": operations.total / 1e9, "params": complexity.parameters[stage], **_by_kind(operations)}
+            for stage, operations in complexity.stages.items()
+        },
+    }
+
+
+def read_model(name_or_config: str, num_classes: int) -> tuple[nn.Module, int, int]:
+    """A network with the frames and the size of its clips.
+
+    Raises:
+        ValueError: if there is neither such a model nor such a config.
+    """
+    path, _, config_arguments = name_or_config.partition(":")
+    if not path.endswith(".py"):
+        if name_or_config not in list_models():
+            raise ValueError(
+                f"{name_or_config!r} is neither a config (FILE.py[:ARGUMENTS]) nor a model; "
+                f"the models are {', '.join(list_models())}"
+            )
+        return build_model(name_or_config, num_classes=num_classes), FRAMES, SIZE
+    experiment = Experiment.from_config(read_config(path, config_arguments).to_dict())
+    return experiment.model.build(num_classes), experiment.data.frames, experiment.data.size
+
+
+def read_config(path: str, arguments: str) -> ml_collections.ConfigDict:
+    """What ``get_config(arguments)`` of a config file gives.
+
+    Raises:
+        ValueError: if there is no such file, it does not run, or it refuses the arguments.
+    """
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"there is no config file {path!r}; the ones that come with this project are in configs/")
+    try:
+        return runpy.run_path(path)["get_config"](arguments)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the config file {path} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def stage_table(complexity: Complexity) -> str:
+    """One row per stage, and their sum: parameters, and GFLOPs by kind and in total."""
+    rows = [
+        (stage, complexity.parameters[stage], *_by_kind(operations).values(), operations.total / 1e9)
+        for stage, operations in complexity.stages.items()
+    ]
+    total = complexity.operations
+    rows.append(("total", sum(complexity.parameters.values()), *_by_kind(total).values(), complexity.gflops))
+    rows = [(stage, params, *map(_figure, figures)) for stage, params, *figures in rows]
+    return table(("stage", "parameters", *(f"{kind:>8}" for kind in (*_by_kind(total), "total"))), rows)
+
+
+def _by_kind(operations: Operations) -> dict[str, float]:
+    """In units of 10^9."""
+    return {kind: number / 1e9 for kind, number in vars(operations).items()}
+
+
+def of_papers() -> dict[str, Any]:
+    """Print every published figure beside ours; the same as a dict."""
+    comparisons = list(bar(published_flops.compare(), total=len(published_flops.PUBLISHED), desc="counting"))
+    rows = [
+        {
+            "source": each.published.source,
+            "row": each.published.row,
+            "printed": float(each.published.printed),
+            "unit": each.published.unit,
+            "ours": each.ours,
+            "difference": each.difference,
+            "met": each.met,
+            "note": each.published.note,
+        }
+        for each in comparisons
+    ]
+    cells = [
+        (
+            row["source"],
+            row["row"],
+            f"{each.published.printed} {row['unit']}".rjust(7),
+            _figure(row["ours"]),
+            _figure(row["difference"]),
+            "met" if row["met"] else row["note"],
+        )
+        for row, each in zip(rows, comparisons, strict=True)
+    ]
+    print(table(("published in", "figure", "printed", "    ours", "   diff.", ""), cells))
+    print(f"\n{sum(row['met'] for row in rows)} of {len(rows)} figures are met to the printed digit.")
+    return {"papers": rows}
+
+
+def _figure(value: float) -> str:
+    """Three decimals, right-aligned in a column of text."""
+    return f"{value:8.3f}"
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer, 1 or more; got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,130 @@
+"""tools.complexity: a model or a config in, tables and one JSON object out."""
+
+import json
+
+import pytest
+from commands_support import ROOT, run
+
+from motion_jax.tools import complexity
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the tool's main with arguments; gives what it printed."""
+
+    monkeypatch.chdir(ROOT)
+
+    def run_main(*arguments):
+        monkeypatch.setattr("sys.argv", ["complexity", *map(str, arguments)])
+        complexity.main()
+        return capsys.readouterr().out
+
+    return run_main
+
+
+def last(text):
+    return json.loads(text.splitlines()[-1])
+
+
+def test_a_named_model(call):
+    text = call("selfynet_tsm_r18", "--no-xla", "--json")
+    result = last(text)
+    assert result["gflops"] == pytest.approx(17.318, abs=5e-4)
+    assert result["params"] == 11_764_346
+    assert result["xla_gflops"] is None
+    assert list(result["stages"]) == ["stem", "res2", "res3", "res3_motion", "res4", "res5", "classifier"]
+    motion = result["stages"]["res3_motion"]
+    assert motion["correlation"] == pytest.approx(0.162, abs=5e-4)
+    assert motion["gflops"] == pytest.approx(sum(motion[kind] for kind in ("conv_fc", "bn", "correlation", "other")))
+    assert sum(stage["gflops"] for stage in result["stages"].values()) == pytest.approx(result["gflops"])
+    assert sum(stage["params"] for stage in result["stages"].values()) == result["params"]
+    assert "one clip of 8 frames of 224x224, 174 classes" in text
+    total = next(line for line in text.splitlines() if line.startswith("total")).split()
+    assert total == ["total", "11764346", "17.023", "0.133", "0.162", "0.000", "17.318"]
+
+
+def test_frames_classes_and_size(call):
+    result = last(call("tsm_r50", "--no-xla", "--frames=16", "--json"))
+    assert result["gflops"] == pytest.approx(66.113, abs=5e-4)
+    result = last(call("tsm_r18", "--no-xla", "--frames=2", "--size=32", "--num_classes=10", "--json"))
+    assert (result["frames"], result["size"], result["num_classes"]) == (2, 32, 10)
+    assert result["params"] == 11_265_774 - 164 * 513
+    assert result["gflops"] == pytest.approx(14.589 / 4 / 49, rel=0.01)
+
+
+def test_a_config_gives_its_network_frames_and_size(call):
+    result = last(call("configs/moving_shapes.py:selfynet_tsm_r18,16", "--no-xla", "--json"))
+    assert (result["frames"], result["size"]) == (16, 64)
+    assert "res3_motion" in result["stages"]
+    assert result["gflops"] < 1  # a narrow network; of the published width it would be 3
+    result = last(call("configs/moving_shapes.py", "--no-xla", "--frames=4", "--json"))
+    assert (result["frames"], list(result["stages"])[2]) == (4, "res2_motion")
+
+
+def test_xla_counts_twice_as_many(call):
+    text = call("tsn_r18", "--frames=1", "--size=64", "--num_classes=5", "--json")
+    result = last(text)
+    assert 1.5 < result["xla_gflops"] / result["gflops"] < 2.2
+    assert f"XLA counts {result['xla_gflops']:.3f} GFLOP" in text
+    assert "the body of a loop once" in text
+
+
+def test_the_papers_figures(call):
+    text = call("--papers", "--json")
+    rows = last(text)["papers"]
+    assert len(rows) == 23
+    met = {(row["source"], row["row"]): row for row in rows if row["met"]}
+    assert len(met) == 18
+    assert "18 of 23 figures are met" in text
+    assert met["SELFY, Table 3g", "TSM-R50 + MHSA"]["ours"] == pytest.approx(50.616, abs=5e-4)
+    row = next(row for row in rows if row["row"] == "TSM-R50, 16 frames")
+    assert (row["printed"], row["unit"], row["met"]) == (66.3, "G", False)
+    assert row["difference"] == pytest.approx(66.113 - 66.3, abs=5e-4)
+    line = next(line for line in text.splitlines() if "TSM-R50, 16 frames" in line)
+    assert "66.3 G    66.113    -0.187  TSM's cost is proportional to the frames" in line
+    assert sum(line.endswith("  met") for line in text.splitlines()) == 18
+
+
+def test_a_model_and_the_papers_are_one_object(call, monkeypatch):
+    monkeypatch.setattr(complexity.published_flops, "PUBLISHED", complexity.published_flops.PUBLISHED[:1])
+    result = last(call("tsm_r18", "--no-xla", "--papers", "--json"))
+    assert {"gflops", "xla_gflops", "params", "stages", "papers"} <= set(result)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("msnet_r18", "'msnet_r18' is neither a config .* nor a model; the models are tsn_r18"),
+        ("configs/absent.py:a", "there is no config file 'configs/absent.py'"),
+        ("configs/moving_shapes.py:tsm_r18,many", "config arguments are model,frames"),
+        ("configs/moving_shapes.py:tsm_r17", "there is no model 'tsm_r17'"),
+        ("configs/__init__.py", "configs/__init__.py cannot be used: KeyError: 'get_config'"),
+    ],
+)
+def test_what_is_no_network(call, argument, message):
+    with pytest.raises(ValueError, match=message):
+        call(argument, "--no-xla")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a named model, a config or --papers"),
+        (("tsm_r18", "--frames=0"), "--frames: expected an integer, 1 or more; got '0'"),
+        (("tsm_r18", "--size=small"), "--size: expected an integer, 1 or more; got 'small'"),
+        (("tsm_r18", "--colour"), "unrecognized arguments: --colour"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(call, capsys, arguments, message):
+    with pytest.raises(SystemExit) as left:
+        call(*arguments)
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_as_a_command():
+    done = run("-m", "motion_jax.tools.complexity", "msnet_r18")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("python -m motion_jax.tools.complexity: error: 'msnet_r18' is neither")

@@ -1,0 +1,43 @@
+"""tools.models: every named model with what it costs."""
+
+import json
+
+import pytest
+
+import motion_jax
+from motion_jax.tools import models
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """What the tool prints with --json."""
+    monkeypatch.setattr("sys.argv", ["models", "--json"])
+    models.main()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_every_model_is_listed_with_what_it_costs(printed):
+    *lines, last = printed
+    rows = {row["name"]: row for row in json.loads(last)["models"]}
+    assert list(rows) == motion_jax.list_models()
+    assert [line.split()[0] for line in lines[2:]] == motion_jax.list_models()
+    row = rows["msnet_tsm_r50"]
+    assert row["gflops"] == pytest.approx(33.668, abs=5e-4)
+    assert {key: row[key] for key in ("params", "input", "block", "site")} == {
+        "params": 23_935_463,
+        "input": [8, 224, 224, 3],
+        "block": "MotionSqueeze",
+        "site": "res3",
+    }
+    assert (rows["tsn_r18"]["block"], rows["tsn_r18"]["site"]) == (None, None)
+    assert rows["selfynet_i3d"]["site"] == "inc_b"
+    line = next(line for line in lines if line.startswith("selfynet_tsm_mobilenetv2 "))
+    assert line.split()[1:] == ["2828410", "5.126", "8x224x224x3", "Selfy", "stage3"]
+
+
+def test_bad_usage_is_one_line_and_status_2(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["models", "--colour"])
+    with pytest.raises(SystemExit) as left:
+        models.main()
+    assert left.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
