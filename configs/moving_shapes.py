@@ -13,21 +13,20 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     model, frames, smoke = parse(arguments, "msnet_tsm_r18,8")
     config = base(model, frames)
     config.model.update(width=8, dropout=0.0)
-    # The motion blocks shrink with the backbone.
     if model.startswith("msnet") and config.model.sites:
-        # Clips move by 3 to 6 pixels per frame: less than a cell of res3 (8 pixels), about one of res2 (4).
+        # Clips move by 3 to 6 pixels per frame: less than a cell of res3 (8 pixels), about one of res2 (4). The block
+        # shrinks with the backbone.
         config.model.sites = ("res2",)
         config.model.block.update(radius=3, reduction=16, widths=(8, 16, 16))
     if model.startswith("selfynet"):
         # On a map of 4x4 cells a larger window sees only outside.
         config.model.block.window = (config.model.block.window[0], 5, 5)
-        config.model.block.update(channels=32, extraction_widths=(4, 8, 16, 16), integration_width=16)
     config.data.update(name="moving_shapes", size=64, crop="none", threads=2)
     config.data.clips = (4000, 1200)
     config.data.resize = None
     config.train.update(
         batch_size=16,
-        steps=250,
+        steps=200,
         learning_rate=0.05,
         schedule="cosine",
         milestones=(),
@@ -35,6 +34,9 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         weight_decay=1e-4,
         eval_every_epochs=0.0,
     )
+    if model.startswith("selfynet"):
+        # Its block starts at zero and takes longer to be heard.
+        config.train.update(steps=300, learning_rate=0.1)
     config.checkpoint.every_steps = 100
     if smoke:
         use_made_up_clips(config)

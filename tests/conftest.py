@@ -8,6 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -38,6 +39,14 @@ def x64():
     """Run the test with float64 enabled."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def annotations_off():
+    """Leave shapes and dtypes to the function's own checks; the tests switch on those of the annotations."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 from official import arrays, generator
 from ops import twins
-from tolerance import assert_close
+from tolerance import assert_close, check_gradients
 
 from motion_jax.ops import kernel_soft_argmax, l2_normalize, local_correlation, match
 
@@ -150,7 +149,7 @@ def test_gradient(rng, x64):
     # Moderate: at the papers' temperature the finite differences of the check would cross arg-max changes.
     smooth = {"sigma": 5.0, "temperature": 3.0}
     f = lambda a, b: match(l2_normalize(a), l2_normalize(b), radius=2, **smooth)  # noqa: E731
-    check_grads(f, (source, target), order=1, modes=["rev"], eps=1e-6)
+    check_gradients(f, (source, target), eps=1e-6)
 
 
 def test_scores_stay_float32_for_bfloat16_features(rng):
@@ -164,7 +163,7 @@ def test_scores_stay_float32_for_bfloat16_features(rng):
     assert_close(confidence, expected[1], dtype="bfloat16")
 
 
-def test_bad_input():
+def test_bad_input(annotations_off):
     with pytest.raises(ValueError, match="one shape and dtype"):
         match(jnp.ones((1, 5, 5, 8)), jnp.ones((1, 4, 5, 8)), radius=2, **PAPER)
     with pytest.raises(ValueError, match="radius of 1 or more"):
