@@ -22,7 +22,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         # On a map of 4x4 cells a larger window sees only outside.
         config.model.block.window = (config.model.block.window[0], 5, 5)
     config.data.update(name="moving_shapes", size=64, crop="none", threads=2)
-    config.data.clips = (4000, 1200)
+    config.data.clips = (4800, 1200)
     config.data.resize = None
     config.train.update(
         batch_size=16,
@@ -36,7 +36,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     )
     if model.startswith("selfynet"):
         # Its block starts at zero and takes longer to be heard.
-        config.train.update(steps=300, learning_rate=0.1)
+        config.train.steps = 300
     config.checkpoint.every_steps = 100
     if smoke:
         use_made_up_clips(config)
