@@ -174,8 +174,8 @@ class BatchNorm(nn.Module):
 def _mean(x: jax.Array) -> jax.Array:
     """Mean over every axis but the last, two axes at a time.
 
-    One long float32 sum loses digits with its length. Summed over space first and frames after, the statistics of a
-    whole network in training are as good as float64 ones; the barrier keeps the compiler from merging the sums again.
+    The longer one float32 sum, the more digits it may lose, depending on what the compiler fuses with it. Space first
+    and frames after keeps the sums short; the barrier keeps the compiler from merging them again.
     """
     while x.ndim > 1:
         x = jax.lax.optimization_barrier(x.mean(tuple(range(max(x.ndim - 3, 0), x.ndim - 1))))
