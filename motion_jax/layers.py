@@ -109,7 +109,8 @@ def _depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding:
     def add(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
         return total + slab(x, kernel, index), None
 
-    return jax.lax.scan(add, jnp.zeros((x.shape[0], *outputs, x.shape[-1]), x.dtype), jnp.arange(first))[0]
+    # From the first slab and not from zeros, which under shard_map would not vary over the devices as the sum does.
+    return jax.lax.scan(add, slab(x, kernel, 0), jnp.arange(1, first))[0]
 
 
 class BatchNorm(nn.Module):

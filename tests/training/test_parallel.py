@@ -10,11 +10,16 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny_runs
 
+import motion_jax
 from motion_jax.training import parallel as par
+from motion_jax.training.state import create_state
+from motion_jax.training.step import make_eval_step, make_train_step
 
+BLOCKS = ("msnet", "selfynet", "cpnet", "nonlocal", "mhsa", "localattention", "corrblock")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -61,6 +66,27 @@ def test_check_vma_stays_on():
     step = par.spread(lambda s, b: (s, b["y"].sum()), parallel, donate=False)
     with pytest.raises(ValueError, match="out_specs"):
         step(jnp.zeros(()), par.place_batch({"y": np.ones((2, 2), np.float32)}, parallel))
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["tsm_mobilenetv2", "i3d", *(f"{block}_tsm_r18" for block in BLOCKS)])
+def test_every_network_passes_the_check_of_shard_map(name, mode):
+    # What pmap lets pass, such as a loop that starts from zeros, shard_map refuses when it traces; several processes
+    # always use it. Nothing is compiled here.
+    model = motion_jax.build_model(name, num_classes=4, width=8)
+    optimizer = optax.sgd(0.1)
+    parallel = par.Parallel(backend="shard_map", devices=2)
+    state = jax.eval_shape(lambda: create_state(model, optimizer, seed=0, clip_shape=(4, 32, 32, 3)))
+    clips, label = jax.ShapeDtypeStruct((2, 4, 32, 32, 3), np.uint8), jax.ShapeDtypeStruct((2,), np.int32)
+    if mode == "train":
+        step = par.spread(make_train_step(model, optimizer, schedule=lambda _: 0.1, seed=0), parallel)
+        after, _ = jax.eval_shape(step, state, {"clips": clips, "label": label})
+        assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
+    else:
+        step = par.spread(make_eval_step(model, average="softmax"), parallel, split=(False, True), donate=False)
+        views = jax.ShapeDtypeStruct((2, 1, 4, 32, 32, 3), np.uint8)
+        batch = {"clips": views, "label": label, "mask": jax.ShapeDtypeStruct((2,), np.bool_)}
+        assert jax.eval_shape(step, state.variables, batch)[1].shape == (2, 4)
 
 
 @pytest.mark.parametrize(

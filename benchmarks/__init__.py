@@ -1,0 +1,1 @@
+"""Speed and accuracy measured side by side; results are kept as JSON under results/."""

@@ -1,0 +1,104 @@
+"""Train several networks with one recipe and several seeds; the mean and the spread of their accuracy.
+
+Examples:
+    python -m benchmarks.accuracy tsn_r18 msnet_tsm_r18 --config=configs/moving_shapes.py --workdir=runs/three_seeds
+    python -m benchmarks.accuracy tsn_r18 tsm_r18 --config=configs/video_folder.py --workdir=runs/mine \\
+        --config.data.root=VIDEOS
+
+Options that are not listed here go to train.py. Each run has a workdir of its own, <workdir>/<network>/<seed>; what is
+there already is not done again.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.training.progress import bar
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def main() -> None:
+    """Networks and seeds -> a table."""
+    parser = Parser(__doc__)
+    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a named model")
+    parser.add_argument("--config", required=True, help="a config file whose arguments are model,frames")
+    parser.add_argument("--frames", type=int, default=8, help="of a clip; default: 8")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per network, of seed 0, 1, ...; default: 3")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder of all runs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    arguments, options = parser.parse_known_args()
+    runs = {network: (f"{arguments.config}:{network},{arguments.frames}", options) for network in arguments.networks}
+    rows = train_all(runs, seeds=arguments.seeds, workdir=arguments.workdir)
+    print(accuracy_table(rows))
+    if arguments.json:
+        print_json({"networks": rows})
+
+
+def train_all(
+    runs: dict[str, tuple[str, Sequence[str]]], *, seeds: int, workdir: pathlib.Path
+) -> dict[str, dict[str, Any]]:
+    """Train and evaluate every run with every seed, seed by seed: name -> top1 (a list, by seed), its mean and spread.
+
+    Args:
+        runs: name -> a config with its arguments, and options of train.py.
+        seeds: number of runs per name.
+        workdir: folder of all runs; prepared data and compiled programs are shared in it.
+
+    Raises:
+        ValueError: if a run fails, with what it said last.
+    """
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str((workdir / "compile_cache").absolute())}
+    rows: dict[str, dict[str, Any]] = {name: {"top1": []} for name in runs}
+    todo = [(seed, name) for seed in range(seeds) for name in runs]
+    for seed, name in bar(todo, desc="runs", unit="run"):
+        config, options = runs[name]
+        folder = workdir / name / str(seed)
+        if not (folder / "eval.json").is_file():
+            common = [f"--workdir={folder}"]
+            train = [f"--config={config}", f"--config.seed={seed}", f"--config.data.dir={workdir / 'data'}", *options]
+            _succeed("train.py", *train, *common, environment=environment)
+            _succeed("eval.py", *common, environment=environment)
+        result = json.loads((folder / "eval.json").read_text())
+        rows[name]["top1"].append(result["top1"])
+        rows[name]["clips"] = result["clips"]
+    for row in rows.values():
+        row["mean"] = float(np.mean(row["top1"]))
+        # Of a sample, since the seeds stand for all others.
+        row["spread"] = float(np.std(row["top1"], ddof=1)) if seeds > 1 else 0.0
+    return rows
+
+
+def accuracy_table(rows: dict[str, dict[str, Any]]) -> str:
+    """One line per run: mean and standard deviation of top-1 in percent, and each seed's."""
+    return table(
+        ("network", "top-1", "seeds", "clips"),
+        [
+            (
+                name,
+                f"{row['mean']:.1f} ± {row['spread']:.1f}",
+                ", ".join(f"{value:.1f}" for value in row["top1"]),
+                row["clips"],
+            )
+            for name, row in rows.items()
+        ],
+    )
+
+
+def _succeed(*command: str, environment: dict[str, str]) -> None:
+    """Run one of our programs, and say its last line where it fails."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise ValueError(f"{' '.join(command)} ended with status {done.returncode}: {' '.join(said)}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,233 @@
+"""Time networks on this machine's first device: forward pass and training step, memory, and what a motion block costs.
+
+Examples:
+    python -m motion_jax.tools.benchmark tsm_r50 msnet_tsm_r50 selfynet_tsm_r50
+    python -m motion_jax.tools.benchmark tsm_r18 msnet_tsm_r18 --batch=1,8 --dtype=float32,bfloat16 --mode=train
+    python -m motion_jax.tools.benchmark --papers --rounds=5
+
+Networks take turns, round by round, so that their ratios hold on a busy machine too. The training step is the whole
+one: forward, backward, clipping, SGD, statistics. --papers follows Table 3g of SELFY's supplement: 8 clips, one block
+after res3 of TSM-R50, forward pass; its times are of another device, so compare the columns "over TSM".
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import platform
+from typing import Any
+
+import jax
+
+from motion_jax.inspection import complexity, timing
+from motion_jax.models import build_model, list_models
+from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.training.progress import bar
+
+NUM_CLASSES = 174
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One program to time."""
+
+    model: str
+    frames: int
+    size: int
+    batch: int
+    dtype: str
+    mode: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A row of Table 3g: 8 clips of 224 pixels on one GPU.
+
+    Attributes:
+        model: ours.
+        frames: of a clip.
+        gigabytes: of memory.
+        milliseconds: of a forward pass.
+    """
+
+    model: str
+    frames: int
+    gigabytes: float
+    milliseconds: float
+
+
+TABLE_3G = (
+    Published("tsm_r50", 8, 8.2, 15.6),
+    Published("tsm_r50", 16, 15.7, 30.1),
+    Published("nonlocal_tsm_r50", 8, 10.3, 24.0),
+    Published("mhsa_tsm_r50", 8, 15.9, 26.3),
+    Published("selfynet_tsm_r50", 8, 9.6, 21.1),
+)
+
+
+def main() -> None:
+    """Networks -> a table of times."""
+    parser = Parser(__doc__)
+    parser.add_argument("models", nargs="*", metavar="NAME", help="named models; the first is what others are over")
+    parser.add_argument("--mode", type=_list_of(timing.MODES), default=timing.MODES, help="forward,train")
+    parser.add_argument("--batch", type=_counts, default=(8,), help="clips per call, a list; default: 8")
+    parser.add_argument("--dtype", type=_list_of(DTYPES), default=("float32",), help="float32,bfloat16")
+    parser.add_argument("--frames", type=_count, default=8, help="of a clip; default: 8")
+    parser.add_argument("--size", type=_count, default=224, help="side of a frame; default: 224")
+    parser.add_argument("--rounds", type=_count, default=7, help="times each program is measured; default: 7")
+    parser.add_argument("--papers", action="store_true", help="Table 3g's rows, beside what is printed there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    arguments = parser.parse_args()
+    if bool(arguments.models) == arguments.papers:
+        parser.error("give named models, or --papers")
+    if unknown := sorted(set(arguments.models) - set(list_models())):
+        parser.error(f"there is no model {', '.join(unknown)}; python -m motion_jax.tools.models lists them")
+    if arguments.papers:
+        cases = [Case(row.model, row.frames, arguments.size, 8, arguments.dtype[0], "forward") for row in TABLE_3G]
+    else:
+        cases = [
+            Case(model, arguments.frames, arguments.size, batch, dtype, mode)
+            for mode in arguments.mode
+            for dtype in arguments.dtype
+            for batch in arguments.batch
+            for model in arguments.models
+        ]
+    rows = measure(cases, rounds=arguments.rounds)
+    print(described(setting := describe_setting()))
+    print()
+    print(times_table(rows))
+    if arguments.papers:
+        print("\nTable 3g of SELFY's supplement, beside ours:\n")
+        print(papers_table(rows))
+    if arguments.json:
+        print_json({"setting": setting, "rounds": arguments.rounds, "rows": rows})
+
+
+def measure(cases: list[Case], *, rounds: int) -> list[dict[str, Any]]:
+    """Compile every case, then time those that differ in the model alone in turns; one dict per case.
+
+    ``over_first`` is the median over that of the first model of the same mode, dtype, batch, and size.
+    """
+    rows = []
+    groups: dict[tuple, list[Case]] = {}
+    for case in cases:
+        groups.setdefault((case.mode, case.dtype, case.batch), []).append(case)
+    peaks = {dtype: timing.matmul_peak(dtype) for dtype in dict.fromkeys(case.dtype for case in cases)}
+    for group in groups.values():
+        programs = [_prepare(case) for case in bar(group, desc="compiling", unit="program")]
+        timings = timing.measure(programs, rounds=rounds, progress=lambda numbers: bar(numbers, desc="rounds"))
+        for case, program, taken in zip(group, programs, timings, strict=True):
+            shape = (case.frames, case.size, case.size, 3)
+            gflops = complexity.count(build_model(case.model, num_classes=NUM_CLASSES), shape).gflops
+            # A multiply-accumulate is two operations, and a gradient costs twice what its forward pass does.
+            work = 2e9 * gflops * case.batch * (3 if case.mode == "train" else 1)
+            rows.append(
+                {
+                    **dataclasses.asdict(case),
+                    "milliseconds": taken.median,
+                    "shortest": taken.spread[0],
+                    "longest": taken.spread[1],
+                    "clips_per_second": 1e3 * case.batch / taken.median,
+                    "over_first": taken.median / timings[0].median,
+                    "compile_seconds": program.compile_seconds,
+                    "temp_bytes": program.temp_bytes,
+                    "argument_bytes": program.argument_bytes,
+                    "gflops": gflops,
+                    "xla_flops": program.flops,
+                    "xla_bytes_accessed": program.bytes_accessed,
+                    "share_of_peak": work / (taken.median / 1e3) / peaks[case.dtype],
+                }
+            )
+    return rows
+
+
+def _prepare(case: Case) -> timing.Program:
+    model = build_model(case.model, num_classes=NUM_CLASSES, dtype=case.dtype)
+    shape = (case.frames, case.size, case.size, 3)
+    return timing.prepare(model, mode=case.mode, clip_shape=shape, batch=case.batch)
+
+
+def times_table(rows: list[dict[str, Any]]) -> str:
+    """One line per program."""
+    header = ("model", "frames", "mode", "dtype", "batch", "    ms", "range", "clips/s", "over first")
+    header += ("memory MB", "of peak", "compile s")
+    return table(
+        header,
+        [
+            (
+                row["model"],
+                row["frames"],
+                row["mode"],
+                row["dtype"],
+                row["batch"],
+                f"{row['milliseconds']:.1f}",
+                f"{row['shortest']:.1f}-{row['longest']:.1f}",
+                f"{row['clips_per_second']:.1f}",
+                f"{row['over_first']:.3f}",
+                f"{(row['temp_bytes'] + row['argument_bytes']) / 1e6:.0f}",
+                f"{100 * row['share_of_peak']:.0f} %",
+                f"{row['compile_seconds']:.1f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def papers_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of Table 3g: what is printed, ours, and both over TSM with 8 frames."""
+    first = TABLE_3G[0]
+    return table(
+        ("model", "frames", "printed ms", "ours ms", "printed over TSM", "ours over TSM"),
+        [
+            (
+                printed.model,
+                printed.frames,
+                printed.milliseconds,
+                round(row["milliseconds"], 1),
+                round(printed.milliseconds / first.milliseconds, 2),
+                round(row["over_first"], 2),
+            )
+            for printed, row in zip(TABLE_3G, rows, strict=True)
+        ],
+    )
+
+
+def describe_setting() -> dict[str, Any]:
+    """The device and the versions."""
+    device = jax.devices()[0]
+    names = ("jax", "jaxlib", "flax")
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in names},
+    }
+
+
+def described(setting: dict[str, Any]) -> str:
+    """The setting in one line."""
+    return ", ".join(f"{name} {value}" for name, value in setting.items())
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer, 1 or more; got {text!r}")
+    return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _list_of(allowed: tuple[str, ...]) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        parts = tuple(text.split(","))
+        if not set(parts) <= set(allowed):
+            raise argparse.ArgumentTypeError(f"expected some of {','.join(allowed)}; got {text!r}")
+        return parts
+
+    return parse
+
+
+if __name__ == "__main__":
+    run(main)
