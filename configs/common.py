@@ -52,12 +52,16 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
     config.data = {
         "name": "",
         "root": placeholder(str),
+        "version": placeholder(str),
         "dir": placeholder(str),
         "frames": frames,
         "size": 224,
         "resize": (240, 320),
+        "quality": 95,
         "sampling": "segment",
         "crop": "multi_scale",
+        "color_jitter": placeholder(tuple),
+        "rand_augment": placeholder(tuple),
         "flip": "skip",
         "clips": None,
         "threads": 8,
@@ -79,25 +83,49 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "clip_norm": 20.0,
         "groups": "official",
         "classifier_lr": (1.0, 2.0),
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "label_smoothing": 0.0,
         "init_from": placeholder(str),
         "log_every": 20,
         "eval_every_epochs": 1.0,
     }
-    config.eval = {"batch_size": 64, "clips": 1, "crops": 1, "average": "softmax"}
+    config.eval = {"batch_size": 64, "clips": 1, "crops": 1, "full_resolution": False, "average": "softmax"}
     config.parallel = {"backend": "pmap", "devices": placeholder(int)}
     config.checkpoint = {"every_steps": placeholder(int), "every_epochs": 1.0, "keep": 2, "asynchronous": True}
     return config
 
 
+def use_videos(
+    config: ml_collections.ConfigDict, name: str, *, resize: tuple[int, int] | int, version: str | None = None
+) -> None:
+    """Take the clips of a data set, whose frames are stored at ``resize``: (height, width), or the short side."""
+    with config.ignore_type():  # a short side in place of a pair
+        config.data.update(name=name, resize=resize, version=version)
+
+
+def use_cosine(config: ml_collections.ConfigDict, *, epochs: float) -> None:
+    """The schedule of SELFY's supplement beyond Something-Something: ten epochs of warm-up, then half a cosine."""
+    config.train.update(schedule="cosine", epochs=epochs, milestones=(), warmup_epochs=10.0)
+
+
+def use_fine_tuning(config: ml_collections.ConfigDict) -> None:
+    """Go on from a network trained on Kinetics, as TSM's code does on small data sets: slow, short, more dropout."""
+    config.model.dropout = 0.8
+    config.train.update(learning_rate=0.001, epochs=25.0, milestones=(10.0, 20.0))
+
+
 def use_made_up_clips(config: ml_collections.ConfigDict) -> None:
     """Make any experiment a smoke run: a narrow network on a few generated clips, a minute on two cores."""
     config.model.width = 8
-    config.data.name = "moving_shapes"
+    config.data.update(name="moving_shapes", version=None, quality=95)
     config.data.update(size=32, frames=min(config.data.frames, 8), crop="none")
     config.data.clips = (48, 24)
     config.data.resize = None
     config.data.root = None
     config.data.threads = 2
     config.train.update(batch_size=8, steps=12, log_every=4, eval_every_epochs=0.0)
+    # Of two epochs in all.
+    config.train.warmup_epochs = min(config.train.warmup_epochs, 0.5)
     config.eval.batch_size = 8
     config.checkpoint.every_steps = 6

@@ -3,8 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ class Dataset:
         Raises:
             ValueError: if a frame does not decode.
         """
-        record = dict(self._record(split, index))
+        record = self._records(split, index).whole(index)
         record["id"] = record["id"].decode()
         record["frames"] = np.stack([decode_jpeg(frame) for frame in record["frames"]])
         record.update(label=int(record["label"]), num_frames=int(record["num_frames"]), fps=float(record["fps"]))
@@ -70,7 +69,7 @@ class Dataset:
         size = self.size(split)
         for at in range(index, index + size):
             try:
-                return make(self._record(split, at % size))
+                return make(self._records(split, at % size)[at % size])
             # Damaged bytes surface as whatever the reader, the parser or the decoder raises.
             except Exception as error:
                 self._note(split, at % size, error)
@@ -97,10 +96,10 @@ class Dataset:
                 "prepare it again"
             ) from error
 
-    def _record(self, split: str, index: int) -> dict[str, Any]:
+    def _records(self, split: str, index: int) -> Any:
         if not 0 <= index < self.size(split):
             raise ValueError(f"split {split} has {self.size(split)} examples, so index {index} does not exist")
-        return self._sources[split][index]
+        return self._sources[split]
 
     @cached_property
     def _sources(self) -> dict[str, Any]:
@@ -126,25 +125,6 @@ def open_dataset(section: Data, *, default_dir: str) -> Dataset:
     Raises:
         ValueError: if the videos are not laid out as they should be, or too many of them are unreadable.
     """
-    from data.preparation import prepared
+    from data.preparation import prepare
 
-    folder = Path(section.dir or default_dir)
-    if section.name == "moving_shapes":
-        from data.moving_shapes import MovingShapes
-
-        make = partial(MovingShapes, size=section.size, frames=section.frames, clips=section.clips, data_dir=folder)
-        return Dataset(section, prepared(make))
-
-    from data.folder_layout import read_layout
-    from data.video_folder import VideoFolder
-
-    layout = read_layout(section.root)
-    builder = prepared(partial(VideoFolder, layout, resize=section.resize, data_dir=folder))
-    unreadable = builder.info.metadata["unreadable"]
-    if len(unreadable) > section.max_bad_fraction * len(layout.entries):
-        raise ValueError(
-            f"data.root: {len(unreadable)} of {len(layout.entries)} videos of {section.root} cannot be read, more than "
-            f"data.max_bad_fraction = {section.max_bad_fraction}; mend or remove them, or raise that fraction: "
-            + "; ".join(f"{path}: {reason}" for path, reason in unreadable)
-        )
-    return Dataset(section, builder)
+    return Dataset(section, prepare(section, default_dir=default_dir))

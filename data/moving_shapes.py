@@ -186,6 +186,9 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
                     "moving": tfds.features.Tensor(shape=(self._frames - 1, cells, cells), dtype=np.bool_),
                 }
             ),
+            metadata=tfds.core.MetadataDict(
+                frames={split: count * self._frames for split, count in self._clips.items()}
+            ),
             # Records keep the order of the indices.
             disable_shuffling=True,
         )

@@ -11,14 +11,15 @@ import contextlib
 import gc
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from data import labels, sampling, transforms
+from data import augmentation, labels, sampling, transforms
+from data.corruption import Corruption
 from data.dataset import Dataset, open_dataset
 from data.decoding import decode_jpeg
 from data.section import Data
@@ -40,8 +41,8 @@ def train_batches(
 
     Clip ``p = step * batch_size + row`` of the stream belongs to epoch ``p // n``; each epoch is a new order of all n
     examples, and batches run across its end, so no clip is dropped. Process k takes an equal share of consecutive
-    rows of each batch: the whole batch is the same however many processes there are. Frames, crop and flip of a clip
-    depend on (seed, example, epoch) alone.
+    rows of each batch: the whole batch is the same however many processes there are. Frames, crop, flip and colours of
+    a clip depend on (seed, example, epoch) alone.
 
     Args:
         dataset: its split "train" is read.
@@ -74,6 +75,8 @@ def eval_batches(
     batch_size: int,
     clips: int = 1,
     crops: int = 1,
+    full_resolution: bool = False,
+    corruption: Corruption | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -85,13 +88,15 @@ def eval_batches(
         batch_size: examples per step of all processes together.
         clips: clips per example: see :func:`data.sampling.segment_test` and :func:`data.sampling.dense_test`.
         crops: 1 (centre) or 3 (along the longer side, whose shorter one is brought to ``data.size``).
+        full_resolution: views are as large as the short side of the stored frames, in place of ``data.size``.
+        corruption: what every view undergoes once it is cropped.
         process_index: this process.
         process_count: number of processes; must divide ``batch_size``. Each gets the same number of batches.
 
     Returns:
         clips (uint8 (b, v, t, h, w, 3), v = clips * crops views, the crops of a clip beside each other), label (int32
-        (b,)), mask (bool (b,), False where a row only fills up) and index (int64 (b,), position in the split, -1
-        where it fills up), b being this process's share of the batch.
+        (b,)), mask (bool (b,), False where a row only fills up), index (int64 (b,), position in the split, -1 where it
+        fills up) and id (UTF-8 bytes (b,), empty where it fills up), b being this process's share of the batch.
 
     Raises:
         ValueError: if an argument does not fit, or too many records are unreadable.
@@ -101,7 +106,10 @@ def eval_batches(
         raise ValueError(f"crops = {crops}: choose 1 (centre) or 3 (along the longer side)")
     if clips < 1:
         raise ValueError(f"clips = {clips}: give an integer of 1 or more")
-    make = _EvalBatches(dataset, split, batch_size, rows, clips, crops)
+    section = at_full_resolution(dataset.section) if full_resolution else dataset.section
+    if corruption is not None:
+        corruption.frames(section.frames)
+    make = _EvalBatches(dataset, section, split, batch_size, rows, clips, crops, corruption)
     return _iterate(make, range(-(-dataset.size(split) // batch_size)), dataset.section)
 
 
@@ -134,23 +142,31 @@ class _TrainBatches:
     def _clip(self, out: np.ndarray, record: dict[str, Any], *, key: list[int]) -> int:
         """Write the clip into ``out`` and return its label."""
         section = self.dataset.section
-        draw = np.random.default_rng(key).integers
+        rng = np.random.default_rng(key)
+        draw = rng.integers
         frames = record["frames"]
         sample = sampling.segment_train if section.sampling == "segment" else sampling.dense_train
         indices = sample(len(frames), section.frames, draw=draw)
-        images = _decode(frames, indices)
-        height, width = images[indices[0]].shape[:2]
-        if section.crop == "multi_scale":
-            box = transforms.multi_scale_crop(height, width, size=section.size, draw=draw)
+        (height, width), images = _decode(frames, indices)
+        if section.crop in ("multi_scale", "random_resized"):
+            if section.crop == "multi_scale":
+                box = transforms.multi_scale_crop(height, width, size=section.size, draw=draw)
+            else:
+                box = transforms.random_resized_crop(height, width, rng=rng)
             view = partial(transforms.resize, height=section.size, width=section.size, box=box)
         else:
-            view = _eval_views(height, width, section, crops=1)[0]
+            view = eval_views(height, width, section, crops=1)[0]
         label = int(record["label"])
         flipped = int(self._flipped[label])
         mirror = flipped >= 0 and int(draw(2)) == 1
-        shown = {index: transforms.flip(view(image)) if mirror else view(image) for index, image in images.items()}
-        for frame, index in enumerate(indices):
-            out[frame] = shown[index]
+        for places, image in images:
+            shown = view(image)
+            out[places] = transforms.flip(shown) if mirror else shown
+        if section.color_jitter is not None:
+            out[...] = augmentation.color_jitter(out, strengths=section.color_jitter, rng=rng)
+        if section.rand_augment is not None:
+            operations, magnitude = section.rand_augment
+            out[...] = augmentation.rand_augment(out, operations=operations, magnitude=magnitude, rng=rng)
         return flipped if mirror else label
 
     @cached_property
@@ -170,14 +186,16 @@ class _EvalBatches:
     """Step -> this process's part of the evaluation batch."""
 
     dataset: Dataset
+    section: Data
     split: str
     batch_size: int
     rows: range
     clips: int
     crops: int
+    corruption: Corruption | None
 
     def __call__(self, step: int) -> Batch:
-        section = self.dataset.section
+        section = self.section
         shape = (len(self.rows), self.clips * self.crops, section.frames, section.size, section.size, 3)
         batch = {
             "clips": np.zeros(shape, np.uint8),
@@ -185,37 +203,67 @@ class _EvalBatches:
             "mask": np.zeros(shape[0], np.bool_),
             "index": np.full(shape[0], -1, np.int64),
         }
+        ids = [b""] * shape[0]
         for row, global_row in enumerate(self.rows):
             index = step * self.batch_size + global_row
             if index >= self.dataset.size(self.split):
                 break
-            batch["label"][row] = self.dataset.readable(self.split, index, partial(self._views, batch["clips"][row]))
+            make = partial(self._views, batch["clips"][row], index=index)
+            batch["label"][row], ids[row] = self.dataset.readable(self.split, index, make)
             batch["mask"][row] = True
             batch["index"][row] = index
-        return batch
+        return {**batch, "id": np.array(ids)}
 
-    def _views(self, out: np.ndarray, record: dict[str, Any]) -> int:
-        """Write all views into ``out`` and return the label."""
-        section = self.dataset.section
-        sample = sampling.segment_test if section.sampling == "segment" else sampling.dense_test
-        frames = record["frames"]
-        indices = sample(len(frames), section.frames, clips=self.clips)
-        images = _decode(frames, indices.ravel())
-        views = _eval_views(*images[indices[0, 0]].shape[:2], section, crops=self.crops)
+    def _views(self, out: np.ndarray, record: dict[str, Any], *, index: int) -> tuple[int, bytes]:
+        """Write all views into ``out`` and return label and id."""
+        write_views(out, record["frames"], self.section, clips=self.clips, crops=self.crops)
+        if self.corruption is not None:
+            for view in out:
+                view[...] = self.corruption(view, index=index)
+        return int(record["label"]), record["id"]
+
+
+def write_views(out: np.ndarray, frames: Sequence[bytes], section: Data, *, clips: int, crops: int) -> None:
+    """Fill ``out``, uint8 (clips * crops, t, h, w, 3), with the views evaluation takes of a stored video.
+
+    Args:
+        out: is written to; the crops of a clip lie beside each other.
+        frames: of the video, as JPEG bytes.
+        section: how clips are made.
+        clips: as in :func:`eval_batches`.
+        crops: likewise.
+
+    Raises:
+        ValueError: if a frame does not decode.
+    """
+    sample = sampling.segment_test if section.sampling == "segment" else sampling.dense_test
+    indices = sample(len(frames), section.frames, clips=clips)
+    (height, width), images = _decode(frames, indices)
+    views = eval_views(height, width, section, crops=crops)
+    for places, image in images:
         for crop, view in enumerate(views):
-            shown = {index: view(image) for index, image in images.items()}
-            for clip, chosen in enumerate(indices):
-                for frame, index in enumerate(chosen):
-                    out[clip * self.crops + crop, frame] = shown[index]
-        return int(record["label"])
+            out[crop::crops][places] = view(image)
 
 
-def _decode(frames: list[bytes], indices: np.ndarray) -> dict[int, np.ndarray]:
-    """The chosen frames by index, each decoded once."""
-    return {int(index): decode_jpeg(frames[index]) for index in np.unique(indices)}
+def _decode(
+    frames: Sequence[bytes], indices: np.ndarray
+) -> tuple[tuple[int, int], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """Height and width of the frames, and each chosen one with its places: a mask of the shape of ``indices``.
+
+    A frame is decoded once, when its turn comes: one stays in the processor's cache until it is used, all would not.
+    """
+    chosen = np.unique(indices)
+    first = decode_jpeg(frames[chosen[0]])
+
+    def images() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        yield indices == chosen[0], first
+        for index in chosen[1:]:
+            yield indices == index, decode_jpeg(frames[index])
+
+    return first.shape[:2], images()
 
 
-def _eval_views(height: int, width: int, section: Data, *, crops: int) -> list[Callable[[np.ndarray], np.ndarray]]:
+def eval_views(height: int, width: int, section: Data, *, crops: int) -> list[Callable[[np.ndarray], np.ndarray]]:
     """One function per crop, from a frame (height, width, 3) to (size, size, 3).
 
     Centre crops are taken from the frame as stored when ``data.resize`` set its size. Frames of any size, and frames
@@ -240,6 +288,19 @@ def _eval_views(height: int, width: int, section: Data, *, crops: int) -> list[C
         return crop
 
     return [view(box) for box in boxes]
+
+
+def at_full_resolution(section: Data) -> Data:
+    """The section with views as large as the short side of the stored frames.
+
+    Raises:
+        ValueError: if the frames are stored as filmed.
+    """
+    if section.name == "moving_shapes":
+        return section
+    if section.resize is None:
+        raise ValueError("full_resolution needs frames stored at one size, but data.resize is None (as filmed)")
+    return replace(section, size=section.resize if isinstance(section.resize, int) else min(section.resize))
 
 
 def _iterate(make: Callable[[int], Batch], steps: range, section: Data) -> Iterator[Batch]:

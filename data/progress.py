@@ -5,6 +5,6 @@ import sys
 from tqdm import tqdm
 
 
-def progress_bar(total: int, *, label: str) -> tqdm:
-    """A bar on stderr; where that is a log file, a line every ten seconds."""
-    return tqdm(total=total, desc=label, mininterval=0.1 if sys.stderr.isatty() else 10)
+def progress_bar(total: int, *, label: str, done: int = 0) -> tqdm:
+    """A bar on stderr that starts at ``done``; where that is a log file, a line every ten seconds."""
+    return tqdm(total=total, initial=done, desc=label, mininterval=0.1 if sys.stderr.isatty() else 10)

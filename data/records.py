@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 
 class _RawFrames(tfds.decode.Decoder):
-    """Leaves frames as JPEG bytes, of which a reader decodes the few it shows; SkipDecoding fails on sequences."""
+    """Leaves frames as JPEG bytes; SkipDecoding fails on sequences."""
 
     def decode_example(self, serialized: Any) -> Any:
         return serialized
@@ -16,7 +17,40 @@ class _RawFrames(tfds.decode.Decoder):
     decode_batch_example_np = decode_example
 
 
-def open_sources(folder: str) -> Mapping[str, Sequence[dict[str, Any]]]:
-    """Split -> its records in a prepared folder, with random access; ``frames`` is a sequence of JPEG bytes."""
+class Records:
+    """The records of a split, with random access.
+
+    Args:
+        source: the records as they are stored, tf.train.Example messages.
+        features: what they hold.
+    """
+
+    def __init__(self, source: Sequence[bytes], features: tfds.features.FeaturesDict) -> None:
+        self._source = source
+        self._features = features
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """What clips are made of: id (UTF-8 bytes), frames (a sequence of JPEG bytes) and label (int).
+
+        Only the frames that are asked for are copied out of the record: clips show a few of many.
+        """
+        stored = tf_example_pb2.Example.FromString(self._source[index]).features.feature
+        return {
+            "id": stored["id"].bytes_list.value[0],
+            "frames": stored["frames"].bytes_list.value,
+            "label": stored["label"].int64_list.value[0],
+        }
+
+    def whole(self, index: int) -> dict[str, Any]:
+        """All that is stored, by the names of the features; frames as JPEG bytes."""
+        return self._features.deserialize_example_np(self._source[index], decoders={"frames": _RawFrames()})
+
+
+def open_sources(folder: str) -> Mapping[str, Records]:
+    """Split -> its records in a prepared folder."""
     builder = tfds.builder_from_directory(folder)
-    return {split: builder.as_data_source(split, decoders={"frames": _RawFrames()}) for split in builder.info.splits}
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return {
+        split: Records(builder.as_data_source(split, deserialize_method=raw), builder.info.features)
+        for split in builder.info.splits
+    }

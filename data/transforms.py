@@ -1,5 +1,6 @@
 """Crops, resizing and flipping of RGB uint8 frames (h, w, 3) with OpenCV. Random draws come in as an argument."""
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -9,6 +10,9 @@ from data.sampling import Draw
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 _MAX_DISTORT = 1
+_AREAS = (0.08, 1.0)
+_ASPECTS = (3 / 4, 4 / 3)
+_TRIES = 10
 # Shrinking further than this without antialiasing leaves Pillow's bilinear result visibly.
 _ANTIALIAS_FROM = 1.5
 
@@ -69,6 +73,28 @@ def multi_scale_crop(height: int, width: int, *, size: int, draw: Draw) -> Box:
     offsets = fixed_offsets(height, width, crop_height=crop_height, crop_width=crop_width)
     x, y = offsets[int(draw(len(offsets)))]
     return Box(x, y, crop_width, crop_height)
+
+
+def random_resized_crop(height: int, width: int, *, rng: np.random.Generator) -> Box:
+    """A random part of a (height, width) frame: .08 to all of its area, aspect 3:4 to 4:3.
+
+    The area is uniform, the aspect uniform in its logarithm; drawn anew where the rectangle does not fit. After ten
+    draws it is the largest centred rectangle whose aspect is allowed.
+
+    Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6; ranges and the ten draws as in
+        torchvision's ``RandomResizedCrop``.
+    """
+    for _ in range(_TRIES):
+        area = height * width * rng.uniform(*_AREAS)
+        aspect = math.exp(rng.uniform(*(math.log(bound) for bound in _ASPECTS)))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            x, y = rng.integers(width - crop_width, endpoint=True), rng.integers(height - crop_height, endpoint=True)
+            return Box(int(x), int(y), crop_width, crop_height)
+    least, most = _ASPECTS
+    crop_width = max(1, min(width, round(height * most)))
+    crop_height = max(1, min(height, round(width / least)))
+    return Box((width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height)
 
 
 def center_crop(height: int, width: int, *, size: int) -> Box:

@@ -11,21 +11,29 @@ from commands_support import ROOT
 
 from motion_jax import list_models
 from motion_jax.tools.experiment import Experiment, check_same_model
+from motion_jax.training.loop import make_schedule
 
-# Config file -> arguments to try beside its default ones; a file that is not listed here fails a test.
-ARGUMENTS = {
-    "moving_shapes": ("tsn_r18", "selfynet_tsm_r50,16"),
-    "video_folder": ("tsm_r34", "selfynet_tsm_r18,16"),
+# Experiment -> its default arguments and others to try; a file that is not listed here fails a test.
+EXPERIMENTS = {
+    "something_v1": ("selfynet_tsm_r50,8", "msnet_tsm_r50,8", "msnet_i3d,8", "selfynet_tsm_mobilenetv2,16"),
+    "something_v2": ("selfynet_tsm_r50,8", "msnet_tsm_r50,16"),
+    "kinetics400": ("selfynet_tsm_r50,16", "msnet_tsm_r50,8", "msnet_tsm_r50,16"),
+    "diving48": ("selfynet_tsm_r50,16", "tsm_r50,8"),
+    "finegym": ("selfynet_tsm_r50,8", "msnet_tsm_r50,16"),
+    "ucf101": ("tsm_r50,8", "selfynet_tsm_r18,16"),
+    "hmdb51": ("tsm_r50,8", "msnet_tsm_r18,16"),
+    "list_files": ("msnet_tsm_r18,8", "selfynet_tsm_r50,16"),
+    "video_folder": ("msnet_tsm_r18,8", "tsm_r34,8", "selfynet_tsm_r18,16"),
+    "moving_shapes": ("msnet_tsm_r18,8", "tsn_r18,8", "selfynet_tsm_r50,16"),
 }
-# What an experiment cannot do without and its file cannot know.
-NEEDED = {"video_folder": {"data.root": "videos"}}
+SUPPLEMENTS = {"motionsqueeze_supplement", "selfy_supplement"}
 
 
 def config_of(name, arguments=""):
     config = importlib.import_module(f"configs.{name}").get_config(arguments)
-    for key, value in NEEDED.get(name, {}).items():
-        if "smoke" not in arguments:
-            config.update_from_flattened_dict({key: value})
+    if name != "moving_shapes" and "smoke" not in arguments:
+        # An experiment on videos cannot do without their folder, and its file cannot know it.
+        config.data.root = "videos"
     return config
 
 
@@ -34,39 +42,109 @@ def plain(name="moving_shapes", arguments="selfynet_tsm_r18,8"):
 
 
 def test_no_config_file_is_forgotten():
-    files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__", "common"}
-    assert files == set(ARGUMENTS)
+    files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__", "common", "rows"}
+    assert files == set(EXPERIMENTS) | SUPPLEMENTS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_default_arguments(name):
+    default, *_ = EXPERIMENTS[name]
+    assert plain(name, "") == plain(name, default)
+    assert plain(name, "smoke") == plain(name, f"{default},smoke")
+    assert plain(name, "tsn_r18") == plain(name, f"tsn_r18,{default.partition(',')[2]}")
 
 
 @pytest.mark.parametrize("smoke", [False, True], ids=["full", "smoke"])
-@pytest.mark.parametrize(
-    ("name", "arguments"), [(name, arguments) for name in ARGUMENTS for arguments in ("", *ARGUMENTS[name])]
-)
+@pytest.mark.parametrize(("name", "arguments"), [(name, each) for name in EXPERIMENTS for each in EXPERIMENTS[name]])
 def test_builds_an_experiment(name, arguments, smoke):
-    config = config_of(name, arguments + ",smoke" * smoke if arguments else "smoke" * smoke)
-    experiment = Experiment.from_config(config.to_dict())
-    model, *frames = arguments.split(",")
-    assert experiment.model.name == (model or "msnet_tsm_r18")
-    assert experiment.data.frames == (8 if smoke or not frames else int(frames[0]))
+    experiment = Experiment.from_config(plain(name, arguments + ",smoke" * smoke))
+    model, frames = arguments.split(",")
+    assert experiment.model.name == model
+    assert experiment.data.frames == (8 if smoke else int(frames))
     if smoke:
         assert (experiment.data.name, experiment.data.root) == ("moving_shapes", None)
         assert experiment.model.width == 8
         assert experiment.train.steps * experiment.train.batch_size <= 200
+        # The warm-up fits into the run.
+        make_schedule(experiment.train, train_size=experiment.data.clips[0])
     else:
         assert experiment.data.name == name
         if model.startswith("selfynet"):
             # Generated clips are small: their maps have no room for a window of 9x9.
             side = 5 if name == "moving_shapes" else 9
-            assert experiment.model.block["window"] == (9 if frames == ["16"] else 5, side, side)
+            assert experiment.model.block["window"] == (9 if frames == "16" else 5, side, side)
+
+
+# What the papers and their code say of training, and what ours chose where they say nothing.
+SELFY = {
+    "batch_size": 64,
+    "learning_rate": 0.01,
+    "schedule": "step",
+    "milestones": (30, 40),
+    "decay_factor": 0.1,
+    "epochs": 50,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 5e-4,
+    "clip_norm": 20,
+    "groups": "official",
+    "classifier_lr": (1, 2),
+}
+MSNET = {**SELFY, "batch_size": 48, "milestones": (20, 30), "epochs": 40, "clip_norm": 200}
+COSINE = {**SELFY, "schedule": "cosine", "milestones": (), "warmup_epochs": 10}
+KINETICS = {**COSINE, "epochs": 65, "weight_decay": 1e-4, "classifier_lr": (5, 10)}
+MSNET_KINETICS = {
+    **SELFY,
+    "batch_size": 96,
+    "learning_rate": 0.02,
+    "milestones": (30, 60),
+    "epochs": 75,
+    "nesterov": False,
+    "weight_decay": 1e-4,
+}
+FINE_TUNING = {**SELFY, "learning_rate": 0.001, "milestones": (10, 20), "epochs": 25}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "recipe", "data"),
+    [
+        ("something_v1", "selfynet_tsm_r50,16", SELFY, {"resize": (240, 320), "sampling": "segment"}),
+        ("something_v1", "tsm_r18,8", SELFY, {}),
+        ("something_v1", "msnet_tsm_r18,8", MSNET, {"resize": (240, 320), "sampling": "segment"}),
+        ("something_v2", "selfynet_tsm_r50,8", SELFY, {"resize": (240, 320), "sampling": "segment"}),
+        ("something_v2", "msnet_tsm_r50,8", SELFY, {}),
+        ("kinetics400", "selfynet_tsm_r50,16", KINETICS, {"resize": 256, "sampling": "dense"}),
+        ("kinetics400", "tsm_r50,8", KINETICS, {"sampling": "dense"}),
+        ("kinetics400", "msnet_tsm_r50,16", KINETICS, {"sampling": "dense"}),
+        ("kinetics400", "msnet_tsm_r50,8", MSNET_KINETICS, {"resize": 256, "sampling": "dense"}),
+        ("diving48", "", {**COSINE, "epochs": 30}, {"version": "v2", "resize": (240, 320)}),
+        ("finegym", "", {**COSINE, "epochs": 40}, {"version": "gym99", "resize": (240, 320)}),
+        ("ucf101", "", FINE_TUNING, {"version": "split1", "resize": 256, "sampling": "segment"}),
+        ("hmdb51", "", FINE_TUNING, {"version": "split1", "resize": 256, "sampling": "segment"}),
+        ("list_files", "", SELFY, {"flip": "none"}),
+    ],
+)
+def test_recipe(name, arguments, recipe, data):
+    experiment = Experiment.from_config(plain(name, arguments))
+    assert {key: getattr(experiment.train, key) for key in recipe} == recipe
+    protocol = {"size": 224, "crop": "multi_scale", "flip": "skip", "version": None, **data}
+    assert {key: getattr(experiment.data, key) for key in protocol} == protocol
+    assert experiment.model.width == 64
+    assert experiment.model.dropout == (0.8 if recipe is FINE_TUNING else 0.5)
+    # Augmentations that the papers do without are off.
+    assert (experiment.train.mixup, experiment.train.cutmix, experiment.train.label_smoothing) == (0, 0, 0)
+    assert (experiment.data.color_jitter, experiment.data.rand_augment) == (None, None)
+    assert (experiment.eval.clips, experiment.eval.crops, experiment.eval.average) == (1, 1, "softmax")
+    assert not experiment.eval.full_resolution
 
 
 @pytest.mark.parametrize("model", list_models())
 def test_every_model_in_every_config(model):
-    for name in ARGUMENTS:
+    for name in EXPERIMENTS:
         assert Experiment.from_config(plain(name, f"{model},16")).model.name == model
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", [*EXPERIMENTS, *sorted(SUPPLEMENTS)])
 def test_is_locked(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert isinstance(config, ml_collections.ConfigDict)
@@ -85,9 +163,9 @@ def test_arguments_of_another_form(arguments):
         config_of("moving_shapes", arguments)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_json_gives_the_same_experiment(name):
-    config = plain(name)
+    config = plain(name, "")
     assert Experiment.from_config(json.loads(json.dumps(config))) == Experiment.from_config(config)
 
 
@@ -104,7 +182,11 @@ def test_json_gives_the_same_experiment(name):
         ("model.batch_norm", "none", r"model\.batch_norm must be one of .*per_device.*'none'"),
         ("model.dtype", "float16", r"model\.dtype must be .*bfloat16.*'float16'"),
         ("data", "moving_shapes", r"data = 'moving_shapes', expected a section"),
-        ("data.name", "kinetics", r"data\.name: 'kinetics' came, expected one of moving_shapes, video_folder"),
+        (
+            "data.name",
+            "kinetics",
+            r"data\.name: 'kinetics' came, expected one of moving_shapes, something_v1, .*video_folder",
+        ),
         ("data.flip", "left", r"data\.flip: 'left' came, expected one of skip"),
         ("data.clips", (4800,), r"data\.clips = \(4800,\), expected tuple\[int, int\]"),
         ("train.steps", "300", r"train\.steps = '300', expected int \| None"),

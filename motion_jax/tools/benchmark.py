@@ -18,9 +18,10 @@ from typing import Any
 
 import jax
 
-from motion_jax.inspection import complexity, timing
+from motion_jax.inspection import complexity
 from motion_jax.models import build_model, list_models
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.tools.command import Parser, positive, print_json, run, table
+from motion_jax.training import timing
 from motion_jax.training.progress import bar
 
 NUM_CLASSES = 174
@@ -72,9 +73,9 @@ def main() -> None:
     parser.add_argument("--mode", type=_list_of(timing.MODES), default=timing.MODES, help="forward,train")
     parser.add_argument("--batch", type=_counts, default=(8,), help="clips per call, a list; default: 8")
     parser.add_argument("--dtype", type=_list_of(DTYPES), default=("float32",), help="float32,bfloat16")
-    parser.add_argument("--frames", type=_count, default=8, help="of a clip; default: 8")
-    parser.add_argument("--size", type=_count, default=224, help="side of a frame; default: 224")
-    parser.add_argument("--rounds", type=_count, default=7, help="times each program is measured; default: 7")
+    parser.add_argument("--frames", type=positive, default=8, help="of a clip; default: 8")
+    parser.add_argument("--size", type=positive, default=224, help="side of a frame; default: 224")
+    parser.add_argument("--rounds", type=positive, default=7, help="times each program is measured; default: 7")
     parser.add_argument("--papers", action="store_true", help="Table 3g's rows, beside what is printed there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
@@ -209,14 +210,8 @@ def described(setting: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in setting.items())
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer, 1 or more; got {text!r}")
-    return int(text)
-
-
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(_count(part) for part in text.split(","))
+    return tuple(map(positive, text.split(",")))
 
 
 def _list_of(allowed: tuple[str, ...]) -> Any:

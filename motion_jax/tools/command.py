@@ -134,6 +134,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
+def positive(text: str) -> int:
+    """The ``type`` of an option that takes an integer of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer, 1 or more; got {text!r}")
+    return int(text)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse in our manner: the module's docstring as help, one line and exit 2 for bad usage."""
 

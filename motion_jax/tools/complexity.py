@@ -20,7 +20,7 @@ import ml_collections
 from motion_jax.inspection import published_flops
 from motion_jax.inspection.complexity import Complexity, Operations, count, xla_flops
 from motion_jax.models import build_model, list_models
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.tools.command import Parser, positive, print_json, run, table
 from motion_jax.tools.experiment import Experiment
 from motion_jax.training.progress import bar
 
@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument(
         "model", nargs="?", metavar="NAME|CONFIG", help="a named model, or a config FILE.py[:ARGUMENTS]"
     )
-    parser.add_argument("--frames", type=_positive, help=f"of a clip; default: the config's, or {FRAMES}")
-    parser.add_argument("--size", type=_positive, help=f"of a frame, its side; default: the config's, or {SIZE}")
-    parser.add_argument("--num_classes", type=_positive, default=174, help="of the classifier; default: 174")
+    parser.add_argument("--frames", type=positive, help=f"of a clip; default: the config's, or {FRAMES}")
+    parser.add_argument("--size", type=positive, help=f"of a frame, its side; default: the config's, or {SIZE}")
+    parser.add_argument("--num_classes", type=positive, default=174, help="of the classifier; default: 174")
     parser.add_argument("--no-xla", action="store_true", help="leave XLA's count out, which compiles the network")
     parser.add_argument("--papers", action="store_true", help="every published figure beside ours")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last")
@@ -169,12 +169,6 @@ def of_papers() -> dict[str, Any]:
 def _figure(value: float) -> str:
     """Three decimals, right-aligned in a column of text."""
     return f"{value:8.3f}"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer, 1 or more; got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """A config as typed sections: unknown, missing and wrong values fail here, before anything compiles."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -130,6 +131,24 @@ def open_data(data: Data, workdir: pathlib.Path) -> Dataset:
     return dataset
 
 
+class VideoIds:
+    """Notes which videos evaluation batches hold, on their way to the model."""
+
+    def __init__(self) -> None:
+        self._by_index: dict[int, bytes] = {}
+
+    def noted(self, batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Mapping[str, np.ndarray]]:
+        """The batches, unchanged."""
+        for batch in batches:
+            true = batch["mask"]
+            self._by_index.update(zip(batch["index"][true].tolist(), batch["id"][true].tolist(), strict=True))
+            yield batch
+
+    def in_order(self) -> list[str]:
+        """The ids of all videos noted, in the order of the split."""
+        return [self._by_index[index].decode() for index in sorted(self._by_index)]
+
+
 def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, Any]:
     """Random variables, replaced by the weights at ``source`` wherever those fit.
 
@@ -164,25 +183,31 @@ class Trained:
         experiment: what it was trained with.
         model: its network.
         restored: its variables (NumPy), labels, step and folder.
-        dataset: the data it was trained on.
     """
 
     experiment: Experiment
     model: nn.Module
     restored: checkpoints.Restored
-    dataset: Dataset
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The data it was trained on, opened when first asked for.
+
+        Raises:
+            ValueError: if they are gone.
+        """
+        return open_data(self.experiment.data, workdir_of(self.restored.path))
 
 
 def load_trained(path: str | pathlib.Path) -> Trained:
-    """Open a workdir or a checkpoint in one, with its model and its data.
+    """Open a workdir or a checkpoint in one, with its model.
 
     Raises:
-        ValueError: if there is no checkpoint, or its data are gone.
+        ValueError: if there is no checkpoint.
     """
     restored = checkpoints.restore(path)
     experiment = Experiment.from_config(restored.config)
-    dataset = open_data(experiment.data, workdir_of(restored.path))
-    return Trained(experiment, experiment.model.build(len(restored.labels)), restored, dataset)
+    return Trained(experiment, experiment.model.build(len(restored.labels)), restored)
 
 
 def workdir_of(checkpoint: pathlib.Path) -> pathlib.Path:

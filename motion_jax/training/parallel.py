@@ -83,7 +83,12 @@ def check_batch_size(batch_size: int, parallel: Parallel, *, field: str = "train
 
 
 def spread(
-    step: Callable, parallel: Parallel, *, split: tuple[bool, bool] = (False, False), donate: bool = True
+    step: Callable,
+    parallel: Parallel,
+    *,
+    split: tuple[bool, bool] = (False, False),
+    donate: bool = True,
+    mesh: Mesh | None = None,
 ) -> Callable:
     """Wrap ``step(replicated, batch) -> (first, second)``, written for one device, into one compiled call for all.
 
@@ -93,8 +98,9 @@ def spread(
         split: for each of the two outputs, whether every device returns its own rows, to be read with ``local_rows``;
             else the output must be equal on all devices.
         donate: give the memory of the first argument to the outputs; it cannot be read afterwards.
+        mesh: devices to compile for that are not there, in place of those of ``parallel``.
     """
-    mesh = make_mesh(parallel)
+    mesh = make_mesh(parallel) if mesh is None else mesh
     donated = 0 if donate else ()
     if backend_in_use(parallel) == "pmap":
         out_axes = tuple(0 if rows else None for rows in split)

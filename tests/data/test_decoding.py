@@ -5,7 +5,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from odd_videos import ODD
 
+import data.decoding
 from data.decoding import VideoError, decode_jpeg, encode_jpeg, natural_order, read_video
 
 
@@ -92,35 +94,63 @@ def test_jpeg(rng):
             decode_jpeg(wrong)
 
 
+def test_a_part_of_a_video(tmp_path):
+    """Frame i is shown from i / 10 seconds on."""
+    write_video(tmp_path / "a.avi", [37 * i % 256 for i in range(100)])
+    whole = list(read_video(tmp_path / "a.avi"))
+    for seconds, expected in [
+        ((0.0, 0.3), [0, 1, 2]),
+        ((0.35, 0.6), [4, 5]),
+        ((2.5, 2.8), [25, 26, 27]),
+        ((7.0, 7.1), [70]),
+        ((9.8, 12.0), [98, 99]),
+    ]:
+        video = read_video(tmp_path / "a.avi", seconds=seconds)
+        np.testing.assert_array_equal(list(video), [whole[i] for i in expected])
+        assert video.declared == round(10 * (seconds[1] - seconds[0]))
+        assert video.incomplete is (seconds[1] == 12)
+    with pytest.raises(VideoError, match="no video frame"):
+        list(read_video(tmp_path / "a.avi", seconds=(20.0, 21.0)))
+    with pytest.raises(VideoError, match="a folder of frames has no times"):
+        read_video(tmp_path, seconds=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("seconds", [(0.3, 0.9), (1.2, 1.7), (1.9, 2.05)])
+def test_a_part_goes_by_time_stamps_where_the_rate_varies(shared_data, seconds):
+    """20 frames at 30 per second, then 12 at 7.5: the average, by which OpenCV seeks, is neither."""
+    path = shared_data / "odd_videos" / "derived_vfr.mp4"
+    times = [i / 30 for i in range(20)] + [20 / 30 + i / 7.5 for i in range(12)]
+    chosen = [i for i, time in enumerate(times) if seconds[0] - 0.0005 <= time < seconds[1] - 0.0005]
+    whole = list(read_video(path))
+    part = list(read_video(path, seconds=seconds))
+    np.testing.assert_array_equal(part, [whole[i] for i in chosen])
+
+
+def test_a_seek_that_lands_too_far_begins_at_the_beginning():
+    """Where pictures are rare at first, a seek by the average rate lands behind the time that is meant."""
+
+    class Capture:
+        at = -1
+
+        def set(self, what, value):
+            self.at = 49 if what == cv2.CAP_PROP_POS_MSEC else int(value) - 1
+
+        def get(self, what):
+            return 100.0 * self.at
+
+        def read(self):
+            self.at += 1
+            return self.at < 100, np.full((2, 2, 3), self.at, np.uint8)
+
+        def release(self):
+            pass
+
+    frames = data.decoding._read_frames(Capture(), (3.0, 3.3))
+    assert [frame[0, 0, 0] for frame in frames] == [30, 31, 32]
+
+
 def test_natural_order():
     assert sorted(["a10", "a9", "b1", "a", "10"], key=natural_order) == ["10", "a", "a9", "a10", "b1"]
-
-
-# File -> frames, (height, width), whether frames are missing; None where nothing can be read.
-ODD = {
-    "zero_byte.mp4": None,
-    "text_file.mp4": None,
-    "small_no_streams.mp4": None,
-    "small_audio_only.mp4": None,
-    "derived_truncated_no_moov.mp4": None,
-    "derived_truncated_faststart.mp4": (30, (180, 320), True),
-    "derived_truncated.avi": (70, (332, 488), True),
-    "decord_corrupted.mp4": (49, (720, 1280), True),
-    "derived_one_frame.mp4": (1, (180, 320), False),
-    "small_one_frame_vp8.webm": (1, (8, 8), True),  # Its nominal rate of 1000 frames per second declares 1000.
-    "derived_vfr.mp4": (32, (180, 320), False),
-    "derived_vp9.webm": (66, (180, 320), False),
-    "gulpio_vp8_audio.webm": (140, (144, 256), False),
-    "torchcodec_hevc_10bit.mp4": (30, (200, 200), False),
-    "torchcodec_two_video_streams.mp4": (325, (180, 320), False),
-    "decord_rotate90.mov": (3, (568, 320), False),
-    "decord_unordered.mov": (4, (50, 50), False),
-    "20bn_yuv444_40x30.mp4": (13, (30, 40), False),
-    "derived_odd_dims_307x153.mp4": (66, (153, 307), False),
-    "derived_gray_ffv1.mkv": (9, (180, 320), False),
-    "mp4_content_named.avi": (66, (180, 320), False),
-    "muxjs_segment.ts": (134, (300, 388), False),
-}
 
 
 @pytest.mark.parametrize(("name", "expected"), ODD.items())

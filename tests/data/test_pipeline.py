@@ -6,18 +6,23 @@ import threading
 import numpy as np
 import pytest
 
-from data import sampling, transforms
+from data import augmentation, sampling, transforms
+from data.corruption import Corruption
 from data.pipeline import Data, eval_batches, open_dataset, train_batches
 
 SECTION = {
     "name": "moving_shapes",
     "root": None,
+    "version": None,
     "dir": None,
     "frames": 8,
     "size": 32,
     "resize": None,
+    "quality": 95,
     "sampling": "segment",
     "crop": "multi_scale",
+    "color_jitter": None,
+    "rand_augment": None,
     "flip": "swap",
     "clips": (24, 7),
     "threads": 2,
@@ -68,6 +73,7 @@ def test_shapes_and_types(dataset):
         "label": ((4,), np.int32),
         "mask": ((4,), np.bool_),
         "index": ((4,), np.int64),
+        "id": ((4,), np.dtype("S10")),
     }
 
 
@@ -169,6 +175,56 @@ def test_training_clips_follow_the_official_transforms(opened):
         np.testing.assert_array_equal(clip, np.stack(expected))
 
 
+def test_random_resized_crops_reach_the_batches(opened):
+    dataset = opened(flip="none", crop="random_resized")
+    (batch,) = take(train_batches(dataset, batch_size=6, seed=7), 1)
+    for index, clip in zip(batch["index"].tolist(), batch["clips"], strict=True):
+        rng = np.random.default_rng([7, index, 0])
+        chosen = dataset.example("train", index)["frames"][sampling.segment_train(8, 8, draw=rng.integers)]
+        box = transforms.random_resized_crop(32, 32, rng=rng)
+        expected = [transforms.resize(frame, height=32, width=32, box=box) for frame in chosen]
+        np.testing.assert_array_equal(clip, np.stack(expected))
+
+
+def test_colors_and_shapes_are_drawn_after_all_else(opened):
+    """So a run without them keeps its crops and flips; what is drawn depends on (seed, example, epoch) alone."""
+    plain = opened(flip="always")
+    changed = opened(flip="always", color_jitter=(0.4, 0.4, 0.4, 0.1), rand_augment=(2, 9))
+    (clean,) = take(train_batches(plain, batch_size=6, seed=3), 1)
+    (batch,) = take(train_batches(changed, batch_size=6, seed=3), 1)
+    (late,) = take(train_batches(changed, batch_size=3, seed=3, start_step=1), 1)
+    np.testing.assert_array_equal(late["clips"], batch["clips"][3:])
+    for index, before, after in zip(batch["index"].tolist(), clean["clips"], batch["clips"], strict=True):
+        rng = np.random.default_rng([3, index, 0])
+        sampling.segment_train(8, 8, draw=rng.integers)
+        transforms.multi_scale_crop(32, 32, size=32, draw=rng.integers)
+        rng.integers(2)
+        expected = augmentation.color_jitter(before, strengths=(0.4, 0.4, 0.4, 0.1), rng=rng)
+        expected = augmentation.rand_augment(expected, operations=2, magnitude=9, rng=rng)
+        np.testing.assert_array_equal(after, expected)
+        assert not np.array_equal(after, before)
+
+
+def test_evaluation_is_not_augmented(opened):
+    changed = opened(color_jitter=(0.4, 0.4, 0.4, 0.1), rand_augment=(2, 9), crop="random_resized")
+    assert_same(list(eval_batches(opened(), batch_size=7)), list(eval_batches(changed, batch_size=7)))
+
+
+def test_every_view_is_corrupted_and_nothing_else(dataset):
+    options = {"batch_size": 4, "clips": 2, "crops": 3}
+    spoil = Corruption("motion_blur", 4)
+    clean = list(eval_batches(dataset, **options))
+    corrupted = list(eval_batches(dataset, **options, corruption=spoil))
+    for before, after in zip(clean, corrupted, strict=True):
+        for name in ("label", "mask", "index", "id"):
+            np.testing.assert_array_equal(before[name], after[name])
+        for row, index in enumerate(before["index"].tolist()):
+            if index >= 0:
+                expected = [spoil(view, index=index) for view in before["clips"][row]]
+                np.testing.assert_array_equal(after["clips"][row], np.stack(expected))
+                assert not np.array_equal(after["clips"][row], before["clips"][row])
+
+
 @pytest.mark.parametrize(("batch_size", "processes"), [(7, 1), (4, 1), (4, 2), (8, 4), (16, 4), (1, 1)])
 def test_evaluation_counts_every_example_once(dataset, batch_size, processes):
     parts = [
@@ -177,16 +233,16 @@ def test_evaluation_counts_every_example_once(dataset, batch_size, processes):
     ]
     assert len({len(part) for part in parts}) == 1
     rows = [row for part in parts for batch in part for row in zip(*batch.values(), strict=True)]
-    kept = {int(index): (clip, int(label)) for clip, label, mask, index in rows if mask}
+    kept = {int(index): (clip, int(label), video) for clip, label, mask, index, video in rows if mask}
     assert sorted(kept) == list(range(7))
-    assert sum(bool(mask) for _, _, mask, _ in rows) == 7
-    for index, (clip, label) in kept.items():
+    assert sum(bool(mask) for _, _, mask, _, _ in rows) == 7
+    for index, (clip, label, video) in kept.items():
         example = dataset.example("val", index)
-        assert label == example["label"]
+        assert (label, video.decode()) == (example["label"], example["id"])
         np.testing.assert_array_equal(clip[0], example["frames"])
-    for clip, _, mask, index in rows:
+    for clip, _, mask, index, video in rows:
         if not mask:
-            assert index == -1
+            assert (index, video) == (-1, b"")
             assert not clip.any()
 
 
@@ -301,6 +357,7 @@ def test_importing_is_light(pytestconfig):
         (lambda d: train_batches(d, batch_size=4, seed=0, process_index=2, process_count=2), "process_index 2"),
         (lambda d: eval_batches(d, batch_size=4, crops=2), "crops = 2"),
         (lambda d: eval_batches(d, batch_size=4, clips=0), "clips = 0"),
+        (lambda d: eval_batches(d, batch_size=4, corruption=Corruption("drop", 1, 8)), "frames 0 to 7"),
         (lambda d: eval_batches(d, batch_size=4, split="test"), "no split 'test'"),
     ],
 )
@@ -319,9 +376,17 @@ def test_wrong_arguments_fail_at_once(dataset, call, message):
         ("frames", 2),
         ("frames", 8.0),
         ("size", 60),
+        ("version", "v2"),
         ("resize", 64),
+        ("quality", 90),
         ("sampling", "sparse"),
         ("crop", "corner"),
+        ("color_jitter", (0.4, 0.4, 0.4)),
+        ("color_jitter", (0.4, 0.4, -0.4, 0.1)),
+        ("color_jitter", (0.4, 0.4, 0.4, 0.6)),
+        ("rand_augment", (0, 9)),
+        ("rand_augment", (2, 31)),
+        ("rand_augment", 9),
         ("flip", True),
         ("clips", None),
         ("clips", (5,)),
@@ -337,7 +402,17 @@ def test_each_wrong_value_is_named(field, value):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("root", None), ("root", ""), ("clips", (1, 1)), ("resize", (16, 64)), ("resize", "256")]
+    ("field", "value"),
+    [
+        ("root", None),
+        ("root", ""),
+        ("version", "split1"),
+        ("clips", (1, 1)),
+        ("resize", (16, 64)),
+        ("resize", "256"),
+        ("quality", 0),
+        ("quality", 101),
+    ],
 )
 def test_wrong_values_for_video_folder(field, value):
     good = {**SECTION, "name": "video_folder", "root": "videos", "clips": None, "resize": (48, 64)}

@@ -75,6 +75,43 @@ def test_crops_lie_within_the_frame(rng):
         assert 0 <= box.y <= box.y + box.height <= 240
 
 
+def test_random_resized_crops_follow_their_ranges(rng):
+    boxes = [transforms.random_resized_crop(240, 320, rng=rng) for _ in range(2000)]
+    assert all(0 <= b.x <= b.x + b.width <= 320 and 0 <= b.y <= b.y + b.height <= 240 for b in boxes)
+    areas = np.array([b.width * b.height for b in boxes]) / (240 * 320)
+    aspects = np.log([b.width / b.height for b in boxes])
+    assert 0.079 < areas.min() < 0.09
+    assert 0.9 < areas.max() <= 1
+    # 1 % for sides rounded to pixels.
+    assert np.log(3 / 4) - 0.01 < aspects.min() < np.log(3 / 4) + 0.02
+    assert np.log(4 / 3) - 0.02 < aspects.max() < np.log(4 / 3) + 0.01
+    small = areas < 0.4  # These always fit, so nothing is drawn anew: uniform area, aspect and place.
+    assert np.median(areas[small]) == pytest.approx(0.24, abs=0.02)
+    assert np.mean(aspects[small]) == pytest.approx(0, abs=0.02)
+    left = np.array([b.x / (320 - b.width) for b in boxes if b.width < 300])
+    assert np.mean(left) == pytest.approx(0.5, abs=0.03)
+    assert left.min() == 0
+    assert left.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [
+        (100, 900, Box(383, 0, 133, 100)),  # 4:3
+        (900, 100, Box(0, 383, 100, 133)),  # 3:4
+        (1, 30, Box(14, 0, 1, 1)),
+    ],
+)
+def test_random_resized_crop_where_nothing_fits(height, width, box):
+    class Whole:
+        """Always asks for the whole area, as a square."""
+
+        def uniform(self, low, high):
+            return 1.0 if high == 1.0 else 0.0
+
+    assert transforms.random_resized_crop(height, width, rng=Whole()) == box
+
+
 def test_three_crops_follow_the_longer_side():
     assert transforms.three_crops(256, 340, size=256) == [
         Box(0, 0, 256, 256),

@@ -1,0 +1,23 @@
+"""Diving-48: 48 dives told apart by their movements alone.
+
+Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,16``. ``--config.data.root=FOLDER`` is needed;
+``--config.data.version=v1`` takes the first labels.
+"""
+
+import ml_collections
+
+from configs.common import base, parse, use_cosine, use_made_up_clips, use_videos
+
+
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """The recipe of SELFY's supplement, A: what it prints for Diving-48, the rest as on Something-Something.
+
+    The version of the labels is not printed; the cleaned second one is taken.
+    """
+    model, frames, smoke = parse(arguments, "selfynet_tsm_r50,16")
+    config = base(model, frames)
+    use_videos(config, "diving48", resize=(240, 320), version="v2")
+    use_cosine(config, epochs=30.0)
+    if smoke:
+        use_made_up_clips(config)
+    return config.lock()

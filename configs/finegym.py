@@ -1,0 +1,20 @@
+"""FineGym: elements of gymnastics, cut from long videos; its measure is the mean accuracy of the classes.
+
+Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--config.data.root=FOLDER`` is needed;
+``--config.data.version=gym288`` takes the longer list of classes.
+"""
+
+import ml_collections
+
+from configs.common import base, parse, use_cosine, use_made_up_clips, use_videos
+
+
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """The recipe of SELFY's supplement, A: what it prints for FineGym, the rest as on Something-Something."""
+    model, frames, smoke = parse(arguments, "selfynet_tsm_r50,8")
+    config = base(model, frames)
+    use_videos(config, "finegym", resize=(240, 320), version="gym99")
+    use_cosine(config, epochs=40.0)
+    if smoke:
+        use_made_up_clips(config)
+    return config.lock()

@@ -1,0 +1,20 @@
+"""HMDB-51: 51 classes in three splits. The supplements do not use it.
+
+Arguments: ``model,frames[,smoke]``, by default ``tsm_r50,8``. ``--config.data.root=FOLDER`` is needed;
+``--config.data.version=split2`` takes another split, and ``--config.train.init_from=RUN`` the run to fine-tune.
+"""
+
+import ml_collections
+
+from configs.common import base, parse, use_fine_tuning, use_made_up_clips, use_videos
+
+
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """Fine-tuning of a network trained on Kinetics, on the first split."""
+    model, frames, smoke = parse(arguments, "tsm_r50,8")
+    config = base(model, frames)
+    use_videos(config, "hmdb51", resize=256, version="split1")
+    use_fine_tuning(config)
+    if smoke:
+        use_made_up_clips(config)
+    return config.lock()

@@ -1,0 +1,23 @@
+"""List files of the official repositories: ``root/train.txt`` and ``root/val.txt``, lines of ``path frames label``.
+
+Arguments: ``model,frames[,smoke]``, by default ``msnet_tsm_r18,8``. ``--config.data.root=FOLDER`` is needed; paths are
+below it, and ``root/labels.txt``, where there is one, names the classes; with it ``--config.data.flip=skip`` is safe.
+"""
+
+import ml_collections
+
+from configs.common import base, parse, use_made_up_clips, use_videos
+
+
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """The recipe of SELFY on Something-Something, the data set the official lists are of, without flips.
+
+    A list says numbers: which classes must not be mirrored is known from their names alone.
+    """
+    model, frames, smoke = parse(arguments, "msnet_tsm_r18,8")
+    config = base(model, frames)
+    use_videos(config, "list_files", resize=(240, 320))
+    config.data.flip = "none"
+    if smoke:
+        use_made_up_clips(config)
+    return config.lock()

@@ -1,0 +1,32 @@
+"""Something-Something V1: 174 classes told apart by motion, the papers' main data set.
+
+Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--config.data.root=FOLDER`` is needed.
+"""
+
+import ml_collections
+
+from configs.common import base, parse, use_made_up_clips, use_videos
+
+
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """MotionSqueeze's own recipe for ``msnet_*``, SELFY's for all other networks."""
+    model, frames, smoke = parse(arguments, "selfynet_tsm_r50,8")
+    recipe = motionsqueeze_recipe if model.startswith("msnet") else selfy_recipe
+    config = recipe(model, frames)
+    if smoke:
+        use_made_up_clips(config)
+    return config.lock()
+
+
+def selfy_recipe(model: str, frames: int) -> ml_collections.ConfigDict:
+    """That of SELFY's supplement, A, and its official code."""
+    config = base(model, frames)
+    use_videos(config, "something_v1", resize=(240, 320))
+    return config
+
+
+def motionsqueeze_recipe(model: str, frames: int) -> ml_collections.ConfigDict:
+    """That of MotionSqueeze's official code; its supplement prints none."""
+    config = selfy_recipe(model, frames)
+    config.train.update(batch_size=48, epochs=40.0, milestones=(20.0, 30.0), clip_norm=200.0)
+    return config

@@ -1,0 +1,176 @@
+"""Corruptions of the clips a network is tested on: a few frames are spoilt, and the accuracy that is left is measured.
+
+Occlusion and motion blur are those of SELFY's supplement, which spoil the 4th of 8 frames; the others spoil the order
+of the frames. Clips are uint8 (t, h, w, 3) as cropped for the network; one that came in is never written to.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+# Side of the black square, and (radius, sigma) of the blur, in pixels of a frame of 224 x 224.
+OCCLUSION = (40, 80, 120, 160, 200, 224)
+MOTION_BLUR = ((15, 5), (10, 8), (15, 12), (20, 15), (25, 20), (30, 25))
+LEVELS = {"occlusion": 6, "motion_blur": 6, "drop": 6, "duplicate": 6, "shuffle": 1, "reverse": 1}
+"""Corruption -> its number of levels, which count from 1."""
+_REFERENCE = 224
+_ANGLES = (-45.0, 45.0)
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What is done to a clip.
+
+    ``"occlusion"``: a black square lies over the centre of the frame. ``"motion_blur"``: the frame is blurred along a
+    line whose angle, -45 to 45 degrees, is drawn for each example. ``"drop"``: the frame is black. ``"duplicate"``: the
+    frame shows its predecessor once more. These two spoil as many frames in a row as their level says, the chosen one
+    in the middle or left of it. ``"shuffle"`` draws a new order of all frames for each example, ``"reverse"`` turns it
+    round.
+
+    Sizes of the first two are given for frames of 224 pixels and scale with the height of the frame.
+
+    Attributes:
+        name: one of :data:`LEVELS`.
+        level: from 1 to the number there.
+        frame: index of the spoilt frame from 0; None is ``(t - 1) // 2``, the 4th of 8. Nothing to shuffle and reverse.
+
+    Raises:
+        ValueError: if there is no such corruption or level.
+
+    Source: SELFY, supplement A, "Frame corruption details"; drop, duplicate, shuffle and reverse are ours.
+    """
+
+    name: str
+    level: int
+    frame: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in LEVELS:
+            raise ValueError(f"there is no corruption {self.name!r}: choose one of {', '.join(LEVELS)}")
+        if not 1 <= self.level <= LEVELS[self.name]:
+            highest = LEVELS[self.name]
+            have = f"levels 1 to {highest}" if highest > 1 else "level 1 alone"
+            raise ValueError(f"{self.name} has {have}, not {self.level}")
+
+    @classmethod
+    def parse(cls, text: str) -> "Corruption":
+        """The corruption written as ``name:level`` or ``name:level:frame``.
+
+        Raises:
+            ValueError: for anything else.
+
+        >>> Corruption.parse("occlusion:3"), str(Corruption("drop", 2, 5))
+        (Corruption(name='occlusion', level=3, frame=None), 'drop:2:5')
+        """
+        name, *numbers = text.split(":")
+        if len(numbers) not in (1, 2) or not all(number.isdecimal() for number in numbers):
+            raise ValueError(f"{text!r} is no corruption: write NAME:LEVEL or NAME:LEVEL:FRAME, such as occlusion:3")
+        return cls(name, *map(int, numbers))
+
+    def __str__(self) -> str:
+        """What ``parse`` reads."""
+        return f"{self.name}:{self.level}" + (f":{self.frame}" if self.frame is not None else "")
+
+    def frames(self, count: int) -> range:
+        """Which of ``count`` frames are spoilt.
+
+        Raises:
+            ValueError: if a clip is too short for that.
+
+        >>> Corruption("occlusion", 1).frames(8), Corruption("drop", 4).frames(8), Corruption("drop", 6, 7).frames(8)
+        (range(3, 4), range(2, 6), range(2, 8))
+        """
+        if self.name in ("shuffle", "reverse"):
+            return range(count)
+        chosen = (count - 1) // 2 if self.frame is None else self.frame
+        if not 0 <= chosen < count:
+            raise ValueError(f"{self} spoils frame {chosen}, but a clip has frames 0 to {count - 1}")
+        length = self.level if self.name in ("drop", "duplicate") else 1
+        # The first frame repeats nothing.
+        earliest = 1 if self.name == "duplicate" else 0
+        if count - earliest < length:
+            raise ValueError(f"{self} spoils {length} frames, too many for a clip of {count}")
+        start = max(earliest, min(chosen - (length - 1) // 2, count - length))
+        return range(start, start + length)
+
+    def __call__(self, clip: np.ndarray, *, index: int) -> np.ndarray:
+        """The corrupted clip, uint8 (t, h, w, 3).
+
+        Args:
+            clip: uint8 (t, h, w, 3).
+            index: position of the example in its split. Draws depend on it alone: every level of a corruption, every
+                view and every network gets the same.
+
+        Raises:
+            ValueError: if the clip is too short.
+        """
+        frames = self.frames(len(clip))
+        rng = np.random.default_rng([index])
+        if self.name == "reverse":
+            return clip[::-1].copy()
+        if self.name == "shuffle":
+            return clip[rng.permutation(len(clip))]
+        clip = clip.copy()
+        scale = clip.shape[1] / _REFERENCE
+        for frame in frames:
+            if self.name == "occlusion":
+                clip[frame] = occlude(clip[frame], side=round(OCCLUSION[self.level - 1] * scale))
+            elif self.name == "motion_blur":
+                radius, sigma = MOTION_BLUR[self.level - 1]
+                radius = max(1, round(radius * scale))
+                clip[frame] = motion_blur(clip[frame], radius=radius, sigma=sigma * scale, angle=rng.uniform(*_ANGLES))
+            elif self.name == "drop":
+                clip[frame] = 0
+            else:
+                clip[frame] = clip[frame - 1]
+        return clip
+
+
+def occlude(frame: np.ndarray, *, side: int) -> np.ndarray:
+    """The frame, uint8 (h, w, 3), with a black square of ``side`` pixels over its centre, cut off at the border."""
+    height, width = frame.shape[:2]
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    frame = frame.copy()
+    frame[top : top + side, left : left + side] = 0
+    return frame
+
+
+def motion_blur(frame: np.ndarray, *, radius: int, sigma: float, angle: float) -> np.ndarray:
+    """The frame, uint8 (h, w, 3), as a camera sees it that moves along a line.
+
+    Each pixel becomes a mean of the ``2 * radius + 1`` pixels from itself onwards in the direction ``angle``, weighted
+    with half a Gaussian, ``exp(-i**2 / (2 * sigma**2))`` for the i-th. Beyond the border the border goes on.
+
+    Args:
+        frame: uint8 (h, w, 3).
+        radius: in pixels.
+        sigma: of the Gaussian, in pixels.
+        angle: in degrees, 0 to the right, 90 down.
+
+    Source: ImageNet-C, ``motion_blur``, which calls ImageMagick's ``MotionBlurImage``.
+    """
+    kernel, anchor = motion_blur_kernel(radius=radius, sigma=sigma, angle=angle)
+    return cv2.filter2D(frame, -1, kernel, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
+
+
+def motion_blur_kernel(*, radius: int, sigma: float, angle: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """Weights (rows, columns) of the pixels about one, which sum to 1, and the (x, y) of that one among them.
+
+    >>> kernel, anchor = motion_blur_kernel(radius=1, sigma=1.0, angle=0)
+    >>> kernel.round(3).tolist(), anchor
+    ([[0.574, 0.348, 0.078]], (0, 0))
+    """
+    taps = np.arange(2 * radius + 1)
+    weights = np.exp(-(taps**2) / (2 * sigma**2))
+    # Halves round down, as in the source.
+    x, y = (np.ceil(taps * part - 0.5).astype(int) for part in _direction(angle))
+    anchor = -x.min(), -y.min()
+    kernel = np.zeros((np.ptp(y) + 1, np.ptp(x) + 1))
+    np.add.at(kernel, (y + anchor[1], x + anchor[0]), weights / weights.sum())
+    return kernel, (int(anchor[0]), int(anchor[1]))
+
+
+def _direction(angle: float) -> tuple[float, float]:
+    return math.cos(math.radians(angle)), math.sin(math.radians(angle))
