@@ -63,6 +63,7 @@ def main() -> None:
             batch_size=experiment.eval.batch_size,
             clips=experiment.eval.clips,
             crops=experiment.eval.crops,
+            full_resolution=experiment.eval.full_resolution,
             **processes,
         ),
         train_size=dataset.size("train"),

@@ -1,4 +1,4 @@
-"""JPEG bytes and video files to RGB uint8 frames, with OpenCV: the one place that knows codecs and containers."""
+"""JPEG bytes and video files to RGB uint8 frames, with libjpeg-turbo and OpenCV: the one place that knows codecs."""
 
 import contextlib
 import os

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 
+import numpy as np
 import pytest
 from commands_support import kill_when, run, snapshot, start, succeed, wait_for, write_videos
 
@@ -110,8 +111,32 @@ def test_eval_equals_the_evaluation_in_training(trained):
 
 
 @moving_shapes
+def test_a_corrupted_evaluation_lies_beside_the_clean_one(trained):
+    clean = {name: (trained.workdir / name).read_bytes() for name in ("eval.json", "scores.npz")}
+    done = succeed(
+        "eval.py",
+        f"--workdir={trained.workdir}",
+        "--corruption=drop:6:2",
+        "--average=logits",
+        "--full_resolution",
+        "--json",
+    )
+    assert {name: (trained.workdir / name).read_bytes() for name in clean} == clean
+    written = json.loads((trained.workdir / "eval_drop_6_2.json").read_text())
+    assert last_json(done).items() <= written.items()
+    protocol = written["protocol"]
+    assert (protocol["corruption"], protocol["average"], protocol["full_resolution"]) == ("drop:6:2", "logits", True)
+    with np.load(trained.workdir / "scores.npz") as one, np.load(trained.workdir / "scores_drop_6_2.npz") as other:
+        assert (one["average"], other["average"]) == ("softmax", "logits")
+        assert one["ids"].tolist() == other["ids"].tolist() == [f"val_{number:06}" for number in range(24)]
+        np.testing.assert_allclose(one["scores"].sum(1), 1, rtol=1e-5)
+        assert np.abs(other["scores"].sum(1) - 1).max() > 0.1
+
+
+@moving_shapes
 def test_protocol_states_how_clips_were_made(trained):
     protocol = trained.eval_json["protocol"]
+    assert (protocol["corruption"], protocol["full_resolution"]) == (None, False)
     assert (protocol["clips"], protocol["crops"], protocol["average"]) == (1, 1, "softmax")
     assert (protocol["model"], protocol["name"], protocol["split"]) == ("msnet_tsm_r18", "moving_shapes", "val")
     assert (protocol["frames"], protocol["size"], protocol["sampling"]) == (8, 32, "segment")
@@ -141,6 +166,9 @@ def test_workdir_and_checkpoints_describe_themselves(trained):
         (("eval.py", f"--config={TSN}"), r"model\.name is 'msnet_tsm_r18', the config's 'tsn_r18'; leave out --config"),
         (("eval.py", "--clips=many"), r"--clips=many: expected an integer"),
         (("eval.py", "--crops=2"), r"crops = 2: choose 1 .* or 3"),
+        (("eval.py", "--average=mean"), r"eval\.average is 'mean', expected one of"),
+        (("eval.py", "--corruption=fog:1"), r"no corruption 'fog': choose one of occlusion"),
+        (("eval.py", "--corruption=occlusion:1:8"), r"spoils frame 8, but a clip has frames 0 to 7"),
         (("eval.py", "--split=test"), r"no split 'test', only train, val"),
         (("eval.py", "--config.data.size=64"), r"'config\.data\.size': .* beside --config=FILE"),
     ],
@@ -156,7 +184,9 @@ def test_bad_input_leaves_a_trained_workdir_as_it_is(trained, arguments, says):
 def test_a_checkpoint_outside_a_workdir_needs_one(trained, tmp_path):
     copy = tmp_path / "300"
     shutil.copytree(trained.workdir / "checkpoints" / "latest" / "16", copy)
-    assert re.search(r"is not in a workdir: give --workdir=DIR too", error_of(run("eval.py", f"--checkpoint={copy}")))
+    assert re.search(
+        r"is not in a workdir: give the workdir it was trained in", error_of(run("eval.py", f"--checkpoint={copy}"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class Eval:
         clips: temporal views per clip.
         crops: spatial views per clip.
         average: over the views, of ``"softmax"`` or ``"logits"``.
+        full_resolution: whether a view spans the stored short side instead of the training size; for the entry points.
 
     Raises:
         ValueError: if a value is out of range.
@@ -37,6 +38,7 @@ class Eval:
     clips: int
     crops: int
     average: str
+    full_resolution: bool
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "clips", "crops"):
@@ -134,20 +136,40 @@ def write_evaluation(
     scores: np.ndarray,
     labels: np.ndarray,
     label_names: Sequence[str],
+    ids: Sequence[str],
     protocol: Mapping[str, Any],
+    suffix: str = "",
 ) -> pathlib.Path:
     """Write ``eval.json`` and ``scores.npz`` into a workdir.
 
     ``eval.json`` holds top1, top5 and mean_class in percent, clips and protocol; ``scores.npz`` holds scores (n, k),
-    labels (n,) and names (k,). Each file is replaced whole, ``eval.json`` last; its path is returned.
+    labels (n,), names (k,), ids (n,) and average, in the order of the split. Each file is replaced whole, ``eval.json``
+    last; its path is returned.
+
+    Args:
+        workdir: made where it is absent.
+        metrics: of ``summarise``.
+        scores: averaged over the views.
+        labels: of the clips.
+        label_names: class names in the order of the scores.
+        ids: of the videos.
+        protocol: goes into JSON; ``average`` says what the scores are: of ``"softmax"`` probabilities, or ``"logits"``.
+        suffix: comes behind ``eval`` and ``scores`` in the names of the files.
     """
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "scores.npz.tmp"
+    temporary = folder / f"scores{suffix}.npz.tmp"
     with temporary.open("wb") as file:
-        np.savez(file, scores=scores, labels=labels, names=np.array(label_names, dtype=np.str_))
-    os.replace(temporary, folder / "scores.npz")
+        np.savez(
+            file,
+            scores=scores,
+            labels=labels,
+            names=np.array(label_names, dtype=np.str_),
+            ids=np.array(ids, dtype=np.str_),
+            average=np.str_(protocol["average"]),
+        )
+    os.replace(temporary, folder / f"scores{suffix}.npz")
     result = {name: metrics[name] for name in ("top1", "top5", "mean_class", "clips")}
-    target = folder / "eval.json"
+    target = folder / f"eval{suffix}.json"
     write_atomically(target, json.dumps({**result, "protocol": dict(protocol)}, indent=1) + "\n")
     return target

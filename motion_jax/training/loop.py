@@ -54,6 +54,9 @@ class Train:
         clip_norm: largest global norm of the gradients, or ``None``.
         groups: ``"official"`` or ``"plain"``, see ``optimizer.sgd``.
         classifier_lr: multipliers of the rate for the classifier's weight and bias.
+        mixup: parameter of the Beta distribution of mixup, see ``augmentation.mix``; 0 for none.
+        cutmix: that of CutMix; 0 for none. Where both are above 0, each batch takes one of the two.
+        label_smoothing: share of the target spread evenly over the classes.
         init_from: weights to start from, read by the entry point; ``None`` starts from random ones.
         log_every: updates between two lines of the log.
         eval_every_epochs: epochs between two evaluations; 0 evaluates only at the end.
@@ -76,6 +79,9 @@ class Train:
     clip_norm: float | None
     groups: str
     classifier_lr: tuple[float, float]
+    mixup: float
+    cutmix: float
+    label_smoothing: float
     init_from: str | None
     log_every: int
     eval_every_epochs: float
@@ -105,6 +111,9 @@ class Train:
         expect(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "a positive number, or None for no clipping")
         expect(self.groups in GROUPS, "groups", f"one of {GROUPS}")
         expect(len(self.classifier_lr) == 2, "classifier_lr", "two multipliers, for weight and bias")
+        expect(self.mixup >= 0, "mixup", "0 for none, or a positive number")
+        expect(self.cutmix >= 0, "cutmix", "0 for none, or a positive number")
+        expect(0 <= self.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
         expect(self.log_every >= 1, "log_every", "at least 1")
         expect(self.eval_every_epochs >= 0, "eval_every_epochs", "0 or more")
 
@@ -176,7 +185,7 @@ def fit(
         parallel: the devices.
         checkpoint: when to save.
         eval_: the protocol of the evaluations during training.
-        seed: of the initial parameters and of the dropout.
+        seed: of the initial parameters, of the dropout and of mixing clips.
         workdir: the folder of this run.
         train_batches: from the number of completed updates to the rest of the batches, without end: clips and label,
             the rows of this process.
@@ -198,6 +207,7 @@ def fit(
     if train_size < 1:
         raise ValueError(f"train_size is {train_size}: the training split is empty")
     par.check_batch_size(train.batch_size, parallel)
+    _check_mixing(train, parallel)
     if eval_batches is not None:
         par.check_batch_size(eval_.batch_size, parallel, field="eval.batch_size")
     total = train.total_steps(train_size)
@@ -208,7 +218,8 @@ def fit(
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, section=checkpoint, config=config, labels=labels))
-        newest = checkpoints.latest_step() or 0
+        saved = checkpoints.latest_step()
+        newest = saved or 0
         if newest >= total:
             result = find_logged(workdir, step=newest, split="train" if eval_batches is None else "val")
             if result is not None:
@@ -223,7 +234,7 @@ def fit(
             return create_state(model, optimizer, seed=seed, clip_shape=clip_shape, variables=variables)
 
         state = None
-        if newest > 0:
+        if saved is not None:  # weights brought in from elsewhere are saved as step 0
             template = jax.eval_shape(lambda: create(variables))
             state = checkpoints.restore_latest(template, sharding=par.state_sharding(parallel))
         if state is None:
@@ -250,7 +261,16 @@ def fit(
             ),
             eval_batches=eval_batches,
         )
-        step = par.spread(make_train_step(model, optimizer, schedule=schedule, seed=seed), parallel)
+        train_step = make_train_step(
+            model,
+            optimizer,
+            schedule=schedule,
+            seed=seed,
+            mixup=train.mixup,
+            cutmix=train.cutmix,
+            label_smoothing=train.label_smoothing,
+        )
+        step = par.spread(train_step, parallel)
         backend = par.backend_in_use(parallel)
         if backend != parallel.backend:
             say(f"parallel.backend: {backend} is used on {jax.process_count()} processes, not {parallel.backend}")
@@ -456,6 +476,16 @@ def _crosses(step: int, period: float) -> bool:
         return False
     # The margin forgives the rounding of the product: 3 * (1 / 3 of an epoch) is one epoch.
     return math.floor(step / period + 1e-9) > math.floor((step - 1) / period + 1e-9)
+
+
+def _check_mixing(train: Train, parallel: par.Parallel) -> None:
+    """Refuse to mix where no clip has another to be mixed with: nothing would be mixed, silently."""
+    devices = par.make_mesh(parallel).size
+    if (train.mixup or train.cutmix) and train.batch_size == devices:
+        raise ValueError(
+            f"train.mixup and train.cutmix mix the clips of one device, and each of {devices} has one: "
+            f"set train.batch_size to {2 * devices} or more, or both to 0"
+        )
 
 
 def _check_classes(params: Mapping[str, Any], labels: Sequence[str]) -> None:

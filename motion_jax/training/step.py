@@ -8,15 +8,26 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from motion_jax.training.augmentation import mix, soft_labels
 from motion_jax.training.parallel import AXIS
 from motion_jax.training.state import TrainState
 
 AVERAGES = ("softmax", "logits")
 Batch = Mapping[str, jax.Array]
 
+# Flax folds hashes of names into the key of the dropout; mixing clips folds this.
+_MIX_STREAM = 1
+
 
 def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, *, schedule: optax.Schedule, seed: int
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    schedule: optax.Schedule,
+    seed: int,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Make ``step(state, batch) -> (state, metrics)`` for ``parallel.spread``.
 
@@ -24,14 +35,18 @@ def make_train_step(
     at least float32; gradients are averaged over the devices. BatchNorm normalises with the statistics of its own
     device, as in the PyTorch originals, and the running ones are averaged over the devices when stored.
 
-    ``metrics`` describe the whole batch before the update: ``loss``, ``top1`` (percent), ``grad_norm`` (before
-    clipping) and ``lr``.
+    ``metrics`` describe the whole batch before the update: ``loss``, ``top1`` (percent; of a mixed clip against the
+    label of its greater part), ``grad_norm`` (before clipping) and ``lr``.
 
     Args:
         model: called with ``train=True`` and an rng ``dropout`` that depends on (seed, step, device) alone.
         optimizer: applied to the averaged gradients.
         schedule: the learning rate to report.
-        seed: of the dropout.
+        seed: of the dropout, and of mixing clips.
+        mixup: see ``augmentation.mix``, which mixes the clips of one device by draws that depend on (seed, step,
+            device) alone.
+        cutmix: likewise. With both 0, nothing is mixed and nothing drawn.
+        label_smoothing: see ``augmentation.soft_labels``.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -39,21 +54,32 @@ def make_train_step(
         # devices under shard_map, and the mean below would change nothing: N times too large, silently.
         params, batch_stats = jax.lax.pcast((state.params, state.batch_stats), AXIS, to="varying")
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
+        clips = batch["clips"]
+        label = other = batch["label"]
+        share: jax.Array | float = 1.0
+        if mixup or cutmix:
+            mix_key = jax.random.fold_in(key, _MIX_STREAM)
+            clips, other, share = mix(mix_key, clips, label, mixup=mixup, cutmix=cutmix)
 
         def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             logits, updated = model.apply(
                 {"params": params, "batch_stats": batch_stats},
-                batch["clips"],
+                clips,
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"dropout": key},
             )
             logits = _at_least_float32(logits)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+            if mixup or cutmix or label_smoothing:
+                soft = soft_labels(label, other, share, classes=logits.shape[-1], smoothing=label_smoothing)
+                losses = optax.softmax_cross_entropy(logits, soft)
+            else:
+                losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
             return losses.mean(), (logits, updated.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-        top1 = 100 * jnp.mean(logits.argmax(-1) == batch["label"])
+        dominant = jnp.where(share < 0.5, other, label) if mixup or cutmix else label
+        top1 = 100 * jnp.mean(logits.argmax(-1) == dominant)
         grads, batch_stats, loss, top1 = jax.lax.pmean((grads, batch_stats, loss, top1), AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads), "lr": schedule(state.step)}

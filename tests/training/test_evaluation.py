@@ -38,7 +38,7 @@ def run(clips, labels, order, backend="pmap"):
         Pixels(),
         {"params": {}, "batch_stats": {}},
         batches(clips, labels, order),
-        section=Eval(batch_size=4, clips=2, crops=1, average="logits"),
+        section=Eval(batch_size=4, clips=2, crops=1, average="logits", full_resolution=False),
         parallel=par.Parallel(backend=backend, devices=4),
     )
 
@@ -70,7 +70,7 @@ def test_an_empty_split_is_an_error(rng):
 
 
 def test_an_indivisible_batch_is_an_error():
-    section = Eval(batch_size=6, clips=2, crops=1, average="logits")
+    section = Eval(batch_size=6, clips=2, crops=1, average="logits", full_resolution=False)
     with pytest.raises(ValueError, match=r"eval.batch_size is 6, .* set it to 4 or 8"):
         evaluate_model(Pixels(), {}, [], section=section, parallel=par.Parallel(backend="pmap", devices=4))
 
@@ -85,6 +85,7 @@ def test_files(tmp_path, rng):
         scores=scores,
         labels=np.array([0, 1, 1, 0]),
         label_names=("up", "down"),
+        ids=["b/2", "a/1", "ä", "c"],
         protocol=protocol,
     )
     assert json.loads(path.read_text()) == {
@@ -97,6 +98,8 @@ def test_files(tmp_path, rng):
     with np.load(path.parent / "scores.npz") as file:
         np.testing.assert_array_equal(file["scores"], scores)
         assert file["names"].tolist() == ["up", "down"]
+        assert file["ids"].tolist() == ["b/2", "a/1", "ä", "c"]
+        assert file["average"].item() == "softmax"
     assert sorted(p.name for p in path.parent.iterdir()) == ["eval.json", "scores.npz"]
 
 
@@ -110,7 +113,7 @@ def test_files(tmp_path, rng):
 )
 def test_section_is_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        Eval(**{"batch_size": 4, "clips": 1, "crops": 1, "average": "softmax", **changes})
+        Eval(**{"batch_size": 4, "clips": 1, "crops": 1, "average": "softmax", "full_resolution": False, **changes})
 
 
 def test_scores_are_numpy(rng):

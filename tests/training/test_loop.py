@@ -19,6 +19,7 @@ from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import Checkpoint, Checkpoints, restore
 from motion_jax.training.loop import make_optimizer, make_schedule
 from motion_jax.training.state import create_state, fingerprint
+from motion_jax.training.step import make_train_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -59,6 +60,23 @@ def test_stop_and_resume_equals_never_stopping(tmp_path):
     tiny_runs.run(tmp_path / "shifted", steps=3)
     tiny_runs.run(tmp_path / "shifted", steps=6, train_batches=lambda start: tiny_runs.train_batches(start + 1))
     assert whole_state(tmp_path / "shifted") != whole_state(tmp_path / "straight")
+
+
+def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
+    passed = []
+
+    def noted(*arguments, **options):
+        passed.append({name: options[name] for name in ("mixup", "cutmix", "label_smoothing")})
+        return make_train_step(*arguments, **options)
+
+    monkeypatch.setattr(loop_module, "make_train_step", noted)
+    options = {"milestones": (), "evaluate": False, "every_steps": 2, "log_every": 1, "devices": 2}
+    mixed = {"mixup": 0.8, "cutmix": 0.9, "label_smoothing": 0.1}
+    tiny_runs.run(tmp_path / "straight", steps=4, **options, **mixed)
+    tiny_runs.run(tmp_path / "halves", steps=2, **options, **mixed)
+    tiny_runs.run(tmp_path / "halves", steps=4, **options, **mixed)
+    assert whole_state(tmp_path / "halves", milestones=()) == whole_state(tmp_path / "straight", milestones=())
+    assert passed == [mixed] * 3
 
 
 def test_everything_is_traced_once(tmp_path):
@@ -249,6 +267,7 @@ def test_another_model_or_other_labels_are_refused(tmp_path):
         ),
         ({"train_batches": lambda start: iter([])}, "train_batches gave no batch"),
         ({"devices": 9}, "parallel.devices is 9"),
+        ({"mixup": 0.2}, "train.mixup and train.cutmix mix the clips of one device, and each of 8 has one: .* 16"),
     ],
 )
 def test_fit_refuses(tmp_path, changes, message):
@@ -267,6 +286,9 @@ def test_fit_refuses(tmp_path, changes, message):
         ({"groups": "none"}, "train.groups is 'none'"),
         ({"momentum": 0}, "train.nesterov is True, expected False"),
         ({"classifier_lr": (1,)}, "train.classifier_lr"),
+        ({"mixup": -0.1}, "train.mixup is -0.1, expected 0 for none, or a positive number"),
+        ({"cutmix": -1}, "train.cutmix is -1, expected 0 for none, or a positive number"),
+        ({"label_smoothing": 1.0}, "train.label_smoothing is 1.0, expected from 0 to below 1"),
         ({"log_every": 0}, "train.log_every is 0"),
         ({"learning_rate": 0}, "train.learning_rate is 0"),
     ],

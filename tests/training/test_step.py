@@ -1,5 +1,7 @@
 """The per-device step: the same numbers on one and on eight devices, under both backends."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,10 @@ import tiny_runs
 from flax import linen as nn
 
 from motion_jax.training import parallel as par
+from motion_jax.training.augmentation import mix
 from motion_jax.training.metrics import summarise
 from motion_jax.training.optimizer import sgd
-from motion_jax.training.state import create_state, fingerprint
+from motion_jax.training.state import TrainState, create_state, fingerprint
 from motion_jax.training.step import make_eval_step, make_train_step
 
 LAYOUTS = [("pmap", 1), ("pmap", 8), ("shard_map", 1), ("shard_map", 8)]
@@ -248,3 +251,90 @@ def test_padding_changes_no_metric(rng):
 def test_unknown_average_is_refused():
     with pytest.raises(ValueError, match="average is 'mean'"):
         make_eval_step(Given(), average="mean")
+
+
+class Columns(nn.Module):
+    """Logits are the means of the columns."""
+
+    @nn.compact
+    def __call__(self, clips, *, train):
+        del train
+        return clips.mean(axis=(1, 2))[..., 0]
+
+
+def losses_of_steps(layout, steps, **options):
+    """Loss and top-1 of ``Columns`` on one batch as the step of each number, with that batch."""
+    parallel = par.Parallel(backend=layout[0], devices=layout[1])
+    rng = np.random.default_rng(1)
+    clips = (6 * rng.normal(size=(8, 1, 6, 7, 1))).astype(np.float32)
+    # Mostly right, so that the accuracy tells which label is meant.
+    label = np.where(np.arange(8) < 6, clips.mean((1, 2))[..., 0].argmax(1), 0).astype(np.int32)
+    optimizer = optax.sgd(0.0)
+    train_step = make_train_step(Columns(), optimizer, schedule=lambda n: jnp.zeros(()), seed=3, **options)
+    spread = par.spread(train_step, parallel)
+    batch = par.place_batch({"clips": clips, "label": label}, parallel)
+    params = {"unused": jnp.zeros(())}
+    metrics = []
+    for step in steps:
+        state = TrainState(jnp.int32(step), params, {}, optimizer.init(params))
+        values = spread(par.place_state(state, parallel), batch)[1]
+        metrics.append({name: float(value) for name, value in values.items()})
+    return metrics, clips, label
+
+
+def logarithms(clips):
+    return np.log(softmax(np.asarray(clips, float).mean((1, 2))[..., 0]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_label_smoothing_against_numpy(layout):
+    (metrics,), clips, label = losses_of_steps(layout, [0], label_smoothing=0.1)
+    logs = logarithms(clips)
+    assert metrics["loss"] == pytest.approx(np.mean(-0.9 * logs[np.arange(8), label] - 0.1 * logs.mean(1)), rel=1e-5)
+    assert metrics["top1"] == pytest.approx(100 * np.mean(logs.argmax(1) == label))
+
+
+@pytest.mark.parametrize(
+    ("layout", "options"),
+    [
+        (("pmap", 2), {"mixup": 0.7, "cutmix": 0.0}),
+        (("shard_map", 2), {"mixup": 0.7, "cutmix": 0.0}),
+        (("shard_map", 2), {"mixup": 0.0, "cutmix": 0.7}),
+    ],
+)
+def test_mixing_is_per_device_and_follows_seed_step_and_device(layout, options):
+    steps = (2, 3, 4)
+    metrics, clips, label = losses_of_steps(layout, steps, label_smoothing=0.2, **options)
+    mix_jitted = jax.jit(functools.partial(mix, **options))
+    shares, meant = set(), []
+    for step, got in zip(steps, metrics, strict=True):
+        losses, hits = [], []
+        for device, rows in enumerate(np.split(np.arange(8), 2)):
+            key = jax.random.key(3)
+            for number in (step, device, 1):
+                key = jax.random.fold_in(key, number)
+            mixed, other, share = jax.device_get(mix_jitted(key, clips[rows], label[rows]))
+            logs, one = logarithms(mixed), np.arange(4)
+            own = share * logs[one, label[rows]] + (1 - share) * logs[one, other]
+            losses += (-0.8 * own - 0.2 * logs.mean(1)).tolist()
+            hits += (logs.argmax(1) == (label[rows] if share >= 0.5 else other)).tolist()
+            shares.add(float(share))
+            meant.append(np.mean(hits[-4:]) != np.mean(logs.argmax(1) == label[rows]))
+        assert got["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+        assert got["top1"] == pytest.approx(100 * np.mean(hits))
+    # Rectangles of so few pixels may agree by chance.
+    assert len(shares) >= 4, "steps or devices draw the same"
+    assert any(meant), "no clip has the other's label as the greater part"
+
+
+def test_nothing_is_drawn_when_nothing_is_mixed():
+    parallel = par.Parallel(backend="shard_map", devices=1)
+    state = TrainState(jnp.int32(0), {}, {}, optax.sgd(0.0).init({}))
+    batch = {"clips": jnp.zeros((2, 1, 1, 5, 1)), "label": jnp.zeros(2, jnp.int32)}
+
+    def program(**options):
+        step = make_train_step(Columns(), optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=0, **options)
+        return par.spread(step, parallel).lower(state, batch).as_text()
+
+    assert "while" not in program(label_smoothing=0.1)
+    assert "while" in program(mixup=1.0)

@@ -1,0 +1,164 @@
+"""The grid of corruptions: what is measured, kept, drawn; on untrained networks."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from configs import moving_shapes
+from data.corruption import Corruption
+from data.moving_shapes import CLASSES
+from data.pipeline import eval_batches
+from motion_jax.tools import robustness
+from motion_jax.tools.experiment import Experiment, load_trained, open_data
+from motion_jax.training.checkpoints import Checkpoints
+from motion_jax.training.evaluation import evaluate_model
+from motion_jax.training.loop import make_optimizer, make_schedule
+from motion_jax.training.state import create_state
+
+GRID = ("--corruptions=occlusion,reverse", "--levels=1-2")
+
+
+def checkpoint_of(workdir, *, seed, data):
+    config = moving_shapes.get_config("tsn_r18,4,smoke").to_dict()
+    config["data"]["dir"] = str(data)
+    experiment = Experiment.from_config(config)
+    dataset = open_data(experiment.data, workdir)
+    optimizer = make_optimizer(experiment.train, make_schedule(experiment.train, train_size=48))
+    state = create_state(experiment.model.build(len(CLASSES)), optimizer, seed=seed, clip_shape=(4, 32, 32, 3))
+    with Checkpoints(workdir, section=experiment.checkpoint, config=config, labels=dataset.labels) as checkpoints:
+        checkpoints.save_best(state, top1=0.0)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    return [checkpoint_of(folder / str(seed), seed=seed, data=folder / "data") for seed in (0, 1)]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["robustness", *map(str, arguments)])
+        robustness.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What is evaluated from here on, by its description, and the networks that are compiled."""
+    seen = []
+
+    def note(name):
+        original = getattr(robustness, name)
+
+        def noted(*arguments, **options):
+            seen.append(options.get("description", name))
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(robustness, name, noted)
+
+    note("evaluate")
+    note("make_eval_step")
+    return seen
+
+
+def by_hand(workdir, corruption):
+    trained = load_trained(workdir)
+    section = trained.experiment.eval
+    batches = eval_batches(trained.dataset, batch_size=section.batch_size, corruption=corruption)
+    parallel = trained.experiment.parallel
+    return evaluate_model(trained.model, trained.restored.variables, batches, section=section, parallel=parallel)[0]
+
+
+def test_the_grid_of_two_networks(networks, call, measured, tmp_path):
+    printed = call(*networks, f"--output={tmp_path / 'new'}", *GRID, "--json")
+    cells = ["clean", "occlusion:1", "occlusion:2", "reverse:1"]
+    # Two networks that differ in their weights alone are compiled once.
+    assert measured == ["make_eval_step", *cells, *cells]
+    curves = json.loads(printed.splitlines()[-1])["curves"]
+    assert [(curve["checkpoint"], curve["corruption"], curve["levels"]) for curve in curves] == [
+        (str(network), *curve) for network in networks for curve in (("occlusion", [0, 1, 2]), ("reverse", [0, 1]))
+    ]
+    for network, occlusion, reverse in zip(networks, curves[::2], curves[1::2], strict=True):
+        assert occlusion["top1"][0] == by_hand(network, None)["top1"]
+        assert occlusion["top1"][2] == by_hand(network, Corruption("occlusion", 2))["top1"]
+        # TSN sees no order.
+        assert reverse["top1"] == [occlusion["top1"][0]] * 2
+        assert reverse["area"] == occlusion["top1"][0]
+        first, second, third = occlusion["top1"]
+        assert occlusion["area"] == pytest.approx((first / 2 + second + third / 2) / 2)
+    rows = robustness.read(tmp_path / "new" / "robustness.csv")
+    assert [(row["checkpoint"], row["corruption"], row["level"], row["clips"]) for row in rows] == [
+        (str(network), name, level, 24)
+        for network in networks
+        for name, level in (("clean", 0), ("occlusion", 1), ("occlusion", 2), ("reverse", 1))
+    ]
+    picture = cv2.imread(str(tmp_path / "new" / "robustness.png"))
+    assert picture.shape[1] > 2 * picture.shape[0]
+    assert picture.std() > 10
+
+
+def test_what_the_csv_holds_is_not_measured_again(networks, call, measured, tmp_path):
+    grid = (networks[0], f"--output={tmp_path}", *GRID, "--json")
+    first = call(*grid)
+    table = tmp_path / "robustness.csv"
+    whole = table.read_text()
+    measured.clear()
+    assert call(*grid) == first
+    assert measured == []
+
+    table.write_text("".join(line for line in whole.splitlines(keepends=True) if ",occlusion,2," not in line))
+    assert call(*grid) == first
+    assert measured == ["make_eval_step", "occlusion:2"]
+    assert sorted(table.read_text().splitlines()) == sorted(whole.splitlines())
+
+    # The same place, but other weights, another frame or another split: all is measured.
+    measured.clear()
+    table.write_text(whole.replace(robustness.read(table)[0]["weights"], "0123456789ab"))
+    call(*grid)
+    assert len(measured) == 5
+    measured.clear()
+    call(*grid, "--frame=3")
+    assert measured == ["make_eval_step", "occlusion:1:3", "occlusion:2:3", "reverse:1:3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--corruptions=fog",), r"no corruption 'fog': choose one of occlusion"),
+        (("--corruptions=reverse", "--levels=2-6"), r"--levels=2-6: the highest level of reverse is 1"),
+        (("--levels=6-1",), r"--levels=6-1: write a level, or two with a dash"),
+        (("--levels=0-2",), r"--levels=0-2: write"),
+        (("--levels=a",), r"--levels=a: write"),
+        (("--corruptions=drop", "--levels=4-5"), r"drop:5 spoils 5 frames, too many for a clip of 4"),
+        (("--frame=4",), r"occlusion:1:4 spoils frame 4, but a clip has frames 0 to 3"),
+        (("--split=test",), r"no split 'test'"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(networks, call, measured, tmp_path, arguments, says):
+    with pytest.raises(ValueError, match=says):
+        call(networks[0], f"--output={tmp_path / 'new'}", *arguments)
+    assert measured == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_csv_is_left_alone(networks, call, tmp_path):
+    (tmp_path / "robustness.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"has not the columns checkpoint, .*: choose another --output"):
+        call(networks[0], f"--output={tmp_path}", *GRID)
+    assert (tmp_path / "robustness.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_areas_of_levels_that_are_not_neighbours():
+    def row(corruption, level, top1):
+        return {"checkpoint": "x", "model": "m", "corruption": corruption, "level": level, "top1": top1}
+
+    (curve,) = robustness.curves([row("clean", 0, 80.0), row("drop", 3, 50.0), row("drop", 4, 20.0)])
+    # 3 levels at 65 on average and one at 35.
+    assert curve["area"] == pytest.approx((3 * 65 + 35) / 4)
+    assert np.trapezoid(curve["top1"], curve["levels"]) == 4 * curve["area"]
