@@ -97,8 +97,20 @@ def read_model(name_or_config: str, num_classes: int) -> tuple[nn.Module, int, i
                 f"the models are {', '.join(list_models())}"
             )
         return build_model(name_or_config, num_classes=num_classes), FRAMES, SIZE
-    experiment = Experiment.from_config(read_config(path, config_arguments).to_dict())
+    experiment = read_experiment(path, config_arguments)
     return experiment.model.build(num_classes), experiment.data.frames, experiment.data.size
+
+
+def read_experiment(path: str, arguments: str) -> Experiment:
+    """The experiment of a config file, for a look at its network and recipe: where its videos lie may stay open.
+
+    Raises:
+        ValueError: if there is no such file, or it makes no experiment.
+    """
+    config = read_config(path, arguments).to_dict()
+    if config["data"]["root"] is None and config["data"]["name"] != "moving_shapes":
+        config["data"]["root"] = "."
+    return Experiment.from_config(config)
 
 
 def read_config(path: str, arguments: str) -> ml_collections.ConfigDict:

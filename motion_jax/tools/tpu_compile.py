@@ -13,18 +13,17 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import optax
 
+from configs import something_v1
 from motion_jax.models import build_model
 from motion_jax.tools.command import Parser, positive, print_json, run, table
-from motion_jax.tools.complexity import FRAMES, SIZE, read_config
-from motion_jax.tools.experiment import Experiment
+from motion_jax.tools.complexity import FRAMES, SIZE, read_experiment
 from motion_jax.training import tpu_program
-from motion_jax.training.loop import Train, make_optimizer, make_schedule
+from motion_jax.training.loop import Train, make_optimizer
 from motion_jax.training.progress import bar
 
 NUM_CLASSES = 174
-# The recipe whose optimizer is compiled where a network is given by its name.
-_RECIPE = "configs/something_v1.py"
 
 
 def main() -> None:
@@ -59,22 +58,20 @@ def main() -> None:
 
 
 def _read(name_or_config: str, dtype: str) -> tuple[nn.Module, Train, int, int]:
-    """A network, its recipe, frames and size."""
+    """A network, its recipe, frames and size; one given by its name trains by SELFY's recipe."""
     path, _, config_arguments = name_or_config.partition(":")
-    is_config = path.endswith(".py")
-    config = read_config(path, config_arguments) if is_config else read_config(_RECIPE, "")
-    # Only what is computed matters here, not where the clips lie.
-    config.data.root = config.data.root or "."
-    experiment = Experiment.from_config(config.to_dict())
-    if not is_config:
-        return build_model(name_or_config, num_classes=NUM_CLASSES, dtype=dtype), experiment.train, FRAMES, SIZE
+    if not path.endswith(".py"):
+        model = build_model(name_or_config, num_classes=NUM_CLASSES, dtype=dtype)
+        return model, Train(**something_v1.get_config().train), FRAMES, SIZE
+    experiment = read_experiment(path, config_arguments)
     model = dataclasses.replace(experiment.model, dtype=dtype).build(NUM_CLASSES)
     return model, experiment.train, experiment.data.frames, experiment.data.size
 
 
 def _compiler(model: nn.Module, recipe: Train, **fixed: Any) -> Any:
     """Clips per chip -> the compiler's counts, or only that they do not fit."""
-    optimizer = make_optimizer(recipe, make_schedule(recipe, train_size=100_000))
+    # The schedule's few scalars are left out: it needs the number of clips.
+    optimizer = make_optimizer(recipe, optax.constant_schedule(recipe.learning_rate))
 
     def compile_for(batch: int) -> dict[str, Any]:
         try:

@@ -61,6 +61,13 @@ def test_a_config_gives_its_network_frames_and_size(call):
     assert (result["frames"], list(result["stages"])[2]) == (4, "res2_motion")
 
 
+def test_a_config_needs_no_data(call):
+    result = last(call("configs/something_v1.py:msnet_tsm_r18,8", "--no-xla", "--json"))
+    assert (result["gflops"], result["params"]) == (pytest.approx(14.883, abs=5e-4), 11_286_759)
+    result = last(call("configs/selfy_supplement.py:table3a_17x17", "--no-xla", "--json"))
+    assert result["gflops"] == pytest.approx(19.801, abs=5e-4)
+
+
 def test_xla_counts_twice_as_many(call):
     text = call("tsn_r18", "--frames=1", "--size=64", "--num_classes=5", "--json")
     result = last(text)
