@@ -106,7 +106,7 @@ def counts_table(rows: list[dict[str, Any]]) -> str:
     def over(row: dict[str, Any], name: str, unit: float) -> str:
         if name not in row:
             return "-"
-        share = f" ({row[name] / first[name]:.3f})" if name in first else ""
+        share = f" ({row[name] / first[name]:.3f})" if first.get(name) else ""
         return f"{row[name] / unit:.2f}{share}"
 
     return table(

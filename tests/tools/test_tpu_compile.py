@@ -37,6 +37,9 @@ def test_the_table_compares_with_the_first_network():
     assert b.split()[:5] == ["b", "4.00", "(2.000)", "6.00", "(2.000)"]
     assert b.split()[-1] == "no"
     assert c.split() == ["c", "-", "-", "-", "-", "no"]
+    # Of a small network the compiler keeps everything beside the units.
+    (*_, alone) = counts_table([{**rows[0], "temp_bytes": 0}]).splitlines()
+    assert "0.00" in alone.split()
 
 
 @pytest.mark.skipif(has_libtpu, reason="libtpu is installed")
