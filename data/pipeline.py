@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from data import augmentation, labels, sampling, transforms
+from data.buffers import Buffers
 from data.corruption import Corruption
 from data.dataset import Dataset, open_dataset
 from data.decoding import decode_jpeg
@@ -127,7 +128,7 @@ class _TrainBatches:
         count = self.dataset.size("train")
         shape = (len(self.rows), section.frames, section.size, section.size, 3)
         batch = {
-            "clips": np.empty(shape, np.uint8),
+            "clips": self._buffers.empty(shape),
             "label": np.empty(shape[0], np.int32),
             "index": np.empty(shape[0], np.int64),
         }
@@ -168,6 +169,10 @@ class _TrainBatches:
             operations, magnitude = section.rand_augment
             out[...] = augmentation.rand_augment(out, operations=operations, magnitude=magnitude, rng=rng)
         return flipped if mirror else label
+
+    @cached_property
+    def _buffers(self) -> Buffers:
+        return Buffers()
 
     @cached_property
     def _order(self) -> Any:

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from motion_jax.blocks import MotionSqueeze
 from motion_jax.models import VideoClassifier
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+def has_displacement(model: VideoClassifier) -> bool:
+    """Whether a network holds a block that estimates displacement."""
+    return any(isinstance(block, MotionSqueeze) for block in model.backbone.blocks.values())
 
 
 def make_estimator(
@@ -87,6 +95,16 @@ def colours(displacement: np.ndarray, *, longest: float) -> np.ndarray:
     return hsv_to_rgb(np.stack([hue, strength, np.ones_like(hue)], axis=-1))
 
 
+def draw_field(axis: "Axes", field: np.ndarray, *, size: tuple[int, int], longest: float) -> "tuple[Artist, Artist]":
+    """Draw a field (h, w, 2) in pixels over an image of ``size`` (height, width): its colours and its arrows."""
+    height, width = size
+    rows, cells = field.shape[:2]
+    x, y = (np.arange(cells) + 0.5) * width / cells, (np.arange(rows) + 0.5) * height / rows
+    shown = axis.imshow(colours(field, longest=longest), extent=(0, width, height, 0), interpolation="nearest")
+    arrows = axis.quiver(x, y, field[..., 0], field[..., 1], angles="xy", scale_units="xy", scale=1, width=0.008)
+    return shown, arrows
+
+
 def displacement_figure(
     frames: Sequence[np.ndarray],
     estimates: Sequence[np.ndarray],
@@ -118,11 +136,7 @@ def displacement_figure(
         axes[row, 0].imshow(frame, extent=extent)
         axes[row, 0].set_ylabel(titles[row])
         for axis, (_, group) in zip(axes[row, 1:], fields, strict=False):
-            field = group[row]
-            axis.imshow(colours(field, longest=longest), extent=extent, interpolation="nearest")
-            rows, cells = field.shape[:2]
-            x, y = (np.arange(cells) + 0.5) * width / cells, (np.arange(rows) + 0.5) * height / rows
-            axis.quiver(x, y, field[..., 0], field[..., 1], angles="xy", scale_units="xy", scale=1, width=0.008)
+            draw_field(axis, group[row], size=(height, width), longest=longest)
         axes[row, -1].imshow(confidences[row], extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         for axis in axes[row]:
             axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))

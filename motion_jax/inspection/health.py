@@ -1,0 +1,296 @@
+"""Is what the devices of this machine compute right? Operations and motion blocks against the slow reference.
+
+A correlation that is silently wrong trains, and learns nothing from motion. So every operation that feeds a motion
+block, and both blocks, are run with their gradient, in each dtype, on maps that are not square, fill no tile, are
+smaller than the window, and come several at a time.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from motion_jax import blocks, ops
+from motion_jax.inspection import reference
+from motion_jax.layers import at_least_float32
+
+# How far the result may be off, as a share of its largest value, and the gradient, as a share of its length. Scores of
+# bfloat16 features are float32, as exact as those of float32 features; only the gradient becomes bfloat16 again. Inside
+# a block every layer rounds, and what is rounded to the other side of a ReLU loses its gradient: of ten blocks in
+# bfloat16 the worst was off by 0.3, where a wrong gradient is off by 1.
+BOUNDS = {
+    "operation": {"float32": (1e-5, 1e-4), "bfloat16": (1e-5, 1e-2), "float64": (1e-9, 1e-6)},
+    "block": {"float32": (1e-4, 1e-3), "bfloat16": (5e-2, 7e-1), "float64": (1e-9, 1e-5)},
+}
+# Gradients are held against finite differences along so many random directions of each argument.
+_DIRECTIONS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """Something to check, and what to check it on.
+
+    Attributes:
+        name: of the operation or block.
+        case: its size.
+        kind: ``operation`` or ``block``: they have their own bounds.
+        arguments: float64, taken in the dtype that is checked.
+        compute: of JAX arrays, to one array.
+        expect: of float64 NumPy arrays, to the same.
+    """
+
+    name: str
+    case: str
+    kind: str
+    arguments: tuple[np.ndarray, ...]
+    compute: Callable[..., jax.Array]
+    expect: Callable[..., np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        name: what was compared.
+        case: its size, or how it was spread over the devices.
+        dtype: of the features.
+        part: ``result`` or ``gradient``.
+        difference: of a result its largest, as a share of the largest expected value; of a gradient its length, as a
+            share of the expected one.
+        bound: of the difference.
+        error: why nothing could be compared; empty if it could.
+    """
+
+    name: str
+    case: str
+    dtype: str
+    part: str
+    difference: float
+    bound: float
+    error: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is a number within the bound."""
+        return not self.error and self.difference <= self.bound
+
+
+def make_checks() -> list[Callable[[], list[Check]]]:
+    """All there is to check: each dtype on the default device, and on all of them together where there are several."""
+    dtypes = ["float32", "bfloat16", *(["float64"] if jax.config.jax_enable_x64 else [])]
+    checks = [functools.partial(examine, subject, dtype) for dtype in dtypes for subject in make_subjects()]
+    if jax.local_device_count() > 1:
+        checks += [functools.partial(examine_devices, backend) for backend in ("pmap", "shard_map")]
+    return checks
+
+
+def examine(subject: Subject, dtype: str) -> list[Check]:
+    """Result and gradient of a subject in one dtype, compiled for the default device.
+
+    Whatever is raised on the way there becomes the error of a check.
+    """
+    of_result, of_gradient = BOUNDS[subject.kind][dtype]
+    rng = np.random.default_rng(1)
+    arguments = [jnp.asarray(argument, dtype) for argument in subject.arguments]
+    exact = [np.asarray(argument, np.float64) for argument in arguments]
+    expected = subject.expect(*exact)
+    weights = rng.choice([-1.0, -0.5, 0.5, 1.0], expected.shape)  # exact in every dtype
+    check = functools.partial(Check, subject.name, subject.case, dtype)
+
+    @jax.jit
+    def result_and_gradients(*arguments: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        result, pull_back = jax.vjp(subject.compute, *arguments)
+        return result, pull_back(jnp.asarray(weights, result.dtype))
+
+    try:
+        # Matching asks for full precision by name. A block's convolutions do not, and what an accelerator rounds
+        # there would hide what is wrong.
+        with jax.default_matmul_precision("highest") if subject.kind == "block" else contextlib.nullcontext():
+            result, gradients = jax.tree.map(lambda x: np.asarray(x, np.float64), result_and_gradients(*arguments))
+        difference = relative_difference(result, expected)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return [check("result", np.inf, of_result, reason)]
+    directions = [rng.choice([-1.0, 1.0], (_DIRECTIONS, *argument.shape)) for argument in exact]
+    slopes = reference.slopes(lambda *given: np.vdot(weights, subject.expect(*given)), exact, directions=directions)
+    found = [
+        np.tensordot(along, gradient, gradient.ndim) for along, gradient in zip(directions, gradients, strict=True)
+    ]
+    # NumPy's maximum: Python's may pass over a NaN.
+    off = float(np.max([relative_length(*pair) for pair in zip(found, slopes, strict=True)]))
+    return [check("result", difference, of_result), check("gradient", off, of_gradient)]
+
+
+def examine_devices(backend: str) -> list[Check]:
+    """Matching of other features on every local device at once, under ``pmap`` or ``shard_map``."""
+    devices = jax.local_devices()
+    source, target = (
+        np.stack(halves)
+        for halves in zip(*(_pair(2, 9, 7, 16, seed=100 + n) for n in range(len(devices))), strict=True)
+    )
+    options = {"radius": 3, "sigma": 5.0, "temperature": 20.0}
+    expected = np.stack([_joined(reference.match(*pair, **options)) for pair in zip(source, target, strict=True)])
+    given = [jnp.asarray(half, jnp.float32) for half in (source, target)]
+
+    def compute(source: jax.Array, target: jax.Array) -> jax.Array:
+        return jnp.concatenate(ops.match(source, target, **options), axis=-1)
+
+    if backend == "pmap":
+        spread = jax.pmap(compute, devices=devices)
+    else:
+        mesh = Mesh(np.array(devices), ("data",))
+        one = lambda source, target: compute(source[0], target[0])[None]  # noqa: E731
+        spread = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
+    bound = BOUNDS["operation"]["float32"][0]
+    check = functools.partial(Check, "match", f"{backend} on {len(devices)} devices", "float32", "result")
+    try:
+        return [check(relative_difference(np.asarray(spread(*given), np.float64), expected), bound)]
+    except Exception as error:
+        return [check(np.inf, bound, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")]
+
+
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference as a share of the largest expected value; NaN where something is NaN.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if found.shape != expected.shape:
+        raise ValueError(f"the result has shape {found.shape}, expected {expected.shape}")
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def relative_length(found: np.ndarray, expected: np.ndarray) -> float:
+    """The length of the difference of two vectors as a share of the expected one's."""
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def make_subjects() -> list[Subject]:
+    """The operations and blocks with their arguments, the same on every call."""
+    subjects = [_temporal_shift(2, 5, 3, 4, 19), _temporal_shift(1, 8, 7, 7, 64)]
+    # (n, h, w, c, radius): several maps, wider than a tile, a window larger than the map, the papers' own size.
+    for size in ((2, 5, 9, 7, 2), (3, 17, 13, 33, 4), (2, 4, 3, 5, 7), (2, 28, 28, 64, 7)):
+        subjects += [_local_correlation(*size), _match(*size)]
+    subjects += [_self_similarity(2, 3, 5, 7, 6, (3, 5, 3)), _self_similarity(2, 6, 4, 9, 33, (5, 9, 9))]
+    subjects += [_motion_squeeze(2, 3, 7, 5, 12), _selfy(2, 3, 5, 8, 12)]
+    return subjects
+
+
+def _features(*shape: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def _pair(n: int, height: int, width: int, channels: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit features, and the same moved by a cell and changed a little, so that most positions have one best match."""
+    source = _features(n, height, width, channels, seed=seed)
+    target = np.roll(source, (1, -1), (1, 2)) + 0.3 * _features(n, height, width, channels, seed=seed + 1)
+    return reference.l2_normalize(source), reference.l2_normalize(target)
+
+
+def _joined(motion: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    return np.concatenate(motion, axis=-1)
+
+
+def _temporal_shift(*shape: int) -> Subject:
+    return Subject(
+        "temporal_shift",
+        _case(shape),
+        "operation",
+        (_features(*shape, seed=10),),
+        lambda x: ops.temporal_shift(x, fold_div=8),
+        lambda x: reference.temporal_shift(x, fold_div=8),
+    )
+
+
+def _local_correlation(n: int, height: int, width: int, channels: int, radius: int) -> Subject:
+    return Subject(
+        "local_correlation",
+        f"{_case((n, height, width, channels))} R={radius}",
+        "operation",
+        _pair(n, height, width, channels, seed=20),
+        lambda source, target: ops.local_correlation(source, target, radius=radius),
+        lambda source, target: reference.local_correlation(source, target, radius=radius),
+    )
+
+
+def _match(n: int, height: int, width: int, channels: int, radius: int) -> Subject:
+    options = {"radius": radius, "sigma": 5.0, "temperature": 100.0 if radius == 7 else 20.0}
+    return Subject(
+        "match",
+        f"{_case((n, height, width, channels))} R={radius}",
+        "operation",
+        _pair(n, height, width, channels, seed=30),
+        lambda source, target: jnp.concatenate(ops.match(source, target, **options), axis=-1),
+        lambda source, target: _joined(reference.match(source, target, **options)),
+    )
+
+
+def _self_similarity(*shape_and_window: int | tuple[int, int, int]) -> Subject:
+    *shape, window = shape_and_window
+    return Subject(
+        "self_similarity",
+        f"{_case(shape)} window {_case(window)}",
+        "operation",
+        (reference.l2_normalize(_features(*shape, seed=40)),),
+        lambda x: ops.self_similarity(x, window=window),
+        lambda x: reference.self_similarity(x, window=window),
+    )
+
+
+def _motion_squeeze(*shape: int) -> Subject:
+    options = {"radius": 3, "sigma": 5.0, "temperature": 10.0}
+    block = functools.partial(blocks.MotionSqueeze, reduction=24, widths=(8, 8, 8), **options)
+    return _block(
+        "MotionSqueeze", shape, block, "reduction_conv", functools.partial(reference.motion_squeeze, **options)
+    )
+
+
+def _selfy(*shape: int) -> Subject:
+    options = {"window": (3, 5, 5), "stride": 2}
+    block = functools.partial(blocks.Selfy, channels=16, extraction_widths=(4, 8, 8, 8), integration_width=8, **options)
+    return _block("Selfy", shape, block, "downsample_conv", functools.partial(reference.selfy, **options))
+
+
+def _block(name: str, shape: tuple[int, ...], make: Callable, first: str, expect: Callable[..., np.ndarray]) -> Subject:
+    """A block as a function of its input and of the kernel of its first convolution, its other variables fixed."""
+    like = jax.eval_shape(functools.partial(make().init, train=False), jax.random.key(0), jnp.zeros(shape))
+    # Seeds under which nothing inside lies so near to zero that rounding takes it to the other side of a ReLU.
+    rng = np.random.default_rng(21050)
+
+    def draw(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key == "kernel":
+            drawn = rng.standard_normal(leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        else:
+            # Nothing at zero or one, so that no branch is silent; and no layer so low that ReLU leaves nothing of it.
+            low, high = {"scale": (0.5, 1.5), "var": (0.5, 1.5), "bias": (0.0, 0.4), "mean": (-0.2, 0.2)}[path[-1].key]
+            drawn = rng.uniform(low, high, leaf.shape)
+        return drawn.astype(np.float32)
+
+    variables = {name: jax.tree_util.tree_map_with_path(draw, like[name]) for name in ("params", "batch_stats")}
+
+    def with_kernel(kernel: np.ndarray | jax.Array) -> dict:
+        return {**variables, "params": {**variables["params"], first: {"kernel": kernel}}}
+
+    def compute(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, at_least_float32(x.dtype)), with_kernel(kernel))
+        return make(dtype=x.dtype).apply(wide, x, train=False)
+
+    return Subject(
+        name,
+        _case(shape),
+        "block",
+        (_features(*shape, seed=21051), variables["params"][first]["kernel"].astype(np.float64)),
+        compute,
+        lambda x, kernel: expect(with_kernel(kernel), x),
+    )
+
+
+def _case(shape: tuple[int, ...] | list[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,294 @@
+"""Name the action in video files, with a checkpoint or an export.
+
+Examples:
+    python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/mine
+    python -m motion_jax.tools.predict VIDEOS MORE.txt --checkpoint=runs/mine --json
+    python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/mine --clips=10 --crops=3
+    python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/mine --save=seen.mp4
+
+A folder stands for all videos below it, a .txt file for the paths it lists, one per line. Frames are resized, sampled
+and cropped as the checkpoint's config says, so a video gets the scores eval.py gives it. Files that cannot be read are
+named and the others still done; if none can be read, the exit status is 2.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from data.decoding import VideoError
+from data.parallel import parallel_map
+from data.pipeline import at_full_resolution
+from data.section import Data
+from data.single_video import find_videos, read_single, shown_pair, views_of, whole_view
+from data.stored_frames import StoredFrames
+from data.writing import write_video
+from motion_jax.inspection.displacement import has_displacement, make_estimator
+from motion_jax.inspection.prediction_pictures import prediction_figure, prediction_frames
+from motion_jax.tools.command import Parser, positive, print_json, run, table
+from motion_jax.tools.experiment import Experiment, load_trained
+from motion_jax.training.evaluation import Eval
+from motion_jax.training.progress import bar, say
+from motion_jax.weights import load_exported
+
+TOP = 5
+PICTURES = (".png", ".mp4")
+# Of a saved video where the file does not say, or says something no player shows.
+DEFAULT_FPS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What predicts, and how its clips are made.
+
+    Attributes:
+        labels: names of the classes.
+        data: how frames are stored, sampled and cropped.
+        protocol: how many views there are of a video, and how they are averaged.
+        logits: of clips (n, t, h, w, 3) uint8, (n, k).
+        displacement: of such clips in pixels, (n, p, h', w', 2); None where the network has none to show.
+    """
+
+    labels: tuple[str, ...]
+    data: Data
+    protocol: Eval
+    logits: Callable[[np.ndarray], np.ndarray]
+    displacement: Callable[[np.ndarray], np.ndarray] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A video ready for the network: its views (v, t, h, w, 3), and what it was read from."""
+
+    views: np.ndarray
+    stored: StoredFrames
+
+
+def main() -> None:
+    """Files -> names with probabilities."""
+    arguments = parse_arguments()
+    files = list_files(arguments.files)
+    pictures = dict(zip(files, picture_paths(files, arguments.save), strict=True)) if arguments.save else {}
+    network = open_network(arguments.checkpoint)
+    given = {name: getattr(arguments, name) for name in ("clips", "crops", "full_resolution")}
+    given = {name: value for name, value in given.items() if value is not None}
+    protocol = dataclasses.replace(network.protocol, **given)
+    data = at_full_resolution(network.data) if protocol.full_resolution else network.data
+    network = dataclasses.replace(network, data=data, protocol=protocol)
+
+    results: dict[pathlib.Path, dict[str, Any]] = {}
+    with bar(total=len(files), desc="predict", unit="video", leave=False) as progress:
+        for file, result, seen in predict(network, files, batch_size=min(arguments.batch, len(files))):
+            results[file] = {"file": str(file), **result}
+            if seen and pictures:
+                draw(network, seen.stored, result, pictures[file])
+            if result.get("remark") or (seen is None and len(files) > 1):
+                say(f"{file}: {result.get('remark') or result['error']}")
+            progress.update()
+
+    predictions = [results[file] for file in files]
+    done = [result for result in predictions if "error" not in result]
+    if done:
+        print(as_table(done))
+    if pictures and done:
+        print(f"seen -> {arguments.save if len(files) == 1 else arguments.save.with_suffix('')}")
+    if arguments.json:
+        print_json({"predictions": predictions})
+    if not done:
+        one = f"{files[0]}: {predictions[0]['error']}"
+        raise ValueError(one if len(files) == 1 else f"none of the {len(files)} videos can be read")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line; bad usage ends here."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "files", nargs="+", type=pathlib.Path, metavar="FILE", help="a video, a folder of videos or frames, a .txt list"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        type=pathlib.Path,
+        metavar="PATH",
+        help="a workdir, a checkpoint in one, or an export",
+    )
+    parser.add_argument("--clips", type=positive, metavar="N", help="clips per video, in place of the config's")
+    parser.add_argument("--crops", type=int, choices=(1, 3), help="crops per clip, in place of the config's")
+    parser.add_argument(
+        "--full_resolution",
+        action=argparse.BooleanOptionalAction,
+        help="whether views span the stored short side, in place of the config's choice",
+    )
+    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="videos at once (8)")
+    parser.add_argument(
+        "--save",
+        type=pathlib.Path,
+        metavar="OUT.png|OUT.mp4",
+        help="draw the frames with prediction and displacement; of several videos into the folder OUT",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    arguments = parser.parse_args()
+    if arguments.save and arguments.save.suffix not in PICTURES:
+        parser.error(f"--save takes a path ending in {' or '.join(PICTURES)}; got {str(arguments.save)!r}")
+    return arguments
+
+
+def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """The videos that files, folders and lists stand for, each once, in the order given.
+
+    Raises:
+        ValueError: for a folder without videos or a list without paths.
+    """
+    files: dict[pathlib.Path, None] = {}
+    for path in given:
+        if path.is_dir():
+            files.update(dict.fromkeys(find_videos(path)))
+        elif path.suffix == ".txt" and path.is_file():
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            if not any(lines):
+                raise ValueError(f"the list {path} is empty; write one path per line")
+            files.update(dict.fromkeys(pathlib.Path(line) for line in lines if line))
+        else:
+            files[path] = None
+    return list(files)
+
+
+def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pathlib.Path]:
+    """Where the picture of each video goes: ``save`` itself, or below a folder of its name as the videos lie."""
+    if len(files) == 1:
+        return [save]
+    places = [pathlib.Path(os.path.abspath(file)) for file in files]
+    common = os.path.commonpath([place.parent for place in places])
+    folder = save.with_suffix("")
+    return [folder / f"{place.relative_to(common)}{save.suffix}" for place in places]
+
+
+def open_network(path: pathlib.Path) -> Network:
+    """A workdir, a checkpoint or an export, ready to predict.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if path.is_file() or (path / "saved_model.pb").is_file():
+        return open_export(path)
+    trained = load_trained(path)
+    model, variables = trained.model, jax.device_put(trained.restored.variables)
+    estimate = make_estimator(model, variables)
+    apply = jax.jit(lambda variables, clips: model.apply(variables, clips, train=False))
+    return Network(
+        labels=trained.restored.labels,
+        data=trained.experiment.data,
+        protocol=trained.experiment.eval,
+        logits=lambda clips: np.asarray(apply(variables, clips)),
+        displacement=(lambda clips: estimate(clips)[0]) if has_displacement(model) else None,
+    )
+
+
+def open_export(path: pathlib.Path) -> Network:
+    """An exported file with its card, ready to predict.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    exported = load_exported(path)
+    experiment = Experiment.from_config(exported.card.config)
+    return Network(
+        labels=exported.card.labels,
+        data=experiment.data,
+        protocol=experiment.eval,
+        logits=exported.predict,
+        displacement=None,
+    )
+
+
+def predict(
+    network: Network, files: Sequence[pathlib.Path], *, batch_size: int
+) -> Iterator[tuple[pathlib.Path, dict[str, Any], Seen | None]]:
+    """Each file once, those of a batch together, with what is said of it and what the network saw.
+
+    What is said: ``label``, ``probability`` and ``top5`` as (label, probability) pairs, and ``remark`` where the file
+    is not in order; or ``error``, with None for what was seen.
+    """
+    reads = zip(files, parallel_map(lambda file: read(file, network), files), strict=True)
+    batch: list[tuple[pathlib.Path, Seen]] = []
+    for file, seen in reads:
+        if isinstance(seen, str):
+            yield file, {"error": seen}, None
+            continue
+        batch.append((file, seen))
+        if len(batch) == batch_size:
+            yield from predict_batch(network, batch, batch_size=batch_size)
+            batch = []
+    if batch:
+        yield from predict_batch(network, batch, batch_size=batch_size)
+
+
+def predict_batch(
+    network: Network, batch: Sequence[tuple[pathlib.Path, Seen]], *, batch_size: int
+) -> Iterator[tuple[pathlib.Path, dict[str, Any], Seen]]:
+    """Predict at most ``batch_size`` videos, always with clips of one shape, so that all share one program."""
+    views = [seen.views for _, seen in batch]
+    clips = np.stack([*views, *[np.zeros_like(views[0])] * (batch_size - len(views))])
+    logits = network.logits(clips.reshape(-1, *clips.shape[2:])).reshape(*clips.shape[:2], -1)
+    for (file, seen), scores in zip(batch, average(logits, network.protocol.average), strict=False):
+        best = np.argsort(-scores, kind="stable")[:TOP]
+        top5 = [(network.labels[label], float(scores[label])) for label in best]
+        remark = {"remark": seen.stored.remark} if seen.stored.remark else {}
+        yield file, {"label": top5[0][0], "probability": top5[0][1], "top5": top5, **remark}, seen
+
+
+def read(file: pathlib.Path, network: Network) -> Seen | str:
+    """The views of a file, or why there are none."""
+    try:
+        stored = read_single(file, network.data)
+    except VideoError as error:
+        return f"{error.reason}; {error.cure}"
+    except OSError as error:
+        return error.strerror or str(error)
+    protocol = network.protocol
+    return Seen(views_of(stored.frames, network.data, clips=protocol.clips, crops=protocol.crops), stored)
+
+
+def average(logits: np.ndarray, kind: str) -> np.ndarray:
+    """Probabilities (n, k) of the views' logits (n, v, k): averaged before (``logits``) or after the softmax."""
+    if kind == "logits":
+        logits = logits.mean(axis=1, keepdims=True)
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (weights / weights.sum(axis=-1, keepdims=True)).mean(axis=1)
+
+
+def draw(network: Network, stored: StoredFrames, result: dict[str, Any], target: pathlib.Path) -> None:
+    """Save a picture or a video of the centre view, with the prediction and the displacement."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    title = f"{result['label']}  {result['probability']:.1%}"
+    clip = views_of(stored.frames, network.data, clips=1, crops=1)
+    displacement = None
+    if network.displacement and clip.shape[1] > 1:
+        displacement = network.displacement(clip)[0]
+        # Networks that halve the frames see as many fewer pairs.
+        displacement = np.repeat(displacement, clip.shape[1] // (len(displacement) + 1), axis=0)
+    if target.suffix == ".png":
+        prediction_figure(clip[0], displacement, title=title).savefig(target)
+        return
+    pairs = shown_pair(len(stored.frames), network.data)
+    pairs = np.minimum(pairs, len(displacement) - 1) if displacement is not None else pairs
+    frames = prediction_frames(whole_view(stored.frames, network.data), displacement, pairs, title=title)
+    write_video(target, frames, fps=stored.fps if 1 <= stored.fps <= 120 else DEFAULT_FPS)
+
+
+def as_table(predictions: Sequence[dict[str, Any]]) -> str:
+    """The best names of every file, one per line."""
+    rows = []
+    for result in predictions:
+        for rank, (label, probability) in enumerate(result["top5"]):
+            rows.append((result["file"] if rank == 0 else "", label, round(probability, 4)))
+    return table(("file", "label", "probability"), rows)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,266 @@
+"""tools.doctor and what it checks: sound on this machine, and no wrong correlation passes it."""
+
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands_support import run
+from ops import twins
+
+from motion_jax import ops
+from motion_jax.inspection import health, reference
+from motion_jax.tools import doctor
+
+SUBJECTS = health.make_subjects()
+# The first of each name is the smallest.
+SMALLEST = {subject.name: subject for subject in reversed(SUBJECTS)}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the tool's main with arguments: exit status and what it printed."""
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["doctor", *arguments])
+        with pytest.raises(SystemExit) as left:
+            doctor.main()
+        return left.value.code, capsys.readouterr().out
+
+    return call
+
+
+def failed(name, dtype="float32"):
+    """The parts of the smallest subject of a name that are found wrong now."""
+    return {check.part for check in health.examine(SMALLEST[name], dtype) if not check.passed}
+
+
+def test_this_machine_is_sound(call):
+    """The whole command: float32 and bfloat16, and eight devices under pmap and shard_map."""
+    code, out = call("--json")
+    *_, verdict, last = out.splitlines()
+    result = json.loads(last)
+    assert (code, result["healthy"]) == (0, True)
+    assert verdict == f"healthy: {len(result['checks'])} of {len(result['checks'])} checks within their bounds"
+    assert result["versions"]["jax"] == jax.__version__
+    assert len(result["devices"]) == jax.device_count()
+    of = {(check["name"], check["dtype"], check["part"]) for check in result["checks"]}
+    names = {"temporal_shift", "local_correlation", "match", "self_similarity", "MotionSqueeze", "Selfy"}
+    assert of == {(n, d, p) for n in names for d in ("float32", "bfloat16") for p in ("result", "gradient")}
+    assert {"pmap on 8 devices", "shard_map on 8 devices"} <= {check["case"] for check in result["checks"]}
+    assert all(check["difference"] <= check["bound"] for check in result["checks"])
+    # With room to spare, so that another device's order of summation passes too.
+    exact = [c for c in result["checks"] if (c["dtype"], c["part"]) == ("float32", "result")]
+    assert max(check["difference"] / check["bound"] for check in exact) < 0.2
+
+
+@pytest.mark.parametrize("name", ["match", "MotionSqueeze", "Selfy"])
+def test_float64_where_it_is_enabled(x64, name):
+    assert not failed(name, "float64")
+    assert any(check.args[1] == "float64" for check in health.make_checks()[:-2])
+
+
+def test_the_reference_equals_the_loops_of_the_tests(rng):
+    """Two formulations: displacement by displacement here, position by position there."""
+    source, target = rng.standard_normal((2, 2, 4, 5, 3))
+    np.testing.assert_allclose(
+        reference.local_correlation(source, target, radius=2), twins.local_correlation(source, target, 2), atol=1e-12
+    )
+    options = {"radius": 2, "sigma": 1.5, "temperature": 3.0}
+    for ours, theirs in zip(
+        reference.match(source, target, **options), twins.match(source, target, *options.values()), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    clip = rng.standard_normal((2, 3, 4, 5, 9))
+    window = (3, 3, 5)
+    np.testing.assert_allclose(
+        reference.self_similarity(clip, window=window), twins.self_similarity(clip, window), atol=1e-12
+    )
+    np.testing.assert_array_equal(reference.temporal_shift(clip, fold_div=4), twins.temporal_shift(clip, 4))
+    np.testing.assert_allclose(reference.l2_normalize(clip), twins.l2_normalize(clip), atol=1e-12)
+
+
+def test_slopes():
+    def f(x, y):
+        return float((x**2).sum() * y[0])
+
+    along = [np.array([[1.0, 0.0], [1.0, -1.0]]), np.array([[2.0], [1.0]])]
+    found = reference.slopes(f, [np.array([1.0, 3.0]), np.array([5.0])], directions=along)
+    np.testing.assert_allclose(found, [[10, -20], [20, 10]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("subject", [s for s in SUBJECTS if s.name == "match"], ids=lambda s: s.case)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_best_match_is_never_a_near_tie(subject, dtype):
+    """Else another device, rightly, might choose another cell, and the differences of the gradient jump."""
+    source, target = (np.asarray(jnp.asarray(half, dtype), np.float64) for half in subject.arguments)
+    radius = int(subject.case.rpartition("=")[2])
+    scores = np.maximum(reference.local_correlation(source, target, radius=radius), 0)
+    second, best = np.sort(scores.reshape(-1, (2 * radius + 1) ** 2), axis=-1)[:, -2:].T
+    assert (best - second)[best > 0].min() > 5e-6
+
+
+@pytest.mark.parametrize("name", ["MotionSqueeze", "Selfy"])
+def test_no_block_rests_on_a_rounding(monkeypatch, name):
+    """Likewise inside the blocks, before each ReLU."""
+    smallest = []
+
+    def conv_bn_relu(layers, x, conv, bn, **options):
+        before = layers.bn(layers.conv(x, conv, **options), bn)
+        smallest.append(np.abs(before).min())
+        return np.maximum(before, 0)
+
+    monkeypatch.setattr(reference._Layers, "conv_bn_relu", conv_bn_relu)
+    subject = SMALLEST[name]
+    result = subject.expect(*(np.float32(argument).astype(np.float64) for argument in subject.arguments))
+    assert min(smallest) > 5e-6
+    # And what the block adds is heard.
+    still = subject.arguments[0] if name == "MotionSqueeze" else np.maximum(subject.arguments[0], 0)
+    assert np.mean(result != still) > 0.3
+
+
+CORRELATION, MATCH = ops.local_correlation, ops.match
+
+
+def transposed(source, target, *, radius):
+    return jnp.swapaxes(CORRELATION(source, target, radius=radius), -1, -2)
+
+
+def only_first(source, target, *, radius):
+    scores = CORRELATION(source, target, radius=radius)
+    return scores.at[1:].set(0)
+
+
+def off_by_one(source, target, *, radius):
+    return jnp.roll(CORRELATION(source, target, radius=radius), 1, axis=-1)
+
+
+def mirrored(source, target, *, radius):
+    return CORRELATION(source, target, radius=radius)[..., ::-1, ::-1]
+
+
+def wrapped_round(source, target, *, radius):
+    moves = range(-radius, radius + 1)
+    rows = [[(source * jnp.roll(target, (-i, -j), (1, 2))).sum(-1) for j in moves] for i in moves]
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2).astype(jnp.float32)
+
+
+def mean_of_channels(source, target, *, radius):
+    return CORRELATION(source, target, radius=radius) / source.shape[-1]
+
+
+def coarse(source, target, *, radius):
+    """As an accelerator multiplies unless told otherwise: 10 bits of each factor are kept."""
+    cut = lambda x: x + jax.lax.stop_gradient(jax.lax.reduce_precision(x, 8, 10) - x)  # noqa: E731
+    return CORRELATION(cut(source), cut(target), radius=radius)
+
+
+def without_gradient_of_target(source, target, *, radius):
+    return CORRELATION(source, jax.lax.stop_gradient(target), radius=radius)
+
+
+def border_without_gradient(source, target, *, radius):
+    inner = target[:, :-1, :, :]
+    target = jnp.concatenate([inner, jax.lax.stop_gradient(target[:, -1:])], axis=1)
+    return CORRELATION(source, target, radius=radius)
+
+
+def gradient_of_target_not_a_number(source, target, *, radius):
+    # The slope of a square root at zero, times zero.
+    return CORRELATION(source, target + jnp.sqrt(0 * target), radius=radius)
+
+
+WRONG = [transposed, only_first, off_by_one, mirrored, wrapped_round, mean_of_channels, coarse]
+WRONG_GRADIENT = [without_gradient_of_target, border_without_gradient, gradient_of_target_not_a_number]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, *WRONG_GRADIENT], ids=lambda f: f.__name__)
+def test_a_wrong_correlation_is_found(monkeypatch, wrong):
+    monkeypatch.setattr(ops, "local_correlation", wrong)
+    assert failed("local_correlation") >= ({"gradient"} if wrong in WRONG_GRADIENT else {"result"})
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, *WRONG_GRADIENT], ids=lambda f: f.__name__)
+def test_a_wrong_correlation_is_found_in_the_self_similarity(monkeypatch, wrong):
+    module = importlib.import_module("motion_jax.ops.self_similarity")
+    monkeypatch.setattr(module, "local_correlation", wrong)
+    assert failed("self_similarity")
+
+
+def match_through(correlation):
+    """Matching on some other correlation."""
+
+    def match(source, target, *, radius, sigma, temperature, dilation=1):
+        scores = jax.nn.relu(correlation(source, target, radius=radius))
+        displacement = ops.kernel_soft_argmax(scores, sigma=sigma, temperature=temperature)
+        return displacement, scores.max((-1, -2))[..., None]
+
+    return match
+
+
+def test_matching_through_the_right_correlation_passes(monkeypatch):
+    monkeypatch.setattr(ops, "match", match_through(CORRELATION))
+    assert not failed("match")
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, *WRONG_GRADIENT], ids=lambda f: f.__name__)
+def test_a_wrong_matching_is_found(monkeypatch, wrong):
+    monkeypatch.setattr(ops, "match", match_through(wrong))
+    assert failed("match")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "dtype"), [(transposed, "float32"), (only_first, "float32"), (off_by_one, "bfloat16")]
+)
+def test_blocks_with_a_wrong_correlation_are_found(monkeypatch, wrong, dtype):
+    monkeypatch.setattr(importlib.import_module("motion_jax.blocks.motion_squeeze"), "match", match_through(wrong))
+    monkeypatch.setattr(importlib.import_module("motion_jax.ops.self_similarity"), "local_correlation", wrong)
+    assert failed("MotionSqueeze", dtype)
+    assert failed("Selfy", dtype)
+
+
+@pytest.mark.parametrize("name", ["MotionSqueeze", "Selfy"])
+def test_missing_normalisation_is_found(monkeypatch, name):
+    module = importlib.import_module(
+        {"MotionSqueeze": "motion_jax.blocks.motion_squeeze", "Selfy": "motion_jax.blocks.selfy"}[name]
+    )
+    monkeypatch.setattr(module, "l2_normalize", lambda x: x.astype(jnp.float32))
+    assert "result" in failed(name)
+
+
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+def test_a_device_that_computes_nothing_is_found(monkeypatch, backend):
+    """As a kernel launched on the wrong device does: all but the first give zeros."""
+
+    def match(source, target, **options):
+        # Features differ from device to device; the first one's are known by their first value.
+        first = source.ravel()[0] == health._pair(2, 9, 7, 16, seed=100)[0].astype(np.float32).ravel()[0]
+        return tuple(jnp.where(first, part, 0) for part in MATCH(source, target, **options))
+
+    assert [check.passed for check in health.examine_devices(backend)] == [True]
+    monkeypatch.setattr(ops, "match", match)
+    assert [check.passed for check in health.examine_devices(backend)] == [False]
+
+
+def test_what_cannot_be_compiled_is_said(call, monkeypatch):
+    def broken(x, *, fold_div):
+        raise NotImplementedError("no such kernel\non this device")
+
+    monkeypatch.setattr(ops, "temporal_shift", broken)
+    monkeypatch.setattr(health, "make_subjects", lambda: [SMALLEST["temporal_shift"]])
+    code, out = call("--json")
+    *_, verdict, last = out.splitlines()
+    assert code == 1
+    assert verdict == (
+        "NOT healthy: 2 of 4 checks failed: result of temporal_shift in float32, result of temporal_shift in bfloat16"
+    )
+    assert "WRONG NotImplementedError: no such kernel on this device" in out
+    result = json.loads(last)
+    assert (result["healthy"], result["checks"][0]["difference"]) == (False, None)
+
+
+def test_bad_usage_is_one_line_and_status_2():
+    done = run("-m", "motion_jax.tools.doctor", "--colour")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)

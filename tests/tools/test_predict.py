@@ -1,0 +1,309 @@
+"""tools.predict on a checkpoint made here without training: the scores of eval.py, odd files, pictures."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from commands_support import ROOT, run, succeed, write_video, write_videos
+from variables import drawn_variables
+
+from configs import moving_shapes, video_folder
+from data.decoding import read_video
+from data.pipeline import eval_batches
+from motion_jax.tools import command, export, predict
+from motion_jax.tools.experiment import Experiment, load_trained, open_data
+from motion_jax.training.checkpoints import Checkpoints
+from motion_jax.training.loop import make_optimizer, make_schedule
+from motion_jax.training.state import create_state
+from motion_jax.weights.card import write_card
+
+
+def checkpoint_of(config, labels, workdir):
+    """A workdir with a checkpoint of an untrained network."""
+    experiment = Experiment.from_config(config)
+    optimizer = make_optimizer(experiment.train, make_schedule(experiment.train, train_size=48))
+    model = experiment.model.build(len(labels))
+    clip = (experiment.data.frames, experiment.data.size, experiment.data.size, 3)
+    variables = drawn_variables(model, np.zeros((1, *clip), np.float32))
+    variables["params"]["classifier"]["kernel"] *= 0.1  # probabilities away from 0 and 1
+    state = create_state(model, optimizer, seed=0, clip_shape=clip, variables=variables)
+    with Checkpoints(workdir, section=experiment.checkpoint, config=config, labels=labels) as checkpoints:
+        checkpoints.save_best(state, top1=0.0)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Two classes of clips, the validation ones of several sizes and lengths."""
+    root = write_videos(tmp_path_factory.mktemp("videos"), train=1, val=2)
+    write_video(root / "val" / "left" / "long.avi", step=2, seed=7, frames=31, side=72)
+    write_video(root / "val" / "right" / "short.avi", step=3, seed=8, frames=2, side=40)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, videos):
+    """A narrow MSNet for these videos, 4 frames of 32 pixels."""
+    config = video_folder.get_config("msnet_tsm_r18,4").to_dict()
+    config["model"]["width"] = 8
+    config["data"] |= {"root": str(videos), "size": 32, "resize": (36, 44), "quality": 80}
+    config["eval"]["batch_size"] = 4
+    return checkpoint_of(config, ["left", "right"], tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the tool as a command does, in this process: exit status, stdout and stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["predict", *map(str, arguments)])
+        code = 0
+        try:
+            command.run(predict.main)
+        except SystemExit as left:
+            code = left.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def last(text):
+    return json.loads(text.splitlines()[-1])["predictions"]
+
+
+@pytest.mark.parametrize("protocol", [(), ("--clips=2", "--crops=3", "--full_resolution")])
+def test_agrees_with_eval_clip_by_clip(videos, trained, call, protocol):
+    succeed("eval.py", f"--workdir={trained}", *protocol)
+    with np.load(trained / "scores.npz") as file:
+        scores, names = file["scores"], file["names"].tolist()
+    files = sorted((videos / "val").rglob("*.avi"))
+    code, out, err = call(videos / "val", f"--checkpoint={trained}", "--batch=4", "--json", *protocol)
+    assert (code, err) == (0, "")
+    predictions = last(out)
+    assert [prediction["file"] for prediction in predictions] == list(map(str, files))
+    assert len(scores) == 6
+    for prediction, expected in zip(predictions, scores, strict=True):
+        given = dict(map(tuple, prediction["top5"]))
+        np.testing.assert_allclose([given[name] for name in names], expected, atol=2e-6)
+        assert prediction["top5"][0] == [prediction["label"], prediction["probability"]]
+    assert np.ptp(scores[:, 0]) > 1e-3  # else any two networks would agree
+
+
+def test_a_config_whose_clips_are_generated(videos, tmp_path, call):
+    """moving_shapes has clips of its own size alone; other videos are cut as eval_batches would."""
+    config = moving_shapes.get_config("tsn_r18,4,smoke").to_dict()
+    workdir = checkpoint_of(config, [f"class {n}" for n in range(12)], tmp_path / "run")
+    code, out, _ = call(videos / "val" / "left" / "0.avi", f"--checkpoint={workdir}", "--json")
+    (prediction,) = last(out)
+    assert code == 0
+    assert len(prediction["top5"]) == 5
+    probabilities = [probability for _, probability in prediction["top5"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert 1 / 12 < probabilities[0] <= 1
+    assert not (workdir / "data").exists()
+
+
+def test_averages():
+    logits = np.array([[[0.0, 0.0], [0.0, np.log(3)]]])
+    np.testing.assert_allclose(predict.average(logits, "softmax"), [[0.375, 0.625]])
+    np.testing.assert_allclose(predict.average(logits, "logits"), [[1 / (1 + 3**0.5), 3**0.5 / (1 + 3**0.5)]])
+
+
+def test_views_equal_those_of_evaluation(videos, trained, tmp_path):
+    """Bit for bit: resized and stored as JPEG on the way in, then sampled and cropped."""
+    experiment = Experiment.from_config(json.loads(next(trained.glob("checkpoints/best/*/config.json")).read_text()))
+    dataset = open_data(experiment.data, tmp_path)
+    network = predict.open_network(trained)
+    network = dataclasses.replace(network, protocol=dataclasses.replace(network.protocol, crops=3))
+    files = sorted((videos / "val").rglob("*.avi"))
+    (batch,) = eval_batches(dataset, batch_size=len(files), crops=3)
+    for file, expected in zip(files, batch["clips"], strict=True):
+        np.testing.assert_array_equal(predict.read(file, network).views, expected)
+
+
+@pytest.mark.parametrize("format_", ["safetensors", "stablehlo"])
+def test_an_export_predicts_what_its_checkpoint_does(videos, trained, tmp_path, call, format_):
+    opened, file = load_trained(trained), tmp_path / f"net.{format_}"
+    card = export.describe(opened, format_, opened.model, input_="uint8")
+    export.write(file, opened.model, opened.restored.variables, card)
+    write_card(file, card)
+    picture = tmp_path / "seen.png"
+    code, out, err = call(videos / "val" / "left" / "0.avi", f"--checkpoint={file}", f"--save={picture}", "--json")
+    assert (code, err) == (0, "")
+    assert picture.is_file()
+    _, expected, _ = call(videos / "val" / "left" / "0.avi", f"--checkpoint={trained}", "--json")
+    given, expected = (dict(map(tuple, last(text)[0]["top5"])) for text in (out, expected))
+    assert given == pytest.approx(expected, abs=1e-5)
+
+
+def test_folders_lists_and_files(videos, trained, tmp_path, call):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(frames / f"{number}.png"), np.full((20, 30, 3), 80 * number, np.uint8))
+    (tmp_path / "notes.md").write_text("passed over")
+    one = videos / "val" / "left" / "0.avi"
+    listed = tmp_path / "some.txt"
+    listed.write_text(f"{one}\n\n{videos / 'val' / 'right' / '0.avi'}\n")
+    code, out, err = call(listed, tmp_path, one, f"--checkpoint={trained}", "--json")
+    assert (code, err) == (0, "")
+    expected = [one, videos / "val" / "right" / "0.avi", frames]
+    assert [prediction["file"] for prediction in last(out)] == list(map(str, expected))
+    assert sum(line.startswith(str(frames)) for line in out.splitlines()) == 1
+
+
+def test_what_cannot_be_read_is_named_and_the_others_done(videos, trained, tmp_path, call):
+    good, empty, absent = videos / "val" / "left" / "0.avi", tmp_path / "a.mp4", tmp_path / "absent.mp4"
+    empty.write_bytes(b"")
+    half = tmp_path / "half.avi"
+    sound = (videos / "val" / "left" / "long.avi").read_bytes()
+    half.write_bytes(sound[: len(sound) // 2])
+    code, out, err = call(empty, good, absent, half, f"--checkpoint={trained}", "--json")
+    assert code == 0
+    first, second, third, fourth = last(out)
+    assert set(first) == {"file", "error"}
+    assert "the file is empty" in first["error"]
+    assert set(second) == {"file", "label", "probability", "top5"}
+    assert "no such file" in third["error"]
+    assert "of 31 declared frames" in fourth["remark"]
+    lines = err.splitlines()
+    assert len(lines) == 3
+    assert all(sum(line.startswith(f"{path}: ") for line in lines) == 1 for path in (empty, absent, half))
+    code, _, err = call(half, f"--checkpoint={trained}")
+    assert (code, err) == (0, f"{half}: {fourth['remark']}\n")
+
+
+# What is remarked on those that are predicted.
+ODD = {
+    "derived_truncated_faststart.mp4": "30 of 66 declared frames can be decoded",
+    "derived_truncated.avi": "70 of 120 declared frames can be decoded",
+    "decord_corrupted.mp4": "49 of 50 declared frames can be decoded",
+    "derived_one_frame.mp4": None,
+    "small_one_frame_vp8.webm": "1 of 1000 declared frames can be decoded",  # its header's own claim
+    "derived_vfr.mp4": None,
+    "derived_vp9.webm": None,
+    "gulpio_vp8_audio.webm": None,
+    "torchcodec_hevc_10bit.mp4": None,
+    "torchcodec_two_video_streams.mp4": "the first of its 2 video streams is read",
+    "decord_rotate90.mov": None,
+    "decord_unordered.mov": None,
+    "20bn_yuv444_40x30.mp4": None,
+    "derived_odd_dims_307x153.mp4": None,
+    "derived_gray_ffv1.mkv": None,
+    "mp4_content_named.avi": None,
+    "muxjs_segment.ts": None,
+}
+ODD_UNREADABLE = (
+    "zero_byte.mp4",
+    "text_file.mp4",
+    "small_no_streams.mp4",
+    "small_audio_only.mp4",
+    "derived_truncated_no_moov.mp4",
+)
+
+
+def test_every_odd_video(shared_data, trained, call):
+    folder = shared_data / "odd_videos"
+    code, out, err = call(folder, f"--checkpoint={trained}", "--json")
+    assert code == 0
+    found = {prediction["file"].rpartition("/")[2]: prediction for prediction in last(out)}
+    av1 = found.pop("torchcodec_av1.mkv")  # 125 frames, or a clean error where there is no AV1 decoder
+    assert av1.get("label") or "no video frame can be decoded" in av1["error"]
+    assert set(found) == {*ODD, *ODD_UNREADABLE}
+    assert {name for name, prediction in found.items() if "error" in prediction} == set(ODD_UNREADABLE)
+    assert all(found[name].get("remark") == remark for name, remark in ODD.items())
+    assert all(0.5 <= found[name]["probability"] <= 1 for name in ODD)
+    named = [line.partition(": ")[0].rpartition("/")[2] for line in err.splitlines()]
+    remarked = [name for name, remark in ODD.items() if remark]
+    assert sorted(set(named) - {"torchcodec_av1.mkv"}) == sorted([*ODD_UNREADABLE, *remarked])
+    assert len(named) == len(set(named))
+
+
+@pytest.mark.parametrize("name", ODD_UNREADABLE)
+def test_an_odd_video_alone(shared_data, trained, call, name):
+    code, out, err = call(shared_data / "odd_videos" / name, f"--checkpoint={trained}", "--json")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert name in err
+    (prediction,) = last(out)
+    assert set(prediction) == {"file", "error"}
+
+
+def test_none_of_several(tmp_path, trained, call):
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(b"text")
+    code, out, err = call(tmp_path, f"--checkpoint={trained}")
+    assert (code, out) == (2, "")
+    *named, verdict = err.splitlines()
+    assert len(named) == 2
+    assert "none of the 2 videos can be read" in verdict
+
+
+def test_a_picture_and_a_video(videos, trained, tmp_path, call):
+    file = videos / "val" / "left" / "long.avi"
+    picture, video = tmp_path / "new" / "seen.png", tmp_path / "seen.mp4"
+    assert call(file, f"--checkpoint={trained}", f"--save={picture}")[0] == 0
+    image = cv2.imread(str(picture))
+    assert image.shape[1] > image.shape[0] > 200
+    assert image.std() > 20
+    assert call(file, f"--checkpoint={trained}", f"--save={video}")[0] == 0
+    written = read_video(video)
+    frames = list(written)
+    assert (len(frames), written.fps) == (31, 10.0)
+    assert frames[0].shape[1] > 1.5 * frames[0].shape[0]  # a frame and a field
+    assert np.abs(frames[0].astype(int) - frames[5]).max() > 50
+
+
+def test_pictures_of_several_and_of_a_network_without_displacement(videos, tmp_path, call):
+    config = moving_shapes.get_config("tsn_r18,4,smoke").to_dict()
+    workdir = checkpoint_of(config, [f"class {n}" for n in range(12)], tmp_path / "run")
+    save = tmp_path / "seen.mp4"
+    code, out, _ = call(videos / "val", f"--checkpoint={workdir}", f"--save={save}")
+    assert code == 0
+    assert out.splitlines()[-1] == f"seen -> {tmp_path / 'seen'}"
+    made = sorted(path.relative_to(tmp_path / "seen").as_posix() for path in (tmp_path / "seen").rglob("*.mp4"))
+    assert made[0] == "left/0.avi.mp4"
+    assert len(made) == 6
+    frame = next(iter(read_video(tmp_path / "seen" / made[0])))
+    assert frame.shape[1] < 1.2 * frame.shape[0]  # no field beside it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--checkpoint=absent",), "the following arguments are required: FILE"),
+        (("a.mp4",), "the following arguments are required: --checkpoint"),
+        (("a.mp4", "--checkpoint=absent"), "no checkpoint: .*absent is not a folder"),
+        (("a.mp4", "--checkpoint=README.md"), "README.md has no card"),
+        (("a.mp4", "--checkpoint=a", "--clips=0"), "--clips: expected an integer, 1 or more; got '0'"),
+        (("a.mp4", "--checkpoint=a", "--crops=2"), "--crops: invalid choice: 2"),
+        (("a.mp4", "--checkpoint=a", "--save=x.gif"), "--save takes a path ending in .png or .mp4; got 'x.gif'"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(monkeypatch, call, arguments, message):
+    monkeypatch.chdir(ROOT)
+    code, out, err = call(*arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert re.search(message, err), err
+
+
+def test_empty_folders_and_lists(tmp_path, trained, call):
+    (tmp_path / "list.txt").write_text("\n")
+    for path, message in ((tmp_path, "holds neither videos nor frames"), (tmp_path / "list.txt", "is empty")):
+        code, _, err = call(path, f"--checkpoint={trained}")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert message in err
+
+
+def test_as_a_command(trained, tmp_path):
+    broken = tmp_path / "run"
+    shutil.copytree(trained, broken)
+    (leaf,) = broken.rglob("leaves.json")
+    leaf.write_text("{}")
+    done = run("-m", "motion_jax.tools.predict", "a.mp4", f"--checkpoint={broken}")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("python -m motion_jax.tools.predict: error: the checkpoint")
