@@ -9,7 +9,6 @@ Options that are not listed here go to train.py. Each run has a workdir of its o
 there already is not done again.
 """
 
-import json
 import os
 import pathlib
 import subprocess
@@ -19,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.tools.command import Parser, positive, print_json, run, table
+from motion_jax.tools.report import read_run
 from motion_jax.training.progress import bar
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -30,8 +30,8 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a named model")
     parser.add_argument("--config", required=True, help="a config file whose arguments are model,frames")
-    parser.add_argument("--frames", type=int, default=8, help="of a clip; default: 8")
-    parser.add_argument("--seeds", type=int, default=3, help="runs per network, of seed 0, 1, ...; default: 3")
+    parser.add_argument("--frames", type=positive, default=8, help="of a clip; default: 8")
+    parser.add_argument("--seeds", type=positive, default=3, help="runs per network, of seed 0, 1, ...; default: 3")
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder of all runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments, options = parser.parse_known_args()
@@ -45,7 +45,7 @@ def main() -> None:
 def train_all(
     runs: dict[str, tuple[str, Sequence[str]]], *, seeds: int, workdir: pathlib.Path
 ) -> dict[str, dict[str, Any]]:
-    """Train and evaluate every run with every seed, seed by seed: name -> top1 (a list, by seed), its mean and spread.
+    """Train and evaluate every run with every seed, seed by seed: name -> what ``read_seeds`` gives.
 
     Args:
         runs: name -> a config with its arguments, and options of train.py.
@@ -55,10 +55,9 @@ def train_all(
     Raises:
         ValueError: if a run fails, with what it said last.
     """
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str((workdir / "compile_cache").absolute())}
-    rows: dict[str, dict[str, Any]] = {name: {"top1": []} for name in runs}
-    todo = [(seed, name) for seed in range(seeds) for name in runs]
-    for seed, name in bar(todo, desc="runs", unit="run"):
+    workdir = workdir.absolute()
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(workdir / "compile_cache")}
+    for seed, name in bar([(seed, name) for seed in range(seeds) for name in runs], desc="runs", unit="run"):
         config, options = runs[name]
         folder = workdir / name / str(seed)
         if not (folder / "eval.json").is_file():
@@ -66,30 +65,50 @@ def train_all(
             train = [f"--config={config}", f"--config.seed={seed}", f"--config.data.dir={workdir / 'data'}", *options]
             _succeed("train.py", *train, *common, environment=environment)
             _succeed("eval.py", *common, environment=environment)
-        result = json.loads((folder / "eval.json").read_text())
-        rows[name]["top1"].append(result["top1"])
-        rows[name]["clips"] = result["clips"]
-    for row in rows.values():
-        row["mean"] = float(np.mean(row["top1"]))
-        # Of a sample, since the seeds stand for all others.
-        row["spread"] = float(np.std(row["top1"], ddof=1)) if seeds > 1 else 0.0
-    return rows
+    return {name: read_seeds([workdir / name / str(seed) for seed in range(seeds)]) for name in runs}
+
+
+def read_seeds(folders: Sequence[pathlib.Path]) -> dict[str, Any]:
+    """The accuracies of one network's evaluated runs, one workdir per seed.
+
+    Returns:
+        ``clips``, how many were evaluated; ``top1`` and, where the classes have pairs that one frame cannot tell apart,
+        ``within_pairs``, the mean over the pairs of the accuracy between the two: as ``over_seeds`` gives them.
+    """
+    results = [read_run(folder) for folder in folders]
+    accuracies = {"clips": results[0]["clips"], "top1": over_seeds([result["top1"] for result in results])}
+    if results[0]["pairs"]:
+        accuracies["within_pairs"] = over_seeds([float(np.mean([*result["pairs"].values()])) for result in results])
+    return accuracies
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Each seed's value, their mean, and their standard deviation as ``spread``."""
+    # Of a sample, since the seeds stand for all others.
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"seeds": list(values), "mean": float(np.mean(values)), "spread": spread}
 
 
 def accuracy_table(rows: dict[str, dict[str, Any]]) -> str:
-    """One line per run: mean and standard deviation of top-1 in percent, and each seed's."""
+    """One line per network: mean and standard deviation in percent, and top-1 of each seed."""
     return table(
-        ("network", "top-1", "seeds", "clips"),
+        ("network", "top-1", "within pairs", "seeds", "clips"),
         [
             (
                 name,
-                f"{row['mean']:.1f} ± {row['spread']:.1f}",
-                ", ".join(f"{value:.1f}" for value in row["top1"]),
+                mean_and_spread(row["top1"]),
+                mean_and_spread(row["within_pairs"]) if "within_pairs" in row else "",
+                ", ".join(f"{value:.1f}" for value in row["top1"]["seeds"]),
                 row["clips"],
             )
             for name, row in rows.items()
         ],
     )
+
+
+def mean_and_spread(values: dict[str, Any]) -> str:
+    """What ``over_seeds`` gives, as it is printed."""
+    return f"{values['mean']:.1f} ± {values['spread']:.1f}"
 
 
 def _succeed(*command: str, environment: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The correlation block of CorrNet: learned correlation of neighbouring frames."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -9,73 +10,84 @@ from jaxtyping import Array, Float
 
 from motion_jax.layers import BatchNorm, Conv, at_least_float32
 
+PUBLISHED_GROUPS = 32
+
 
 class CorrelationBlock(nn.Module):
     """Similarities of each frame with a window in the frame before, and a 1x1 convolution on them, added to the input.
 
-    A 1x1 convolution with BN and ReLU reduces the channels; each similarity is a weighted sum of the products of two
-    features, with a learned weight per displacement and channel that starts as the mean; the similarities become
-    channels of a 1x1 convolution back, with BN whose scale starts at zero. The first frame is compared with itself.
+    A 1x1 convolution with BN and ReLU reduces the channels to a quarter. A similarity is the mean, over the channels of
+    a group, of the products of two features and a learned weight, one per channel and displacement. The similarities
+    of all groups become the channels of a 1x1 convolution back, with BN; ReLU of the sum with the input, as in every
+    residual block. The first frame is compared with itself.
 
     Sows ``correlation`` (b, t, h, w, p, p, groups): dy then dx, zero outside the frame.
 
+    From the paper: the formula S = mean_c(W_c B_c A_c) of its operator, a window of K = 7 with a dilation of 2 (13x13
+    cells), 32 groups, the clip's first frame compared with itself, and the form that it calls correlation-sum. Ours:
+    the weights are the same for all frames, where the paper has a set for each, so that a clip may have any length;
+    they start at one, the plain correlation; the last BN's scale starts at zero; the window lies in the earlier of the
+    two frames.
+
     Attributes:
-        radius: largest displacement, in cells; the window is ``2 * radius + 1`` wide (K = 7).
+        radius: largest displacement, in steps of ``dilation`` cells; the window is ``2 * radius + 1`` wide (K = 7).
+        dilation: cells between neighbouring displacements of the window.
         channels: the input is reduced to; None for a quarter of its own.
-        groups: of channels, each with similarities of its own. 1 gives one similarity per displacement, as SELFY's
-            supplement describes the block; the paper's best is 32.
+        groups: of channels, each with similarities of its own; None for 32, or for the largest power of two that
+            divides fewer channels. 1 gives one similarity per displacement.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype; similarities are float32 at least.
 
     Raises:
         ValueError: if the groups do not divide the reduced channels.
 
-    Source: Wang et al., Video Modeling with Correlation Networks (CVPR 2020), section 3 and figure 2.
+    Source: Wang et al., Video Modeling with Correlation Networks (CVPR 2020), sections 3 and 4.
     """
 
     radius: int = 3
+    dilation: int = 2
     channels: int | None = None
-    groups: int = 1
+    groups: int | None = None
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Add correlation features to ``x``; the result has its shape and ``dtype``."""
-        features = x.shape[-1]
-        channels = max(features // 4, 1) if self.channels is None else self.channels
-        if self.groups < 1 or channels % self.groups:
-            raise ValueError(f"the groups must divide the {channels} channels compared; got groups={self.groups}")
+        channels, groups = self.compared(x.shape[-1])
         x = x.astype(self.dtype)
         y = Conv(channels, (1, 1), dtype=self.dtype, name="reduction_conv")(x)
         y = nn.relu(self.norm(dtype=self.dtype, name="reduction_bn")(y, train=train))
-        correlation = self._correlate(y)
+        correlation = self._correlate(y, groups)
         self.sow("intermediates", "correlation", correlation, reduce_fn=lambda _, new: new)
-        y = Conv(features, (1, 1), dtype=self.dtype, name="out_conv")(correlation.reshape(*x.shape[:4], -1))
-        return x + self.norm(dtype=self.dtype, scale_init=nn.initializers.zeros, name="out_bn")(y, train=train)
+        y = Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="out_conv")(correlation.reshape(*x.shape[:4], -1))
+        return nn.relu(x + self.norm(dtype=self.dtype, scale_init=nn.initializers.zeros, name="out_bn")(y, train=train))
 
-    def _correlate(self, x: jax.Array) -> jax.Array:
+    def compared(self, features: int) -> tuple[int, int]:
+        """How many channels are compared where the input has ``features``, and in how many groups."""
+        channels = max(features // 4, 1) if self.channels is None else self.channels
+        groups = math.gcd(PUBLISHED_GROUPS, channels) if self.groups is None else self.groups
+        if groups < 1 or channels % groups:
+            raise ValueError(f"the groups must divide the {channels} channels compared; got groups={groups}")
+        return channels, groups
+
+    def _correlate(self, x: jax.Array, groups: int) -> jax.Array:
         """(b, t, h, w, c) -> (b, t, h, w, p, p, groups), each frame with the one before.
 
         One row of displacements at a time: the weights differ by displacement, so that no single product does it.
         """
-        side, per_group = 2 * self.radius + 1, x.shape[-1] // self.groups
-        weights = self.param(
-            "filter",
-            nn.initializers.constant(1 / per_group),
-            (side, side, self.groups, per_group),
-            at_least_float32(self.dtype),
-        )
         wide = at_least_float32(self.dtype)
-        x = x.reshape(*x.shape[:4], self.groups, per_group).astype(wide)
+        side, per_group = 2 * self.radius + 1, x.shape[-1] // groups
+        weights = self.param("filter", nn.initializers.ones, (side, side, groups, per_group), wide)
+        x = x.reshape(*x.shape[:4], groups, per_group).astype(wide)
+        reach = self.radius * self.dilation
         before = jnp.concatenate([x[:, :1], x[:, :-1]], axis=1)
-        reach = (self.radius, self.radius)
-        before = jnp.pad(before, [(0, 0), (0, 0), reach, reach, (0, 0), (0, 0)])
+        before = jnp.pad(before, [(0, 0), (0, 0), (reach, reach), (reach, reach), (0, 0), (0, 0)])
         height, width = x.shape[2:4]
 
-        def row(dy: int) -> jax.Array:
-            rows = before[:, :, dy : dy + height]
-            window = jnp.stack([rows[:, :, :, dx : dx + width] for dx in range(side)], axis=4)
-            return jnp.einsum("bthwgc,bthwpgc,pgc->bthwpg", x, window, weights[dy])
+        def row(index: int) -> jax.Array:
+            rows = before[:, :, index * self.dilation :][:, :, :height]
+            columns = [rows[:, :, :, column * self.dilation :][:, :, :, :width] for column in range(side)]
+            return jnp.einsum("bthwgc,bthwpgc,pgc->bthwpg", x, jnp.stack(columns, axis=4), weights[index])
 
-        return jnp.stack([row(dy) for dy in range(side)], axis=4)
+        return jnp.stack([row(index) for index in range(side)], axis=4) / per_group

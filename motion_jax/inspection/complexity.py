@@ -235,10 +235,10 @@ def _correspondence_proposal(block: CorrespondenceProposal, shape: Shape) -> Ope
 
 def _correlation_block(block: CorrelationBlock, shape: Shape) -> Operations:
     batch, frames, height, width, features = shape
-    channels = max(features // 4, 1) if block.channels is None else block.channels
+    channels, groups = block.compared(features)
     cells = batch * frames * height * width * (2 * block.radius + 1) ** 2
     # Per similarity 2 c - 1 for its c channels, and c more for their weights.
-    return Operations(correlation=cells * (3 * channels - block.groups))
+    return Operations(correlation=cells * (3 * channels - groups))
 
 
 # What each motion block does beside its layers, from its input's shape (b, t, h, w, c).

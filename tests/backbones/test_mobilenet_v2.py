@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from official import description, input_b, normalise, state_dict
+from official import description, input_a, input_b, normalise, sha256, state_dict
 from plain_networks import SHORTCUTS, mobilenet_v2
 from tolerance import LOGITS_LARGE
 
@@ -13,8 +13,7 @@ from motion_jax.backbones import MobileNetV2
 from motion_jax.backbones.mobilenet_v2 import InvertedResidual
 from motion_jax.blocks import MotionSqueeze
 
-# The first three logits of the TSM repository's network, in float64, for the first clip of input B.
-OFFICIAL_LOGITS = (1.269495414041915, -2.5880800923867446, -2.653701785178335)
+INPUTS = {"A": input_a, "B": input_b}
 
 
 @functools.cache
@@ -38,13 +37,23 @@ def test_logits_with_official_weights(rng, name, shape):
     np.testing.assert_allclose(apply(variables, clips), expected, rtol=0, atol=LOGITS_LARGE)
 
 
-def test_logits_with_official_weights_at_full_size():
-    clips = input_b()[:1]
+GOLDEN = description("net_tsm_mobilenetv2")["outputs"]
+
+
+@pytest.mark.parametrize("which", GOLDEN)
+def test_logits_are_those_of_the_official_network(which):
+    golden = GOLDEN[which]
+    assert sha256(official()) == description("net_tsm_mobilenetv2")["weights_sha256_sorted_concat"]
+    clips = INPUTS[golden["input"]](golden["frames"])[:1]
     apply, variables = network("tsm_mobilenetv2")
-    expected = mobilenet_v2(official(), clips, shifted=True)
-    np.testing.assert_allclose(apply(variables, jnp.asarray(clips, jnp.float32)), expected, rtol=0, atol=LOGITS_LARGE)
-    # The plain formulation is itself the official network.
-    np.testing.assert_allclose(expected[0, :3], OFFICIAL_LOGITS, rtol=0, atol=1e-12)
+    logits = apply(variables, jnp.asarray(clips, jnp.float32))
+    np.testing.assert_allclose(logits[0], golden["logits"], rtol=0, atol=LOGITS_LARGE)
+
+
+def test_the_plain_formulation_is_the_official_network():
+    golden = GOLDEN["B_t8"]
+    expected = mobilenet_v2(official(), input_b()[:1], shifted=True)
+    np.testing.assert_allclose(expected[0], golden["logits"], rtol=0, atol=1e-12)
 
 
 def test_bfloat16_logits_are_float32_and_near(rng):

@@ -1,5 +1,6 @@
 """What holds for every motion block: any shape in and out, gradients, jit, bfloat16."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from motion_jax.blocks import (
     NonLocal,
     Selfy,
 )
+from motion_jax.layers import Conv
 
 SMALL_SELFY = {"channels": 16, "integration_width": 8}
 BLOCKS = {
@@ -127,3 +129,66 @@ def test_bfloat16_is_near_float32(rng, name):
     actual = jax.jit(lambda v, x: block.clone(dtype=jnp.bfloat16).apply(v, x, train=False))(variables, x)
     assert actual.dtype == jnp.bfloat16
     assert_close(actual.astype(jnp.float32), expected, kind="block", dtype="bfloat16")
+
+
+class OwnNet(nn.Module):
+    """A user's network of Flax's own layers, which knows nothing of this library but the block."""
+
+    block: nn.Module
+
+    @nn.compact
+    def __call__(self, clips, *, train):
+        x = nn.relu(nn.Conv(8, (3, 3), strides=(2, 2), name="stem")(clips))
+        y = self.block(x, train=train)
+        return x, y, nn.Dense(3, name="head")(y.mean((1, 2, 3)))
+
+
+class Net3D(nn.Module):
+    """A 3-D stage that halves the frames too, then the block, then another."""
+
+    block: nn.Module
+
+    @nn.compact
+    def __call__(self, clips, *, train):
+        x = Conv(8, (3, 3, 3), strides=(2, 2, 2), padding=(1, 1, 1), name="stage1")(clips)
+        y = self.block(x, train=train)
+        return x, y, Conv(8, (3, 3, 3), padding=(1, 1, 1), name="stage2")(y).mean((1, 2, 3))
+
+
+class Transformer(nn.Module):
+    """Patches as tokens with a class token before them; the block works on the grid of the others."""
+
+    block: nn.Module
+
+    @nn.compact
+    def __call__(self, clips, *, train):
+        patches = nn.Conv(8, (3, 3), strides=(3, 3), padding="VALID", name="patches")(clips)
+        batch, frames, height, width, channels = patches.shape
+        tokens = patches.reshape(batch, -1, channels)
+        tokens = jnp.concatenate([jnp.zeros((batch, 1, channels)), tokens], axis=1)
+        tokens = nn.MultiHeadDotProductAttention(2, name="attention")(nn.LayerNorm(name="norm")(tokens))
+        grid = tokens[:, 1:].reshape(batch, frames, height, width, channels)
+        y = self.block(grid, train=train)
+        return grid, y, jnp.concatenate([tokens[:, :1], y.reshape(batch, -1, channels)], axis=1).mean(1)
+
+
+# One form of each: what surrounds a block does not depend on its options.
+@pytest.mark.parametrize("name", sorted(blocks.__all__))
+@pytest.mark.parametrize("network", [OwnNet, Net3D, Transformer])
+def test_a_block_in_another_network_does_what_it_does_alone(rng, network, name):
+    block = next(block for block in BLOCKS.values() if type(block).__name__ == name)
+    clips = jnp.asarray(rng.standard_normal((2, 5, 15, 21, 3)), jnp.float32)
+    net = network(block)
+    variables = variables_of(net, clips, rng, signed=True)
+
+    @jax.jit
+    def both(variables, clips):
+        (x, inside, out), updates = net.apply(variables, clips, train=True, mutable=["batch_stats"])
+        own = {name: variables[name]["block"] for name in ("params", "batch_stats")}
+        alone, own_updates = block.apply(own, x, train=True, mutable=["batch_stats"])
+        return inside, alone, out, updates["batch_stats"]["block"], own_updates["batch_stats"]
+
+    inside, alone, out, updates, own_updates = both(variables, clips)
+    assert np.isfinite(out).all()
+    np.testing.assert_array_equal(inside, alone)
+    jax.tree.map(np.testing.assert_array_equal, updates, own_updates)

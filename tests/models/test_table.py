@@ -37,7 +37,7 @@ COMPARED = {
     "nonlocal": (33_024, 525_312),
     "mhsa": (168_768, 316_992),
     "localattention": (178_720, 314_656),
-    "corrblock": (12_256, 98_176),
+    "corrblock": (206_688, 875_904),
 }
 
 # Channels at the default site.
