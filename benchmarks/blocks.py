@@ -46,7 +46,7 @@ NETWORKS = {
 }
 BASELINE = "none, TSM"
 CLIP_FRAMES = 8
-SITE = "res2"
+SITE = "res3"
 STEPS = 300
 SEEDS = 3
 ROUNDS = 15
@@ -161,7 +161,7 @@ python -m benchmarks.blocks
 
 ## Accuracy, time and size
 
-TSM-ResNet-18 of width {recipe["width"]} with the block after `{recipe["site"]}` (16x16 cells of 8 channels), from \
+TSM-ResNet-18 of width {recipe["width"]} with the block after `{recipe["site"]}` (8x8 cells of 16 channels), from \
 scratch on `moving_shapes`: {recipe["clips"][0]:,} generated clips of {recipe["frames"]} frames of {recipe["size"]} \
 pixels to train on, {recipe["clips"][1]:,} to evaluate, {len(CLASSES)} classes. {recipe["steps"]} updates of \
 {recipe["batch_size"]} clips, SGD at {recipe["learning_rate"]} with a {recipe["schedule"]} schedule, for all: \

@@ -48,8 +48,6 @@ def test_every_block_is_compared():
     stands = {label: benchmark.network(label).backbone.blocks.get(benchmark.SITE) for label in benchmark.NETWORKS}
     assert {type(block).__name__ for block in stands.values() if block} == set(blocks.__all__)
     assert all(type(block).__name__ == label for label, block in stands.items() if block)
-    # Where they stand is where they see 16x16 cells of 8 channels.
-    assert stands["MotionSqueeze"].radius == 3
 
 
 def test_the_page_shows_each_number_once(sizes, tmp_path, monkeypatch):
