@@ -5,7 +5,7 @@
 """
 
 from motion_jax.models import build_model, list_models
-from motion_jax.weights import load_torch
+from motion_jax.weights import load_torch, save_torch
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "list_models", "load_torch"]
+__all__ = ["build_model", "list_models", "load_torch", "save_torch"]

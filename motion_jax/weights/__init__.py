@@ -1,5 +1,7 @@
-"""Weights in other formats: so far, reading the official PyTorch checkpoints."""
+"""Weights in other formats, in and out: PyTorch, safetensors, StableHLO, ONNX, SavedModel."""
 
+from motion_jax.weights.exported import Exported, load_exported
 from motion_jax.weights.load import load_torch
+from motion_jax.weights.save import save_torch
 
-__all__ = ["load_torch"]
+__all__ = ["Exported", "load_exported", "load_torch", "save_torch"]

@@ -52,10 +52,24 @@ _BACKBONE_MODULES = (
     (r"(mixed_\w+\.branch_\d)_(\d)\.bn", r"\1.\2.batch3d"),
 )
 
+# Our names of what the official code has as a transposed convolution.
+TRANSPOSED = ("upsample_conv",)
+
 CLASSIFIER = "fc1"
 # What the same classifier is called with dropout, in torchvision's ResNets, in MobileNet-V2 (after a dropout in
 # torchvision), and in I3D.
 _CLASSIFIER_ALIASES = re.compile(r"^(?:new_fc|fc|classifier|classifier\.1|conv3d_0c_1x1\.conv3d)(?=\.(?:weight|bias)$)")
+
+# What the official networks call it, by the backbone's first layer of ours.
+_OFFICIAL_CLASSIFIERS = {"conv1": CLASSIFIER, "stem_conv": "classifier", "conv3d_1a_7x7": "conv3d_0c_1x1.conv3d"}
+# The classifier of a network in the official wrapper, outside of its base model, where there is dropout before it.
+_WRAPPED, _WRAPPED_CLASSIFIER = "base_model.", "new_fc"
+
+# Layers of MobileNet-V2 whose first convolution the TSM repository wraps with the shift.
+_SHIFTED = re.compile(r"(features\.(?:3|5|6|8|9|10|12|13|15|16)\.conv\.0)\.(\w+)")
+
+# Three-dimensional convolutions of the official code, where ours may have fewer axes.
+_THREE_DIMENSIONAL = re.compile(r"(?:conv3d_|mixed_|selfy\.stss_(?:extraction|integration)\.).*")
 
 # One tensor that every network of a kind has, and none of the others: what stands before it is the prefix.
 _ANCHORS = ("layer1.0.bn1.weight", "features.0.1.weight", "mixed_3b.branch_0.batch3d.weight")
@@ -93,6 +107,43 @@ def torch_name(path: tuple[str, ...], *, only_block: bool) -> str:
         return ".".join(("blocks", first.removeprefix("blocks_"), *rest, leaf))
     ours = ".".join(modules)
     return f"{_translated(ours, _BACKBONE_MODULES) or ours}.{leaf}"
+
+
+def full_name(short: str, *, first_layer: str, shifted: bool, prefix: str, dropout: bool) -> str:
+    """A name as the official code has it, from one without prefix: the reverse of ``strip_prefixes``.
+
+    Args:
+        short: as from ``torch_name``.
+        first_layer: our name of the backbone's first layer, which tells its kind.
+        shifted: whether the backbone shifts channels between frames.
+        prefix: such as ``module.base_model.``.
+        dropout: whether the classifier has dropout before it: the official wrapper then keeps it outside of its
+            ``base_model``.
+
+    >>> full_name("fc1.bias", first_layer="conv1", shifted=True, prefix="module.base_model.", dropout=True)
+    'module.new_fc.bias'
+    >>> full_name("features.3.conv.0.weight", first_layer="stem_conv", shifted=True, prefix="", dropout=True)
+    'features.3.conv.0.net.weight'
+    """
+    module, _, leaf = short.rpartition(".")
+    if module == CLASSIFIER:
+        if dropout and prefix.endswith(_WRAPPED):
+            return f"{prefix.removesuffix(_WRAPPED)}{_WRAPPED_CLASSIFIER}.{leaf}"
+        return f"{prefix}{_OFFICIAL_CLASSIFIERS[first_layer]}.{leaf}"
+    if shifted:
+        short = _SHIFTED.sub(r"\1.net.\2", short)
+    return prefix + short
+
+
+def kernel_rank(short: str, *, first_layer: str, rank: int) -> int:
+    """How many spatial axes the official code's kernel of a layer has, where ours has ``rank``.
+
+    >>> kernel_rank("selfy.stss_extraction.conv0.0.weight", first_layer="conv1", rank=2)
+    3
+    """
+    if short.startswith(f"{CLASSIFIER}."):
+        return {"conv1": 1, "stem_conv": 0, "conv3d_1a_7x7": 3}[first_layer]
+    return max(rank, 3) if _THREE_DIMENSIONAL.fullmatch(short) else rank
 
 
 def _translated(ours: str, table: Sequence[tuple[str, str]]) -> str | None:

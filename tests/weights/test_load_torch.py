@@ -202,8 +202,21 @@ def test_initial_values_stay_where_the_checkpoint_has_none(tsm, caplog):
     block = "blocks_res3"
     assert_same(variables["params"]["backbone"][block], init["params"]["backbone"][block])
     assert_same(variables["params"]["backbone"]["layer1_0"], tsm[1]["params"]["backbone"]["layer1_0"])
-    assert "fc1.weight is (174, 512, 1)" in caplog.text
+    assert "fc.weight is (174, 512, 1)" in caplog.text
     assert "chnl_reduction.0.weight" in caplog.text
+
+
+def test_two_tensors_for_one_place_are_refused(tsm):
+    weights = official()
+    weights["new_fc.weight"] = weights["fc1.weight"]
+    with pytest.raises(ValueError, match=r"fc1.weight and new_fc.weight are one tensor of the network"):
+        motion_jax.load_torch(weights, tsm[0])
+
+
+def test_a_kernel_with_too_few_axes_is_a_misfit(tsm):
+    weights = official() | {"layer1.0.conv1.weight": np.zeros(64, np.float32)}
+    with pytest.raises(ValueError, match=r"of another shape: layer1.0.conv1.weight is \(64,\)"):
+        motion_jax.load_torch(weights, tsm[0])
 
 
 @pytest.mark.parametrize("path", ["absent.pth", "absent.safetensors"])

@@ -1,0 +1,254 @@
+"""Write a trained network for other programs, and compare what they compute with what we do before saying done.
+
+Examples:
+    python -m motion_jax.tools.export --checkpoint=runs/msnet --format=safetensors --output=msnet.safetensors
+    python -m motion_jax.tools.export --checkpoint=runs/msnet --format=stablehlo --output=msnet.stablehlo --input=uint8
+    python -m motion_jax.tools.export --checkpoint=runs/msnet --format=onnx --output=msnet.onnx
+    python -m motion_jax.tools.export --checkpoint=runs/msnet --format=pytorch --output=msnet.pth.tar \\
+        --prefix=module.base_model.
+
+Beside the file lies a card, <name>.json: model, labels, preprocessing, metrics, versions and the whole config. The
+formats: pytorch (weights for the official code), safetensors (weights under our names), stablehlo (jax.export, for CPU,
+CUDA and TPU), onnx, saved_model (a folder). Each is read again by its own runtime and run on random clips; where a
+logit differs from ours by more than 1e-4 (1e-6 of the largest logit, if that is more) nothing is written. Everything is
+exported in float32.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import motion_jax
+from motion_jax.models import VideoClassifier
+from motion_jax.tools.command import Parser, print_json, run
+from motion_jax.tools.experiment import Trained, load_trained, workdir_of
+from motion_jax.training.progress import say
+from motion_jax.weights import load_exported, load_torch, onnx_graph, save_torch, saved_model, stablehlo
+from motion_jax.weights.card import INPUTS, Card, Preprocessing, card_path, write_card
+from motion_jax.weights.exported import apply_to_clips
+from motion_jax.weights.near_ties import ROUNDING, logits_and_gap
+from motion_jax.weights.save import save_safetensors
+
+# Absolute, for the largest difference of a logit; and as a share of the largest logit, of which float32 holds no more.
+TOLERANCE, SHARE = 1e-4, 1e-6
+SUFFIXES = {
+    "pytorch": (".pth", ".pt", ".pth.tar"),
+    "safetensors": (".safetensors",),
+    "stablehlo": (".stablehlo",),
+    "onnx": (".onnx",),
+    "saved_model": ("",),
+}
+GRAPHS = {"stablehlo": stablehlo, "onnx": onnx_graph, "saved_model": saved_model}
+# Packages whose versions the card tells.
+PACKAGES = {
+    "pytorch": ("torch",),
+    "safetensors": ("safetensors",),
+    "stablehlo": (),
+    "onnx": ("jax2onnx", "onnx", "onnxruntime"),
+    "saved_model": ("tensorflow", "tensorflow-cpu"),
+}
+# Clips are drawn until enough of them have no near-tie in the matching.
+MOST_DRAWS = 100
+
+
+def main() -> None:
+    """Checkpoint -> file and card, compared."""
+    parser = Parser(__doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
+    parser.add_argument("--format", required=True, choices=SUFFIXES)
+    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="replaced if it is there")
+    parser.add_argument(
+        "--input",
+        default="float32",
+        choices=INPUTS,
+        help="what stablehlo, onnx and saved_model take: uint8 clips of 0..255, or normalised float32 (default)",
+    )
+    parser.add_argument("--prefix", default="", help="of the names in a pytorch file, such as module.base_model.")
+    parser.add_argument("--batch", type=int, default=3, help="compare one clip and so many at once; default: 3")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    arguments = parser.parse_args()
+    _check(arguments, parser)
+    trained = load_trained(arguments.checkpoint)
+    section = dataclasses.replace(trained.experiment.model, dtype="float32")
+    model = section.build(len(trained.restored.labels))
+    card = describe(trained, arguments.format, model, input_=arguments.input)
+    output = arguments.output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own, until it is known to be right.
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
+        written = pathlib.Path(folder) / output.name
+        say(f"writing {output}")
+        write(written, model, trained.restored.variables, card, prefix=arguments.prefix)
+        write_card(written, card)
+        say("reading it again and comparing")
+        result = compare(written, model, trained.restored.variables, card, batch=arguments.batch)
+        allowed = max(TOLERANCE, SHARE * result["largest_logit"])
+        if not result["difference"] <= allowed:  # nor is NaN
+            raise ValueError(
+                f"{output} is not written: read again as {card.format}, it differs from this network by "
+                f"{result['difference']:.1e} in its logits, more than {allowed:.0e}"
+            )
+        for path in (written, card_path(written)):
+            target = output.parent / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(path, target)
+    result = {"output": str(output), "card": str(card_path(output)), "bytes": size_of(output), **result}
+    print(
+        f"{output}: {result['bytes'] / 1e6:.1f} MB, logits differ by {result['difference']:.1e} at most "
+        f"(largest {result['largest_logit']:.3g}, batches of 1 and {arguments.batch}), "
+        f"loaded in {result['load_seconds']:.1f} s; card {card_path(output)}"
+    )
+    if arguments.json:
+        print_json(result)
+
+
+def _check(arguments: argparse.Namespace, parser: Parser) -> None:
+    format_, name = arguments.format, arguments.output.name
+    if not (name.endswith(SUFFIXES[format_]) if format_ != "saved_model" else not arguments.output.suffix):
+        expected = " or ".join(SUFFIXES[format_]) if format_ != "saved_model" else "no suffix: it is a folder"
+        parser.error(f"--format={format_} needs an --output with {expected}; got {name}")
+    if arguments.prefix and format_ != "pytorch":
+        parser.error("--prefix is for --format=pytorch alone")
+    if arguments.input == "uint8" and format_ == "pytorch":
+        parser.error("--input=uint8 is for formats that hold the network; the official code normalises by itself")
+    if arguments.batch < 1:
+        parser.error(f"--batch must be 1 or more; got {arguments.batch}")
+
+
+def describe(trained: Trained, format_: str, model: VideoClassifier, *, input_: str) -> Card:
+    """The card of an export of a checkpoint."""
+    data = trained.experiment.data
+    preprocessing = Preprocessing(
+        frames=data.frames,
+        size=data.size,
+        resize=data.resize,
+        sampling=data.sampling,
+        crop="none" if data.crop == "none" else "center",
+        mean=model.mean,
+        std=model.std,
+        # Our own file holds the weights of a network that takes either.
+        input="uint8" if format_ == "safetensors" else input_,
+    )
+    return Card(
+        format=format_,
+        model={**trained.restored.config["model"], "dtype": "float32"},
+        labels=trained.restored.labels,
+        preprocessing=preprocessing,
+        metrics=_metrics(trained),
+        versions={"motion_jax": motion_jax.__version__, **_versions("jax", "flax", "numpy", *PACKAGES[format_])},
+        config=trained.restored.config,
+    )
+
+
+def _metrics(trained: Trained) -> Mapping[str, Any]:
+    """What eval.py found for this very checkpoint; empty where it did not run."""
+    path = workdir_of(trained.restored.path) / "eval.json"
+    if not path.is_file():
+        return {}
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    return metrics if metrics.get("protocol", {}).get("step") == trained.restored.step else {}
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    installed = {each.metadata["Name"].lower() for each in importlib.metadata.distributions() if each.metadata["Name"]}
+    return {name: importlib.metadata.version(name) for name in packages if name in installed}
+
+
+def write(
+    path: pathlib.Path, model: VideoClassifier, variables: Mapping[str, Any], card: Card, *, prefix: str = ""
+) -> None:
+    """Write a network in the format of its card."""
+    if card.format == "pytorch":
+        save_torch(path, model, variables, prefix=prefix)
+    elif card.format == "safetensors":
+        save_safetensors(path, variables)
+    else:
+        wanted = card.preprocessing
+        shape = (wanted.frames, wanted.size, wanted.size, len(wanted.mean))
+        GRAPHS[card.format].save(path, apply_to_clips(model, variables), shape, dtype=wanted.input)
+
+
+def compare(
+    path: pathlib.Path, model: VideoClassifier, variables: Mapping[str, Any], card: Card, *, batch: int
+) -> dict[str, float]:
+    """Run what was written and the network itself on random clips, one by one and ``batch`` at once.
+
+    Returns:
+        difference and largest_logit, the largest absolute ones; load_seconds, of the file by its own runtime.
+    """
+    reference = reference_of(model)
+    clips, expected = _steady_clips(lambda clips: reference(variables, clips), card.preprocessing, count=batch)
+    start = time.perf_counter()
+    if card.format == "pytorch":
+        # Its runtime reads tensors; the network to run them in is the official code's.
+        read = load_torch(path, model)
+        seconds = time.perf_counter() - start
+        found = [np.concatenate([np.asarray(reference(read, clip[None])[0]) for clip in clips])]
+    else:
+        exported = load_exported(path)
+        seconds = time.perf_counter() - start
+        found = [exported.predict(clips[:1]), exported.predict(clips)]
+    difference = max(float(np.abs(logits - expected[: len(logits)]).max()) for logits in found)
+    return {
+        "difference": difference,
+        "largest_logit": float(np.abs(expected).max()),
+        "load_seconds": seconds,
+    }
+
+
+def reference_of(model: VideoClassifier) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The network itself, compiled: variables and clips to logits, and how clear the matching in each clip is."""
+    return jax.jit(lambda variables, clips: logits_and_gap(model, variables, clips))
+
+
+def _steady_clips(
+    reference: Callable[[np.ndarray], tuple[jax.Array, jax.Array]], wanted: Preprocessing, *, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random uint8 clips whose matching rounding cannot change, and the network's logits for them."""
+    rng = np.random.default_rng(0)
+    clips, logits = [], []
+    for _ in range(MOST_DRAWS):
+        clip = _moving_clip(rng, wanted)
+        its_logits, gap = reference(clip)
+        if float(gap[0]) > ROUNDING:
+            clips.append(clip)
+            logits.append(np.asarray(its_logits))
+        if len(clips) == count:
+            return np.concatenate(clips), np.concatenate(logits)
+    raise ValueError(
+        f"of {MOST_DRAWS} random clips only {len(clips)} of {count} have a clear best match everywhere, so that the "
+        "export cannot be compared; train the network further, or give a smaller --batch"
+    )
+
+
+def _moving_clip(rng: np.random.Generator, wanted: Preprocessing) -> np.ndarray:
+    """A pattern of random cells of 8 pixels that moves evenly, up to 8 pixels per frame: (1, t, h, w, 3) uint8."""
+    cells = wanted.size // 8 + 2 * (wanted.frames + 1)
+    canvas = rng.integers(0, 256, (cells, cells, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    corner, (down, right) = 8 * wanted.frames, rng.integers(-8, 9, 2)
+    frames = [
+        canvas[corner + down * t :, corner + right * t :][: wanted.size, : wanted.size] for t in range(wanted.frames)
+    ]
+    return np.stack(frames)[None]
+
+
+def size_of(path: pathlib.Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(each.stat().st_size for each in files)
+
+
+if __name__ == "__main__":
+    run(main)

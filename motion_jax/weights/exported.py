@@ -1,0 +1,94 @@
+"""Exports read again, each by its own runtime: a card and a function from clips to logits."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from motion_jax.models import Model
+from motion_jax.weights import onnx_graph, saved_model, stablehlo
+from motion_jax.weights.card import Card, card_path, read_card
+from motion_jax.weights.load import load_torch
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An export ready to be used.
+
+    Attributes:
+        card: what it is.
+        run: clips (b, t, h, w, 3) of the dtype the export takes to logits (b, num_classes), both NumPy.
+    """
+
+    card: Card
+    run: Predict
+
+    def predict(self, clips: np.ndarray) -> np.ndarray:
+        """Logits (b, num_classes) float32 of clips (b, t, h, w, 3).
+
+        Args:
+            clips: uint8 in 0..255, which any export takes (what wants floats is given them normalised), or normalised
+                floats, unless the export was made for uint8.
+
+        Raises:
+            ValueError: if the clips are not of the shape or dtype the export was made for.
+        """
+        clips, wanted = np.asarray(clips), self.card.preprocessing
+        shape = (wanted.frames, wanted.size, wanted.size, len(wanted.mean))
+        if clips.ndim != 5 or clips.shape[1:] != shape:
+            raise ValueError(f"clips must be (b, {', '.join(map(str, shape))}) for this export; got {clips.shape}")
+        if clips.dtype == np.uint8:
+            clips = clips if wanted.input == "uint8" else _normalised(clips, wanted.mean, wanted.std)
+        elif wanted.input == "uint8" or not np.issubdtype(clips.dtype, np.floating):
+            expected = "uint8" if wanted.input == "uint8" else "uint8 or normalised floats"
+            raise ValueError(f"this export takes {expected}; got {clips.dtype}")
+        return np.asarray(self.run(clips if clips.dtype == np.uint8 else clips.astype(np.float32)), np.float32)
+
+
+def load_exported(path: str | os.PathLike) -> Exported:
+    """Open an export of ``tools.export`` with its card: safetensors, StableHLO, ONNX or SavedModel.
+
+    Raises:
+        ValueError: if there is no such file or no card, the file is damaged, its runtime is not installed, or it is a
+            PyTorch file, which holds no network to run.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise ValueError(f"there is no export {path}")
+    card = read_card(path)
+    if card.format == "pytorch":
+        raise ValueError(
+            f"{path} holds weights for PyTorch code and no network: bring it in with tools.import_weights, "
+            "or export as safetensors"
+        )
+    openers = {
+        "safetensors": lambda path: _from_safetensors(path, card),
+        "stablehlo": stablehlo.load,
+        "onnx": onnx_graph.load,
+        "saved_model": saved_model.load,
+    }
+    return Exported(card, openers[card.format](path))
+
+
+def apply_to_clips(model: Any, variables: Mapping[str, Any]) -> Callable[[jax.Array], jax.Array]:
+    """The function that is exported: clips to logits, in evaluation mode, the weights a part of it."""
+    return lambda clips: model.apply(variables, clips, train=False)
+
+
+def _from_safetensors(path: str, card: Card) -> Predict:
+    try:
+        model = Model(**card.model).build(len(card.labels))
+    except TypeError as error:
+        raise ValueError(f"{card_path(path)} describes no model: {error}") from error
+    variables = load_torch(path, model)
+    predict = jax.jit(lambda variables, clips: model.apply(variables, clips, train=False))
+    return lambda clips: np.asarray(predict(variables, clips))
+
+
+def _normalised(clips: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    return (clips.astype(np.float32) / 255 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

@@ -1,0 +1,87 @@
+"""Reading tensors from files, without ever running what is in them."""
+
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+INSTALL_TORCH = "pip install torch"
+
+
+def read_tensors(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Name -> NumPy array of every tensor in a file or a dict, out of a training checkpoint if it is one.
+
+    A PyTorch file is read with ``weights_only``: one whose pickle would call anything but what makes tensors is
+    refused, and nothing of it is run.
+
+    Args:
+        source: a file, ``.safetensors`` or PyTorch's own (``.pth``, ``.pth.tar``, ``.pt``, which needs PyTorch); or a
+            dict name -> array (NumPy or PyTorch). A dict with a ``state_dict`` in it means that one.
+
+    Raises:
+        ValueError: if the file cannot be read, is not what its name says, wants to run code, or holds no tensor.
+    """
+    content = source if isinstance(source, Mapping) else _read_file(os.fspath(source))
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if isinstance(content, Mapping):
+        tensors = {str(name): _to_numpy(value) for name, value in content.items() if hasattr(value, "shape")}
+        if tensors:
+            return tensors
+    where = "the dict" if isinstance(source, Mapping) else os.fspath(source)
+    raise ValueError(f"{where} holds no named tensors: expected a state dict, or a training checkpoint with one")
+
+
+def _read_file(path: str) -> Any:
+    if not os.path.isfile(path):
+        raise ValueError(f"there is no file {path}")
+    return _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
+
+
+def _read_safetensors(path: str) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # the package's own kinds of error, and NumPy's for sizes that cannot be
+        raise ValueError(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
+
+
+def _read_torch(path: str) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(f"reading {path} needs PyTorch: {INSTALL_TORCH}, or bring it as .safetensors") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles it does not know well; what matters raises
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile pickle or archive raises
+        raise ValueError(f"{path} is not a PyTorch file of plain tensors: {_why_refused(error)}") from error
+
+
+def _why_refused(error: Exception) -> str:
+    """The reason alone: PyTorch's text advises to read the file without ``weights_only``, which we never do."""
+    if wanted := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"its pickle asks for {wanted[1]}, which is refused; keep a state dict of tensors and nothing else"
+    if isinstance(error, pickle.UnpicklingError):
+        detail = re.search(r"Unsupported [^\n]+", str(error))
+        return f"its pickle holds more than tensors{f' ({detail[0]})' if detail else ''}, which is refused"
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        return value.numpy()
+    return np.asarray(value)

@@ -1,0 +1,56 @@
+"""Networks as ONNX graphs with their weights. Writing needs jax2onnx and onnx, reading onnxruntime."""
+
+import logging
+import os
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from motion_jax.weights.plain_graph import plain
+
+INSTALL = "pip install jax2onnx==0.17.1 onnx onnxruntime"
+
+
+def save(
+    path: str | os.PathLike, function: Callable[[jax.Array], jax.Array], clip_shape: tuple[int, ...], *, dtype: str
+) -> None:
+    """Write a function of clips (b, *clip_shape) for every number of clips b.
+
+    Args:
+        path: usually ``.onnx``.
+        function: clips to logits, its weights a part of it.
+        clip_shape: (t, h, w, c).
+        dtype: of the clips, ``uint8`` or ``float32``.
+
+    Raises:
+        ValueError: if the converter is not installed.
+    """
+    try:
+        import onnx
+        from jax2onnx import to_onnx
+    except ImportError as error:
+        raise ValueError(f"writing {os.fspath(path)} needs more packages: {INSTALL}") from error
+    # One line for every intermediate result whose type the converter does not write down, hundreds of them.
+    logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
+    shape = jax.export.symbolic_shape(f"b, {', '.join(map(str, clip_shape))}")
+    spec = jax.ShapeDtypeStruct(shape, np.dtype(dtype))
+    graph = to_onnx(plain(function, spec), inputs=[spec], input_names=["clips"], output_names=["logits"])
+    onnx.save(graph, os.fspath(path))
+
+
+def load(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """Clips to logits, both NumPy, of a file that ``save`` wrote, by onnxruntime on the CPU.
+
+    Raises:
+        ValueError: if onnxruntime is not installed, or the file is damaged.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(f"reading {os.fspath(path)} needs onnxruntime: pip install onnxruntime") from error
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its kinds of error have no common public base
+        raise ValueError(f"{path} is not an ONNX graph: {' '.join(str(error).split())[:200]}") from error
+    return lambda clips: session.run(None, {"clips": clips})[0]

@@ -1,0 +1,214 @@
+"""A function once more, written in few and simple operations, for converters that know no others or get them wrong.
+
+What is traced stays numerically the same; only its form changes. Calls, loops and checkpoints are written out, what
+does not depend on the input is computed here and now, a gather or a dynamic slice at a known place becomes a slice,
+padding a concatenation, a max pool the maximum of slices. (jax2onnx 0.17.1 drops the explicit padding of a max pool
+without a word, pools over all axes at once, which onnxruntime refuses, and has no padding for a symbolic batch.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend import core
+
+_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+_IDENTITIES = ("stop_gradient", "optimization_barrier", "copy", "copy_p")
+
+
+class _Unknown:
+    """A number that depends on the size of the batch; nothing we export may depend on it."""
+
+
+def plain(function: Callable[[jax.Array], jax.Array], spec: jax.ShapeDtypeStruct) -> Callable[[jax.Array], jax.Array]:
+    """The same function of one array of shape and dtype ``spec``, whose dimensions may be symbolic.
+
+    Raises:
+        ValueError: if the function does what cannot be written plainly.
+    """
+    closed = jax.make_jaxpr(function)(spec)
+    return lambda x: _evaluate(closed.jaxpr, closed.consts, [x])[0]
+
+
+def _evaluate(jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    """Run the equations one by one; a NumPy array is a known value."""
+    values: dict[core.Var, Any] = {}
+    values.update(zip(jaxpr.constvars, (_known(each) for each in constants), strict=True))
+    values.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: core.Var | core.Literal) -> Any:
+        return np.asarray(atom.val) if isinstance(atom, core.Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        results = _apply(equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _known(value: Any) -> Any:
+    return value if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def _apply(equation: core.JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
+    """The results of one equation."""
+    name, params = equation.primitive.name, equation.params
+    if name in _CALLS:
+        inner = params[_CALLS[name]]
+        return _evaluate(inner.jaxpr, inner.consts, inputs)
+    if name == "checkpoint":
+        return _evaluate(params["jaxpr"], (), inputs)
+    if name == "scan":
+        return _written_out(params, inputs)
+    if name in _IDENTITIES:
+        return inputs
+    if name == "dim_as_value":
+        return [_Unknown()]
+    if name == "select_n" and isinstance(inputs[0], np.ndarray) and (inputs[0] == inputs[0].flat[0]).all():
+        return [inputs[1 + int(inputs[0].flat[0])]]
+    if any(isinstance(value, _Unknown) for value in inputs):
+        return [_Unknown()] * len(equation.outvars)
+    if all(isinstance(value, np.ndarray) for value in inputs) and _is_static(equation):
+        with jax.ensure_compile_time_eval():
+            results = equation.primitive.bind(*inputs, **params)
+        return [np.asarray(each) for each in (results if equation.primitive.multiple_results else [results])]
+    if name in _REWRITES:
+        return [_REWRITES[name](*inputs, params=params)]
+    results = equation.primitive.bind(*inputs, **params)
+    return results if equation.primitive.multiple_results else [results]
+
+
+def _is_static(equation: core.JaxprEqn) -> bool:
+    return all(isinstance(size, int) for variable in equation.outvars for size in variable.aval.shape)
+
+
+def _written_out(params: dict[str, Any], inputs: list[Any]) -> list[Any]:
+    """A scan over known numbers that carries arrays and stacks none, one pass after the other."""
+    constants, carried = params["num_consts"], params["num_carry"]
+    fixed, carry, items = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
+    body = params["jaxpr"]
+    if len(body.jaxpr.outvars) > carried:
+        raise ValueError("a scan that stacks results cannot be written out")
+    order = range(params["length"])
+    for index in reversed(order) if params["reverse"] else order:
+        carry = _evaluate(body.jaxpr, body.consts, [*fixed, *carry, *(_known(each[index]) for each in items)])
+    return carry
+
+
+def _pad(x: Any, value: Any, *, params: dict[str, Any]) -> Any:
+    """Concatenate with constants, axis by axis; zeros between the cells are a second row per cell, flattened away."""
+    value = jnp.asarray(value, x.dtype)
+    for axis, (low, high, between) in enumerate(params["padding_config"]):
+
+        def fill(count: int, axis: int = axis, like: Any = None) -> Any:
+            shape = like.shape
+            return lax.broadcast_in_dim(value, (*shape[:axis], count, *shape[axis + 1 :]), ())
+
+        if between:
+            size = x.shape[axis]
+            apart = lax.expand_dims(x, [axis + 1])
+            apart = lax.concatenate([apart, fill(between, axis + 1, apart)], axis + 1)
+            x = lax.reshape(apart, (*x.shape[:axis], size * (between + 1), *x.shape[axis + 1 :]))
+            high -= between
+        if low < 0 or high < 0:
+            x = lax.slice_in_dim(x, max(-low, 0), x.shape[axis] - max(-high, 0), axis=axis)
+        parts = [fill(low, like=x)] if low > 0 else []
+        parts += [x, fill(high, like=x)] if high > 0 else [x]
+        x = lax.concatenate(parts, axis) if len(parts) > 1 else x
+    return x
+
+
+def _max_pool(x: Any, *, params: dict[str, Any]) -> Any:
+    """The maximum of strided slices of the padded array, axis by axis."""
+    config = tuple((low, high, 0) for low, high in params["padding"])
+    if any(size != 1 for size in (*params["base_dilation"], *params["window_dilation"])):
+        raise ValueError("a dilated max pool cannot be written out")
+    x = _pad(x, -np.inf, params={"padding_config": config})
+    for axis, (side, stride) in enumerate(zip(params["window_dimensions"], params["window_strides"], strict=True)):
+        if side == 1 and stride == 1:
+            continue
+        last = (x.shape[axis] - side) // stride * stride + 1
+        cells = [lax.slice_in_dim(x, cell, cell + last, stride, axis=axis) for cell in range(side)]
+        x = cells[0]
+        for other in cells[1:]:
+            x = lax.max(x, other)
+    return x
+
+
+def _dynamic_slice(x: Any, *starts: Any, params: dict[str, Any]) -> Any:
+    for axis, (start, size) in enumerate(zip(starts, params["slice_sizes"], strict=True)):
+        x = _part(x, axis, int(_expect_known(start)), size)
+    return x
+
+
+def _gather(x: Any, indices: Any, *, params: dict[str, Any]) -> Any:
+    """Slices, where every index is known and each axis is indexed by itself."""
+    indices, numbers = _expect_known(indices), params["dimension_numbers"]
+    if numbers.operand_batching_dims:
+        raise ValueError("a gather with batching dimensions cannot be written plainly")
+    lead, columns = indices.shape[:-1], np.moveaxis(indices, -1, 0)
+    indexed = dict(zip(numbers.start_index_map, columns, strict=True))
+    dropped: list[int] = []
+    if len(indexed) == 1 and lead and not set(indexed) - set(numbers.collapsed_slice_dims):
+        ((axis, places),) = indexed.items()
+        x = _take(x, axis, places.reshape(-1))
+        x = lax.reshape(x, (*x.shape[:axis], *lead, *x.shape[axis + 1 :]))
+        walked = list(range(axis, axis + len(lead)))
+    elif not lead:
+        for axis, place in indexed.items():
+            x = _part(x, axis, int(place), params["slice_sizes"][axis])
+        walked, dropped = [], list(numbers.collapsed_slice_dims)
+    else:
+        walked = []
+        for dimension, (axis, places) in enumerate(indexed.items()):
+            along = np.moveaxis(places, dimension, 0).reshape(lead[dimension], -1)
+            if axis not in numbers.collapsed_slice_dims or (along != along[:, :1]).any() or len(indexed) != len(lead):
+                raise ValueError("a gather of scattered cells cannot be written plainly")
+            x = _take(x, axis, along[:, 0])
+            walked.append(axis)
+    x = lax.squeeze(x, dropped) if dropped else x
+    others, walking = iter(axis for axis in range(x.ndim) if axis not in walked), iter(walked)
+    order = [next(others) if axis in numbers.offset_dims else next(walking) for axis in range(x.ndim)]
+    return x if order == list(range(x.ndim)) else lax.transpose(x, order)
+
+
+def _remainder(x: Any, divisor: Any, *, params: dict[str, Any]) -> Any:
+    """What truncated division leaves, of integers; exact, and for a symbolic shape too."""
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise ValueError("the remainder of a floating division cannot be written plainly")
+    return lax.sub(x, lax.mul(lax.div(x, divisor), divisor))
+
+
+def _expect_known(value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise ValueError("an index that depends on the input cannot be written plainly")
+    return value
+
+
+def _part(x: Any, axis: int, start: int, size: Any) -> Any:
+    """``size`` cells of an axis; all of them if that is how many there are."""
+    if size == x.shape[axis]:
+        return x
+    start = min(max(start, 0), x.shape[axis] - size)  # as XLA clamps it
+    return lax.slice_in_dim(x, start, start + size, axis=axis)
+
+
+def _take(x: Any, axis: int, places: np.ndarray) -> Any:
+    """Cells of an axis by their places: one slice where these are evenly spaced."""
+    first, *others = (int(place) for place in places)
+    steps = set(np.diff(places).tolist())
+    if not others or (len(steps) == 1 and min(steps) > 0):
+        return lax.slice_in_dim(x, first, int(places[-1]) + 1, steps.pop() if others else 1, axis=axis)
+    cells = [lax.slice_in_dim(x, place, place + 1, axis=axis) for place in (first, *others)]
+    return lax.concatenate(cells, axis)
+
+
+_REWRITES: dict[str, Callable[..., Any]] = {
+    "pad": _pad,
+    "reduce_window_max": _max_pool,
+    "dynamic_slice": _dynamic_slice,
+    "gather": _gather,
+    "rem": _remainder,
+}

@@ -1,0 +1,49 @@
+"""Networks as StableHLO with their weights, for any program that runs XLA: CPU, CUDA and TPU."""
+
+import os
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def save(
+    path: str | os.PathLike, function: Callable[[jax.Array], jax.Array], clip_shape: tuple[int, ...], *, dtype: str
+) -> None:
+    """Write a function of clips (b, *clip_shape) for every number of clips b, by ``jax.export``.
+
+    Args:
+        path: usually ``.stablehlo``.
+        function: clips to logits, its weights a part of it.
+        clip_shape: (t, h, w, c).
+        dtype: of the clips, ``uint8`` or ``float32``.
+    """
+    from jax import export
+
+    shape = export.symbolic_shape(f"b, {', '.join(map(str, clip_shape))}")
+    exported = export.export(jax.jit(function), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, np.dtype(dtype)))
+    with open(path, "wb") as file:
+        file.write(exported.serialize())
+
+
+def load(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """Clips to logits, both NumPy, of a file that ``save`` wrote; compiled once for every number of clips.
+
+    Raises:
+        ValueError: if the file is damaged, or of a JAX too new or too old for this one.
+    """
+    from jax import export
+
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        predict = jax.jit(export.deserialize(bytearray(content)).call)
+    except Exception as error:  # whatever flatbuffers and the StableHLO reader raise for bytes that are neither
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} is not a StableHLO export that JAX {jax.__version__} reads (it takes those of a JAX up to three "
+            f"weeks newer and six months older): {reason}"
+        ) from error
+    return lambda clips: np.asarray(predict(clips))

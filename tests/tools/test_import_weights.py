@@ -1,0 +1,209 @@
+"""tools.import_weights: weights from elsewhere become a workdir that every command takes."""
+
+import json
+import os
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands_support import run, succeed
+from safetensors.numpy import save_file
+from variables import drawn_variables
+
+import motion_jax
+from configs import moving_shapes
+from motion_jax.models import Model
+from motion_jax.tools import import_weights
+from motion_jax.tools.experiment import initial_variables, load_trained
+from motion_jax.weights.save import torch_state_dict
+
+CONFIG = "configs/moving_shapes.py:tsm_r18,4,smoke"
+CLASSES = 12
+
+
+@pytest.fixture(scope="module")
+def network():
+    section = moving_shapes.get_config("tsm_r18,4,smoke").model.to_dict()
+    model = Model(**section).build(CLASSES)
+    return model, drawn_variables(model, np.zeros((1, 2, 32, 32, 3), np.float32))
+
+
+@pytest.fixture(scope="module")
+def weights(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "official.safetensors"
+    save_file(torch_state_dict(*network, prefix="module.base_model."), path)
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the tool with arguments; gives what it printed."""
+
+    def run_main(*arguments):
+        monkeypatch.setattr("sys.argv", ["import_weights", *map(str, arguments)])
+        import_weights.main()
+        return capsys.readouterr().out
+
+    return run_main
+
+
+def labels_file(folder, count=CLASSES):
+    (path := folder / "labels.txt").write_text("".join(f"class {index}\n" for index in range(count)))
+    return path
+
+
+def test_a_workdir_like_one_that_was_trained(network, weights, tmp_path, call):
+    workdir = tmp_path / "run"
+    out = call(weights, f"--config={CONFIG}", f"--workdir={workdir}", f"--labels={labels_file(tmp_path)}", "--json")
+    *table, last = out.splitlines()
+    result = json.loads(last)
+    assert result["classes"] == CLASSES
+    assert result["counts"] == {"loaded": len(jax.tree.leaves(network[1])), "unused": 25}
+    assert any("module.base_model.layer1.0.conv1.weight" in row and "loaded" in row for row in table)
+    trained = load_trained(workdir)
+    jax.tree.map(np.testing.assert_array_equal, trained.restored.variables, network[1])
+    assert trained.restored.step == 0
+    assert trained.restored.labels[:2] == ("class 0", "class 1")
+    assert json.loads((workdir / "labels.json").read_text())[-1] == f"class {CLASSES - 1}"
+    assert json.loads((workdir / "config.json").read_text()) == trained.restored.config
+    assert not (workdir / "data").exists()
+    with pytest.raises(ValueError, match="holds a run already"):
+        call(weights, f"--config={CONFIG}", f"--workdir={workdir}")
+
+
+@pytest.mark.xdist_group("commands_moving_shapes")
+def test_training_goes_on_from_them(network, weights, tmp_path, call):
+    from data.moving_shapes import CLASSES as names
+
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({name: str(index) for index, name in enumerate(names)}))
+    workdir = tmp_path / "run"
+    call(weights, f"--config={CONFIG}", f"--workdir={workdir}", f"--labels={labels}")
+    # A step so small that the weights stay what they were: random ones would be others.
+    slow = ["--config.train.steps=1", "--config.train.learning_rate=1e-12", "--config.train.warmup_epochs=0.0"]
+    done = succeed("train.py", f"--config={CONFIG}", f"--workdir={workdir}", *slow)
+    assert "training from step 0 to 1" in done.stdout + done.stderr
+    params = load_trained(workdir / "checkpoints" / "latest" / "1").restored.variables["params"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), params, network[1]["params"])
+
+
+def test_an_incomplete_file_is_an_error_unless_partial(network, tmp_path, call, monkeypatch):
+    # In place of random values, whose compilation takes half a minute.
+    initial = jax.tree.map(lambda x: np.full_like(x, 7), network[1])
+    initial["params"]["classifier"] = {"kernel": np.full((64, CLASSES), 7.0), "bias": np.full(CLASSES, 7.0)}
+    monkeypatch.setattr(import_weights, "initial", lambda model, *, seed: initial)
+    found = torch_state_dict(*network)
+    del found["bn1.weight"]
+    found["fc.weight"], found["fc.bias"] = found.pop("fc1.weight")[:7], found.pop("fc1.bias")[:7]
+    save_file(found, path := tmp_path / "imagenet.safetensors")
+    workdir = tmp_path / "run"
+    options = (path, f"--config={CONFIG}", f"--workdir={workdir}")
+    with pytest.raises(ValueError, match=r"missing: bn1.weight\. .*give --partial to keep initial values"):
+        call(*options)
+    with pytest.raises(ValueError, match="tells 7 classes apart and --labels names 12"):
+        call(*options, f"--labels={labels_file(tmp_path)}")
+    assert not workdir.exists()
+    out = call(*options, f"--labels={labels_file(tmp_path)}", "--partial")
+    assert "2 another shape" in out
+    kept = [line.split()[0] for line in out.splitlines() if "initial value" in line]
+    assert sorted(kept) == ["bn1.weight", "fc.bias", "fc.weight"]
+    variables = load_trained(workdir).restored.variables
+    np.testing.assert_array_equal(variables["params"]["classifier"]["bias"], np.full(CLASSES, 7))
+    np.testing.assert_array_equal(variables["params"]["backbone"]["bn1"]["scale"], 7)
+    np.testing.assert_array_equal(
+        variables["params"]["backbone"]["conv1"]["kernel"], network[1]["params"]["backbone"]["conv1"]["kernel"]
+    )
+
+
+def test_a_file_of_another_network(tmp_path, call):
+    save_file(
+        {"layer1.0.bn1.weight": np.ones(3, np.float32), "fc1.bias": np.ones(4)}, path := tmp_path / "a.safetensors"
+    )
+    for options in ([], ["--partial"]):
+        with pytest.raises(ValueError, match=r"no weight of .* fits the backbone of tsm_r18"):
+            call(path, f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", *options)
+
+
+def test_a_config_whose_videos_are_not_here(tmp_path):
+    arguments = import_weights.argparse.Namespace(
+        config="configs/something_v1.py:msnet_tsm_r50,8", workdir=tmp_path, root=None
+    )
+    assert import_weights.config_of(arguments)["data"]["root"] == str(tmp_path / "videos")
+    arguments.root = "here"
+    assert import_weights.config_of(arguments)["data"]["root"] == "here"
+
+
+class Hostile:
+    """Its pickle makes a folder when it is read carelessly."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.marker),))
+
+
+def test_a_hostile_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "bad.pth").write_bytes(pickle.dumps({"state_dict": Hostile(tmp_path / "marker")}, protocol=2))
+    tool = ["-m", "motion_jax.tools.import_weights", tmp_path / "bad.pth"]
+    done = run(*tool, f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "which is refused" in line or "needs PyTorch: pip install torch" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.txt", "\n\n", "holds no class names"),
+        ("a.txt", "one\ntwo\none\n", "names a class twice: one"),
+        ("a.json", "{", "neither a JSON list"),
+        ("a.json", '{"one": 0, "two": 2}', "neither a JSON list"),
+        ("a.json", "[1, 2]", "holds no class names"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, name, text, reason):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        import_weights.labels_of(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["tsm_r18", "tsm_mobilenetv2"])
+def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
+    """ImageNet weights into a network with another classifier: one line of the config."""
+    imagenet = motion_jax.build_model(name.replace("tsm", "tsn"), num_classes=9, width=8)
+    variables = drawn_variables(imagenet, np.zeros((1, 2, 32, 32, 3), np.float32))
+    found = {key: value for key, value in torch_state_dict(imagenet, variables).items() if not key.startswith("bn2.")}
+    if name == "tsm_r18":
+        found["fc.weight"], found["fc.bias"] = found.pop("fc1.weight")[..., 0], found.pop("fc1.bias")
+    else:
+        from motion_jax.weights.torch_names import strip_prefixes
+
+        found = torchvision_mobilenet(found)
+        assert strip_prefixes(list(found))["features.2.conv.0.0.weight"] == "features.2.conv.0.weight"
+    save_file(found, path := tmp_path / "imagenet.safetensors")
+    model = motion_jax.build_model(name, num_classes=5, width=8)
+    # In place of random values, whose compilation takes half a minute.
+    initial = jax.tree.map(jnp.zeros_like, drawn_variables(model, np.zeros((1, 2, 32, 32, 3), np.float32)))
+    monkeypatch.setattr(type(model), "init", lambda *_, **__: initial)
+    started = initial_variables(model, str(path), seed=0)
+    np.testing.assert_array_equal(started["params"]["classifier"]["bias"], np.zeros(5))
+    jax.tree.map(np.testing.assert_array_equal, started["params"]["backbone"], variables["params"]["backbone"])
+
+
+def torchvision_mobilenet(found):
+    """torchvision nests convolution, BN and activation of an inverted residual, but not the last, linear pair."""
+    renamed = {}
+    for key, value in found.items():
+        parts = key.split(".")
+        if parts[0] == "features" and len(parts) == 5 and parts[2] == "conv":
+            groups = 1 if parts[1] == "1" else 2
+            group, layer = divmod(int(parts[3]), 3)
+            parts[3] = f"{group}.{layer}" if group < groups else str(group + layer)
+        if parts[0] == "classifier":
+            parts[0] = "classifier.1"
+        renamed[".".join(parts)] = value
+    return renamed
