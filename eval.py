@@ -23,10 +23,11 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config in place of th
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run; eval.json is written here.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint folder, in place of the workdir's best.")
 _SPLIT = flags.DEFINE_string("split", "val", "The split to evaluate.")
-_CLIPS = flags.DEFINE_integer("clips", None, "Clips per video, in place of the config's.")
-_CROPS = flags.DEFINE_integer("crops", None, "Crops per clip (1 or 3), in place of the config's.")
-_AVERAGE = flags.DEFINE_string("average", None, "Over the views, of softmax or logits, in place of the config's.")
-_FULL = flags.DEFINE_bool("full_resolution", None, "Views span the stored short side, in place of the config's choice.")
+flags.DEFINE_integer("batch_size", None, "Videos at once over all devices, in place of the config's.")
+flags.DEFINE_integer("clips", None, "Clips per video, in place of the config's.")
+flags.DEFINE_integer("crops", None, "Crops per clip (1 or 3), in place of the config's.")
+flags.DEFINE_string("average", None, "Over the views, of softmax or logits, in place of the config's.")
+flags.DEFINE_bool("full_resolution", None, "Views span the stored short side, in place of the config's choice.")
 _CORRUPTION = flags.DEFINE_string("corruption", None, "Spoil a frame: NAME:LEVEL[:FRAME], by default the 4th of 8.")
 _JSON = flags.DEFINE_bool("json", False, "Print the result as one JSON object, last.")
 
@@ -46,7 +47,7 @@ def main() -> None:
     workdir = pathlib.Path(_WORKDIR.value or workdir_of(restored.path))
     experiment = Experiment.from_config(_CONFIG.value.to_dict() if _CONFIG.value else restored.config)
     check_same_model(experiment.model, restored.config, checkpoint=restored.path)
-    given = {"clips": _CLIPS.value, "crops": _CROPS.value, "average": _AVERAGE.value, "full_resolution": _FULL.value}
+    given = {name: flags.FLAGS[name].value for name in ("batch_size", "clips", "crops", "average", "full_resolution")}
     protocol = dataclasses.replace(experiment.eval, **{key: value for key, value in given.items() if value is not None})
     dataset = open_data(experiment.data, workdir)
     if dataset.labels != restored.labels:
@@ -66,6 +67,7 @@ def main() -> None:
         parallel=experiment.parallel,
         total=-(-dataset.size(_SPLIT.value) // protocol.batch_size),
     )
+    described |= {"corruption": _CORRUPTION.value, "unreadable": dataset.broken}
     path = write_evaluation(
         workdir,
         metrics=metrics,
@@ -73,7 +75,7 @@ def main() -> None:
         labels=labels,
         label_names=restored.labels,
         ids=ids.in_order(),
-        protocol={**described, "corruption": _CORRUPTION.value, "step": restored.step, "model": experiment.model.name},
+        protocol={**described, "step": restored.step, "model": experiment.model.name},
         suffix=f"_{_CORRUPTION.value.replace(':', '_')}" if corruption else "",
     )
     shown = {name: round(value, 2) for name, value in metrics.items()}

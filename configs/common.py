@@ -119,7 +119,8 @@ def use_made_up_clips(config: ml_collections.ConfigDict) -> None:
     """Make any experiment a smoke run: a narrow network on a few generated clips, a minute on two cores."""
     config.model.width = 8
     config.data.update(name="moving_shapes", version=None, quality=95)
-    config.data.update(size=32, frames=min(config.data.frames, 8), crop="none")
+    # They are as long as a clip, of which dense sampling would take one frame.
+    config.data.update(size=32, frames=min(config.data.frames, 8), crop="none", sampling="segment")
     config.data.clips = (48, 24)
     config.data.resize = None
     config.data.root = None

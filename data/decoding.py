@@ -181,8 +181,10 @@ def decode_jpeg(data: bytes) -> np.ndarray:
     if data[:2] == b"\xff\xd8" and b"Exif" not in data[: data.find(b"\xff\xda")]:
         with contextlib.suppress(ValueError):
             return simplejpeg.decode_jpeg(data)
-    # imdecode throws on empty input and returns None on what it cannot read.
-    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    # imdecode throws on empty input and on a header that promises a gigapixel, and returns None on what it cannot read.
+    frame = None
+    with contextlib.suppress(cv2.error):
+        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if frame is None:
         raise ValueError(
             f"{len(data)} bytes do not decode as an image: the record is damaged, prepare the data set again"

@@ -50,8 +50,8 @@ class Layout:
         remarks: what else whoever prepares the data should know.
 
     Raises:
-        ValueError: if class names repeat, a label has no class, a name is given twice in a split, or nothing is in the
-            train split.
+        ValueError: if class names repeat, a label has no class, a name is given twice in a split, all of train or
+            val is missing, or nothing is in the train split.
     """
 
     root: Path
@@ -72,7 +72,15 @@ class Layout:
                 )
         if repeated := _first_repeated((entry.split, entry.id) for entry in self.entries):
             raise ValueError(f"data.root: split {repeated[0]} of {self.root} names {repeated[1]} twice; keep one")
-        if not any(entry.split == "train" for entry in self.entries):
+        found = {entry.split for entry in self.entries}
+        for entry in self.missing:
+            # Who has no use for the test split leaves its videos out.
+            if entry.split not in found and entry.split != "test":
+                raise ValueError(
+                    f"data.root: {self.root} holds none of the videos of split {entry.split}; the first would be "
+                    f"{entry.path}: see data/README.md for where they go"
+                )
+        if "train" not in found:
             raise ValueError(f"data.root: no video of {self.root} is in the train split; mark some as train")
 
     def splits(self) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ def read_summary(part: Part, folder: Path) -> Summary | None:
     """What became of a part, or None while it is not done."""
     try:
         values = json.loads((folder / f"{part.name}.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return None
     pairs = {name: tuple(map(tuple, values.pop(name))) for name in ("unreadable", "remarks")}
     return Summary(**values, **pairs)
@@ -174,12 +174,20 @@ def write_part(part: Part, folder: Path, results: Iterable[Encoded]) -> Summary:
         writer.close()
     summary = Summary(kept, frames, size, tuple(unreadable), tuple(remarks))
     if summary.records:
+        _to_disk(passing)
         os.replace(passing, record_file(part, folder))
     else:
         passing.unlink()  # A file without records cannot be opened.
     passing.write_text(json.dumps(dataclasses.asdict(summary)))
+    _to_disk(passing)
     os.replace(passing, folder / f"{part.name}.json")
     return summary
+
+
+def _to_disk(path: Path) -> None:
+    """Return when a file is on the disk: after a power failure, a name must not stand for half of it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_parts(parts: Sequence[Part], folder: Path, encode: Encoder) -> None:

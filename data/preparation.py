@@ -60,7 +60,8 @@ def prepare(
     if len(unreadable) > section.max_bad_fraction * count:
         raise ValueError(
             f"data.root: {len(unreadable)} of {count} videos of {section.root} cannot be read, more than "
-            f"data.max_bad_fraction = {section.max_bad_fraction}; mend or remove them, or raise that fraction: "
+            f"data.max_bad_fraction = {section.max_bad_fraction}; mend or remove them, raise that fraction, or, where "
+            f"the disk failed them, delete {builder.data_path} to read them again: "
             + "; ".join(f"{path}: {reason}" for path, reason in unreadable)
         )
     return builder

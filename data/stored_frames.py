@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from data import transforms
-from data.decoding import encode_jpeg, read_video
+from data.decoding import VideoError, encode_jpeg, read_video
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,10 @@ def store_frames(
         if resize is not None:
             height, width = transforms.scaled_size(*frame.shape[:2], resize=resize)
             frame = transforms.resize(frame, height=height, width=width)
-        frames.append(encode_jpeg(frame, quality=quality))
+        try:
+            frames.append(encode_jpeg(frame, quality=quality))
+        except ValueError as error:
+            raise VideoError(path, f"a frame of {frame.shape[1]}x{frame.shape[0]} is too large", "cut it") from error
     remarks = []
     if video.incomplete:
         remarks.append(f"{video.decoded} of {video.declared} declared frames can be decoded")

@@ -165,7 +165,7 @@ def test_workdir_and_checkpoints_describe_themselves(trained):
         ),
         (("eval.py", f"--config={TSN}"), r"model\.name is 'msnet_tsm_r18', the config's 'tsn_r18'; leave out --config"),
         (("eval.py", "--clips=many"), r"--clips=many: expected an integer"),
-        (("eval.py", "--crops=2"), r"crops = 2: choose 1 .* or 3"),
+        (("eval.py", "--crops=2"), r"eval\.crops is 2, expected 1 .* or 3"),
         (("eval.py", "--average=mean"), r"eval\.average is 'mean', expected one of"),
         (("eval.py", "--corruption=fog:1"), r"no corruption 'fog': choose one of occlusion"),
         (("eval.py", "--corruption=occlusion:1:8"), r"spoils frame 8, but a clip has frames 0 to 7"),

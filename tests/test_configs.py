@@ -196,6 +196,8 @@ def test_json_gives_the_same_experiment(name):
         ("train.schedule", "linear", r"train\.schedule is 'linear', expected one of"),
         ("train.learning_rate", None, r"train\.learning_rate = None, expected float"),
         ("eval.average", "mean", r"eval\.average is 'mean', expected one of"),
+        ("eval.crops", 2, r"eval\.crops is 2, expected 1 .* or 3"),
+        ("eval.full_resolution", True, r"full.resolution"),
         ("parallel.backend", "vmap", r"parallel\.backend is 'vmap', expected one of"),
         ("checkpoint.keep", 0, r"checkpoint\.keep is 0, expected at least 1"),
         ("seed", "1", r"seed = '1', expected int"),

@@ -7,7 +7,7 @@ from data.annotations import class_count, find, label_of, videos_by_stem
 from data.builders.videos import Videos
 from data.layout import Entry, Layout
 
-_FOLDERS = {"train": ("train",), "val": ("val", "validate"), "test": ("test",)}
+_FOLDERS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
 
 class Kinetics400(Videos):

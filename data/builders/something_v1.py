@@ -34,7 +34,7 @@ class SomethingV1(Videos):
 
         Two orders of the classes are in use: that of the released ``something-something-v1-labels.csv``, and the
         alphabetical one of the official codes. With lists of the official code theirs is found out from the labels of
-        the csv files, or from ``category.txt`` where there are none; without, the order is alphabetical.
+        the csv files, or taken from ``category.txt`` where there are none; without, the order is alphabetical.
 
         Raises:
             ValueError: if a file is missing or wrong, or the order of the lists cannot be told.
@@ -87,9 +87,11 @@ def _read_list(path: Path, split: str) -> list[Entry]:
 
 def _order_of_lists(root: Path, entries: list[Entry]) -> tuple[tuple[str, ...], str]:
     """The class names in the order in which lists of the official code number them, and that order in words."""
-    if (root / "category.txt").is_file():
-        given = read_lines(root / "category.txt")
+    category = root / "category.txt"
+    if category.is_file() and not (root / "something-something-v1-labels.csv").is_file():
+        given = read_lines(category)
         return tuple(given), "as in category.txt" + (", alphabetical" if given == sorted(given) else "")
+    # A category.txt may be of other lists than these: the csv files say what each clip shows.
     released = _released_labels(root)
     named = {clip: name for split in _LISTS for clip, name in _read_csv(root, split)[1]}
     fitting = [
@@ -100,6 +102,7 @@ def _order_of_lists(root: Path, entries: list[Entry]) -> tuple[tuple[str, ...], 
     if not fitting:
         raise ValueError(
             f"data.root: the labels of train_videofolder.txt and val_videofolder.txt in {root} follow neither the "
-            "alphabetical order nor that of something-something-v1-labels.csv; add the category.txt they were made with"
+            "alphabetical order nor that of something-something-v1-labels.csv; take lists and csv files of one "
+            "release, or leave the csv files out and add the category.txt the lists were made with"
         )
     return fitting[0]

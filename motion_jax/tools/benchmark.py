@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -214,7 +215,7 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(map(positive, text.split(",")))
 
 
-def _list_of(allowed: tuple[str, ...]) -> Any:
+def _list_of(allowed: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         parts = tuple(text.split(","))
         if not set(parts) <= set(allowed):

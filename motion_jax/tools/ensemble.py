@@ -80,12 +80,15 @@ def read_scores(workdir: pathlib.Path) -> Scores:
     path = workdir / "scores.npz" if workdir.is_dir() else workdir
     if not path.is_file():
         raise ValueError(f"there is no {path}: run python eval.py --workdir={workdir}")
-    with np.load(path) as file:
-        if missing := {"scores", "labels", "names", "ids", "average"} - set(file):
-            raise ValueError(f"{path} holds no {', '.join(sorted(missing))}: evaluate that run again with eval.py")
-        return Scores(
-            str(workdir), file["scores"], file["labels"], file["names"], file["ids"], str(file["average"].item())
-        )
+    try:
+        with path.open("rb") as stream, np.load(stream) as file:
+            held = dict(file)
+    # A file that is cut off, or another kind of file, surfaces as whatever the reader raises.
+    except Exception as error:
+        raise ValueError(f"{path} is not what eval.py writes ({error}): evaluate that run again") from error
+    if missing := {"scores", "labels", "names", "ids", "average"} - set(held):
+        raise ValueError(f"{path} holds no {', '.join(sorted(missing))}: evaluate that run again with eval.py")
+    return Scores(str(workdir), held["scores"], held["labels"], held["names"], held["ids"], str(held["average"].item()))
 
 
 def check_comparable(runs: list[Scores]) -> None:

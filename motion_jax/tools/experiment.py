@@ -14,7 +14,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from data.pipeline import Data, Dataset, open_dataset
+from data.pipeline import Data, Dataset, at_full_resolution, open_dataset
 from motion_jax.models import Model
 from motion_jax.training import checkpoints
 from motion_jax.training.checkpoints import Checkpoint
@@ -53,6 +53,8 @@ class Experiment:
                 _check(field.type, value, f"{field.name}.")
                 value = field.type(**_with_tuples(value))
             sections[field.name] = value
+        if sections["eval"].full_resolution:
+            at_full_resolution(sections["data"])  # Refuses data without a stored size.
         return cls(**sections)
 
 

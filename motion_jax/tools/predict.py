@@ -159,7 +159,13 @@ def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pathlib.Path]:
-    """Where the picture of each video goes: ``save`` itself, or below a folder of its name as the videos lie."""
+    """Where the picture of each video goes: ``save`` itself, or below a folder of its name as the videos lie.
+
+    Raises:
+        ValueError: if that is one of the videos.
+    """
+    if save.resolve() in [file.resolve() for file in files]:
+        raise ValueError(f"--save={save} would replace a video that is to be read: choose another name")
     if len(files) == 1:
         return [save]
     places = [pathlib.Path(os.path.abspath(file)) for file in files]

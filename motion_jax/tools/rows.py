@@ -66,14 +66,17 @@ A config is one file and, after a colon, its arguments: `model,frames` for the e
 supplements. `,smoke` at the end makes any of them a run of a minute on generated clips.
 
 ```bash
-python train.py --config=configs/something_v1.py:msnet_tsm_r50,8 --config.data.root=SOMETHING --workdir=runs/msnet
-python train.py --config=configs/selfy_supplement.py:table3a_17x17 --config.data.root=SOMETHING --workdir=runs/17x17
+python train.py --config=configs/something_v1.py:msnet_tsm_r50,8 --workdir=runs/msnet \\
+    --config.data.root=SOMETHING --config.data.dir=PREPARED
+python train.py --config=configs/selfy_supplement.py:table3a_17x17 --workdir=runs/17x17 \\
+    --config.data.root=SOMETHING --config.data.dir=PREPARED
 python train.py --config=configs/selfy_supplement.py:table3a_17x17,smoke --workdir=runs/smoke
 ```
 
-`data.root` is the folder of the data set; [data/README.md](../data/README.md) says where each comes from and how it
-lies there. The papers start from ImageNet weights: `--config.train.init_from=FILE` takes torchvision's file of the
-backbone, and the motion block and the classifier begin anew. Every other value of a config is a flag too.
+`data.root` is the folder of the data set, `data.dir` where its records are kept for all runs;
+[data/README.md](../data/README.md) says where each comes from and how it lies there. The papers start from ImageNet
+weights: `--config.train.init_from=FILE` takes torchvision's file of the backbone, and the motion block and the
+classifier begin anew. Every other value of a config is a flag too.
 
 Evaluation in training takes one clip and its centre. The papers' protocols are asked of `eval.py`, which writes down
 what it did: two clips on Something-Something; ten clips of three crops that span the short side on Kinetics, their
@@ -82,8 +85,7 @@ GFLOPs are those of one view of 224x224.
 
 ```bash
 python eval.py --workdir=runs/msnet --clips=2
-python eval.py --workdir=runs/kinetics --clips=10 --crops=3 --full_resolution \\
-    --config=configs/kinetics400.py --config.data.root=KINETICS --config.eval.batch_size=8
+python eval.py --workdir=runs/kinetics --clips=10 --crops=3 --full_resolution --batch_size=8
 ```
 """
 

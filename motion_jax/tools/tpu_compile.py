@@ -5,11 +5,13 @@ Examples:
     python -m motion_jax.tools.tpu_compile msnet_tsm_r50 --slice=v5e-256 --backend=shard_map --batch=16
     python -m motion_jax.tools.tpu_compile configs/something_v1.py:selfynet_tsm_r50,8 --largest --json
 
-Needs libtpu: pip install "jax[tpu]" in the same version of jax. Figures are the compiler's counts per chip, not times;
+The dtype and what spreads the step are --dtype and --backend, not the config's. Needs libtpu: pip install "jax[tpu]" in
+the same version of jax. Figures are the compiler's counts per chip, not times;
 a ResNet-50 takes minutes to compile. The first network is what the others are over.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -68,22 +70,24 @@ def _read(name_or_config: str, dtype: str) -> tuple[nn.Module, Train, int, int]:
     return model, experiment.train, experiment.data.frames, experiment.data.size
 
 
-def _compiler(model: nn.Module, recipe: Train, **fixed: Any) -> Any:
+def _compiler(model: nn.Module, recipe: Train, **fixed: Any) -> Callable[[int], dict[str, Any]]:
     """Clips per chip -> the compiler's counts, or only that they do not fit."""
     # The schedule's few scalars are left out: it needs the number of clips.
     optimizer = make_optimizer(recipe, optax.constant_schedule(recipe.learning_rate))
 
+    mixing = {name: getattr(recipe, name) for name in ("mixup", "cutmix", "label_smoothing")}
+
     def compile_for(batch: int) -> dict[str, Any]:
         try:
-            program = tpu_program.compile_step(model, optimizer, batch_per_chip=batch, **fixed)
+            counts = tpu_program.compile_step(model, optimizer, batch_per_chip=batch, **mixing, **fixed)
         except tpu_program.OutOfMemoryError as error:
             return {"fits": False, "reason": str(error)}
-        return {**dataclasses.asdict(program), "fits": program.fits}
+        return {**dataclasses.asdict(counts), "fits": counts.fits}
 
     return compile_for
 
 
-def largest(fits: Any, start: int) -> int:
+def largest(fits: Callable[[int], bool], start: int) -> int:
     """The largest batch that fits, to an eighth of itself; 0 where none does.
 
     Args:

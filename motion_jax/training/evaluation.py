@@ -26,7 +26,7 @@ class Eval:
     Attributes:
         batch_size: clips per global batch; each has ``clips * crops`` views.
         clips: temporal views per clip.
-        crops: spatial views per clip.
+        crops: spatial views per clip, 1 or 3.
         average: over the views, of ``"softmax"`` or ``"logits"``.
         full_resolution: whether a view spans the stored short side instead of the training size; for the entry points.
 
@@ -44,6 +44,8 @@ class Eval:
         for name in ("batch_size", "clips", "crops"):
             if getattr(self, name) < 1:
                 raise ValueError(f"eval.{name} is {getattr(self, name)}, expected at least 1")
+        if self.crops not in (1, 3):
+            raise ValueError(f"eval.crops is {self.crops}, expected 1 (centre) or 3 (along the longer side)")
         if self.average not in AVERAGES:
             raise ValueError(f"eval.average is {self.average!r}, expected one of {AVERAGES}")
 

@@ -44,8 +44,8 @@ SLICES: Mapping[str, Slice] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-    """The compiler's counts for one training step, per chip. They are counts, not times.
+class Counts:
+    """The compiler's counts for one training step, per chip; not times.
 
     Attributes:
         flops: a multiplication and an addition are two; the body of a loop counts once, however often it runs.
@@ -96,7 +96,8 @@ def compile_step(
     backend: str,
     clip_shape: tuple[int, ...],
     batch_per_chip: int,
-) -> Program:
+    **options: float,
+) -> Counts:
     """Compile the training step that ``fit`` runs, for a whole slice.
 
     Args:
@@ -106,6 +107,7 @@ def compile_step(
         backend: ``"pmap"`` or ``"shard_map"``.
         clip_shape: (t, h, w, c) of the uint8 clips.
         batch_per_chip: clips per chip.
+        **options: of ``make_train_step``: mixup, cutmix, label_smoothing.
 
     Raises:
         OutOfMemoryError: if the compiler gives up because the step needs more memory than a chip has.
@@ -115,7 +117,7 @@ def compile_step(
     topology = topologies.get_topology_desc(platform="tpu", topology_name=slice_.topology)
     mesh = Mesh(np.array(topology.devices).reshape(-1), (AXIS,))
     parallel = Parallel(backend=backend, devices=None)
-    step = make_train_step(model, optimizer, schedule=optax.constant_schedule(0.0), seed=0)
+    step = make_train_step(model, optimizer, schedule=optax.constant_schedule(0.0), seed=0, **options)
     state = jax.eval_shape(lambda: create_state(model, optimizer, seed=0, clip_shape=clip_shape))
     lead = (mesh.size, batch_per_chip) if backend == "pmap" else (mesh.size * batch_per_chip,)
     batch = {
@@ -131,7 +133,7 @@ def compile_step(
             raise
         raise OutOfMemoryError(f"{batch_per_chip} clips per chip do not fit: {str(error).splitlines()[0]}") from error
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    return Program(
+    return Counts(
         flops=cost["flops"],
         bytes_accessed=cost["bytes accessed"],
         temp_bytes=memory.temp_size_in_bytes,

@@ -140,9 +140,15 @@ def test_something_v1_tells_the_order_of_list_files(something_v1, order):
 def test_something_v1_list_files_of_another_order(something_v1):
     write(something_v1 / "train_videofolder.txt", "a/10 30 1", "a/2 30 0", "a/1 30 2")
     write(something_v1 / "val_videofolder.txt", "a/3 30 0")
-    with pytest.raises(ValueError, match=r"follow neither the alphabetical order .* add the category\.txt"):
+    refused = pytest.raises(ValueError, match=r"follow neither the alphabetical order .* add the category\.txt")
+    with refused:
         read("something_v1", something_v1)
+    # It may be of other lists than these: what the csv files say rules.
     write(something_v1 / "category.txt", V1_RELEASED[1], V1_RELEASED[0], V1_RELEASED[2])
+    with refused:
+        read("something_v1", something_v1)
+    for path in something_v1.glob("*.csv"):
+        path.unlink()
     layout = read("something_v1", something_v1)
     assert layout.class_order == "as in category.txt"
     assert listed(layout)[0] == ("train", "10", "20bn-something-something-v1/10", V1_RELEASED[0])
@@ -220,8 +226,16 @@ def test_kinetics400(kinetics, tmp_path, caplog):
 def test_kinetics400_without_any_clip(kinetics):
     for path in kinetics.rglob("*.m??"):
         path.unlink()
-    with pytest.raises(ValueError, match=r"no video of .* is in the train split"):
+    with pytest.raises(ValueError, match=r"none of the videos of split train; the first would be train/-a_b-c_000005"):
         read("kinetics400", kinetics)
+
+
+def test_kinetics400_whose_validation_lies_elsewhere(kinetics):
+    (kinetics / "val").rename(kinetics / "val_256")
+    with pytest.raises(ValueError, match=r"none of the videos of split val; the first would be val/zzzzzzzzzzz_000012"):
+        read("kinetics400", kinetics)
+    (kinetics / "val_256").rename(kinetics / "validation")
+    assert read("kinetics400", kinetics).splits() == ("train", "val")
 
 
 # Diving-48

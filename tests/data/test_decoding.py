@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -89,7 +90,11 @@ def test_jpeg(rng):
     again = decode_jpeg(encode_jpeg(frame))
     assert again.shape == frame.shape
     assert np.abs(again.astype(int) - frame).mean() < 4
-    for wrong in (b"", b"nothing"):
+    # A picture of 2**20 x 2**20 pixels, says its header.
+    size = (2**20).to_bytes(4, "big")
+    header = b"IHDR" + size + size + b"\x08\x02\x00\x00\x00"
+    promise = b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0d" + header + zlib.crc32(header).to_bytes(4, "big")
+    for wrong in (b"", b"nothing", promise):
         with pytest.raises(ValueError, match=r"do not decode"):
             decode_jpeg(wrong)
 

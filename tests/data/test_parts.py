@@ -62,6 +62,13 @@ def test_a_part_cut_off_leaves_nothing_that_looks_done(entries, encode, tmp_path
     assert not record_file(part, tmp_path).exists()
 
 
+def test_a_summary_a_power_failure_emptied_is_none(entries, encode, tmp_path):
+    (part,) = make_parts(entries, "train")
+    write_part(part, tmp_path, map(encode, part.entries))
+    (tmp_path / f"{part.name}.json").write_text("")
+    assert read_summary(part, tmp_path) is None
+
+
 def test_a_part_without_readable_videos_has_no_records(encode, tmp_path):
     (tmp_path / "empty").mkdir()
     (part,) = make_parts([Entry("train", "x", "empty", 0)], "train")

@@ -108,3 +108,8 @@ def test_runs_that_were_not_evaluated(tmp_path, two, call):
     np.savez(tmp_path / "old.npz", scores=ONE, labels=LABELS, names=NAMES)
     with pytest.raises(ValueError, match=r"old\.npz holds no average, ids: evaluate that run again"):
         call(two[0], tmp_path / "old.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "old.npz").read_bytes()[:100])
+    np.save(tmp_path / "other.npy", ONE)
+    for name in ("cut.npz", "other.npy"):
+        with pytest.raises(ValueError, match=rf"{name} is not what eval\.py writes"):
+            call(two[0], tmp_path / name)

@@ -281,6 +281,7 @@ def test_pictures_of_several_and_of_a_network_without_displacement(videos, tmp_p
         (("a.mp4", "--checkpoint=README.md"), "README.md has no card"),
         (("a.mp4", "--checkpoint=a", "--clips=0"), "--clips: expected an integer, 1 or more; got '0'"),
         (("a.mp4", "--checkpoint=a", "--crops=2"), "--crops: invalid choice: 2"),
+        (("a.mp4", "--checkpoint=a", "--save=./a.mp4"), "--save=a.mp4 would replace a video that is to be read"),
         (("a.mp4", "--checkpoint=a", "--save=x.gif"), "--save takes a path ending in .png or .mp4; got 'x.gif'"),
     ],
 )

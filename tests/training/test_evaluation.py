@@ -107,6 +107,7 @@ def test_files(tmp_path, rng):
     ("changes", "message"),
     [
         ({"clips": 0}, "eval.clips is 0"),
+        ({"crops": 2}, r"eval.crops is 2, expected 1 \(centre\) or 3"),
         ({"average": "max"}, "eval.average is 'max'"),
         ({"batch_size": 0}, "batch_size"),
     ],
