@@ -197,7 +197,6 @@ def test_json_gives_the_same_experiment(name):
         ("train.learning_rate", None, r"train\.learning_rate = None, expected float"),
         ("eval.average", "mean", r"eval\.average is 'mean', expected one of"),
         ("eval.crops", 2, r"eval\.crops is 2, expected 1 .* or 3"),
-        ("eval.full_resolution", True, r"full.resolution"),
         ("parallel.backend", "vmap", r"parallel\.backend is 'vmap', expected one of"),
         ("checkpoint.keep", 0, r"checkpoint\.keep is 0, expected at least 1"),
         ("seed", "1", r"seed = '1', expected int"),
@@ -208,6 +207,15 @@ def test_what_does_not_fit_is_named(key, value, message):
     *section, last = key.split(".")
     (config[section[0]] if section else config)[last] = value
     with pytest.raises(ValueError, match=message):
+        Experiment.from_config(config)
+
+
+def test_full_resolution_of_frames_as_filmed_is_refused():
+    config = plain("video_folder")
+    config["eval"]["full_resolution"] = True
+    Experiment.from_config(config)
+    config["data"]["resize"] = None
+    with pytest.raises(ValueError, match=r"data\.resize"):
         Experiment.from_config(config)
 
 
