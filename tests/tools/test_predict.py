@@ -56,7 +56,7 @@ def trained(tmp_path_factory, videos):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(monkeypatch, capsys, own_logging):
     """Run the tool as a command does, in this process: exit status, stdout and stderr."""
 
     def call(*arguments):

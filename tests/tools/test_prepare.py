@@ -29,7 +29,7 @@ def tool(monkeypatch, capsys):
 
 
 @pytest.fixture
-def refused(monkeypatch, capsys):
+def refused(monkeypatch, capsys, own_logging):
     """Runs the tool with arguments it must refuse; gives the one line it says."""
 
     def call(*arguments: object) -> str:
