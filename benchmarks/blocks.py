@@ -167,8 +167,8 @@ pixels to train on, {recipe["clips"][1]:,} to evaluate, {len(CLASSES)} classes. 
 {recipe["batch_size"]} clips, SGD at {recipe["learning_rate"]} with a {recipe["schedule"]} schedule, for all: \
 `configs/moving_shapes.py` with `--config.model.sites="('{recipe["site"]}',)" --config.train.steps={recipe["steps"]}`. \
 The blocks are as narrow as the backbone: {_fields(recipe["fields"])}. Training is \
-stopped where some networks have just begun to see motion, and when that begins depends on the seed: where spreads are as \
-large as differences, the order says nothing. At other sizes, rates and lengths it may be another.
+stopped where some networks have just begun to see motion, and when that begins depends on the seed: where spreads are \
+as large as differences, the order says nothing. At other sizes, rates and lengths it may be another.
 
 *Top-1* (chance {100 / len(CLASSES):.1f}) and *within pairs* (of classes whose single frames are the same, the other \
 classes left out; chance 50) in percent: mean and standard deviation over {seeds} seeds. *Step* is a whole update of \
