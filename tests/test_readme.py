@@ -69,7 +69,10 @@ def check_module(name, arguments):
     assert name.startswith(("motion_jax.", "benchmarks.")), f"what is python -m {name}?"
     assert importlib.util.find_spec(name), f"there is no module {name}"
     text = succeed("-m", name, "--help").stdout
-    for flag in arguments:
+    if passed_on := [flag for flag in arguments if flag.startswith("--config.")]:
+        assert "go to train.py" in text, f"{name} knows no {passed_on[0]}"
+        check_train([*(flag for flag in arguments if flag.startswith(("--config=", "--workdir="))), *passed_on])
+    for flag in set(arguments) - set(passed_on):
         assert not flag.startswith("-") or flag.partition("=")[0] in text, f"{name} --help knows no {flag}"
 
 
@@ -136,6 +139,8 @@ def test_lines_are_found():
         "python eval.py --workdir=runs/x --kroops=3",
         "python -m motion_jax.tools.nothing",
         "python -m motion_jax.tools.models --colour",
+        "python -m motion_jax.tools.models --config.model.width=16",
+        "python -m benchmarks.accuracy tsn_r18 --config=configs/video_folder.py --workdir=x --config.data.sizze=3",
         "make coffee",
         "wget https://example.org",
         "pip install -r requirement.txt",
