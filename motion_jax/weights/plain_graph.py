@@ -61,7 +61,7 @@ def _apply(equation: core.JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
     if name == "checkpoint":
         return _evaluate(params["jaxpr"], (), inputs)
     if name == "scan":
-        return _written_out(params, inputs)
+        return _written_out(equation, inputs)
     if name in _IDENTITIES:
         return inputs
     if name == "dim_as_value":
@@ -84,17 +84,26 @@ def _is_static(equation: core.JaxprEqn) -> bool:
     return all(isinstance(size, int) for variable in equation.outvars for size in variable.aval.shape)
 
 
-def _written_out(params: dict[str, Any], inputs: list[Any]) -> list[Any]:
+def _written_out(equation: core.JaxprEqn, inputs: list[Any]) -> list[Any]:
     """A scan over known numbers that carries arrays and stacks none, one pass after the other."""
-    constants, carried = params["num_consts"], params["num_carry"]
-    fixed, carry, items = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
+    params = equation.params
     body = params["jaxpr"]
-    if len(body.jaxpr.outvars) > carried:
+    if any(_has_one_axis_more(*pair) for pair in zip(equation.outvars, body.jaxpr.outvars, strict=True)):
         raise ValueError("a scan that stacks results cannot be written out")
+    # Inputs are constants, what is carried, and what is gone through; how many of each, JAX 0.10 and 0.11 say in
+    # different words, but only the last have an axis that the body does not see.
+    gone_through = [_has_one_axis_more(*pair) for pair in zip(equation.invars, body.jaxpr.invars, strict=True)]
+    first_item = len(inputs) - sum(gone_through)
+    constants = first_item - len(body.jaxpr.outvars)
+    fixed, carry, items = inputs[:constants], inputs[constants:first_item], inputs[first_item:]
     order = range(params["length"])
     for index in reversed(order) if params["reverse"] else order:
         carry = _evaluate(body.jaxpr, body.consts, [*fixed, *carry, *(_known(each[index]) for each in items)])
     return carry
+
+
+def _has_one_axis_more(outside: core.Var | core.Literal, inside: core.Var | core.Literal) -> bool:
+    return len(outside.aval.shape) == len(inside.aval.shape) + 1
 
 
 def _pad(x: Any, value: Any, *, params: dict[str, Any]) -> Any:
