@@ -146,8 +146,11 @@ def examine_devices(backend: str) -> list[Check]:
         spread = jax.pmap(compute, devices=devices)
     else:
         mesh = Mesh(np.array(devices), ("data",))
-        one = lambda source, target: compute(source[0], target[0])[None]  # noqa: E731
-        spread = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
+
+        def one_row(source: jax.Array, target: jax.Array) -> jax.Array:
+            return compute(source[0], target[0])[None]
+
+        spread = jax.jit(jax.shard_map(one_row, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
     bound = BOUNDS["operation"]["float32"][0]
     check = functools.partial(Check, "match", f"{backend} on {len(devices)} devices", "float32", "result")
     try:
