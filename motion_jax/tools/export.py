@@ -7,7 +7,7 @@ Examples:
     python -m motion_jax.tools.export --checkpoint=runs/msnet --format=pytorch --output=msnet.pth.tar \\
         --prefix=module.base_model.
 
-Beside the file lies a card, <name>.json: model, labels, preprocessing, metrics, versions and the whole config. The
+Beside the file lies a card, <file>.json: model, labels, preprocessing, metrics, versions and the whole config. The
 formats: pytorch (weights for the official code), safetensors (weights under our names), stablehlo (jax.export, for CPU,
 CUDA and TPU), onnx, saved_model (a folder). Each is read again by its own runtime and run on random clips; where a
 logit differs from ours by more than 1e-4 (1e-6 of the largest logit, if that is more) nothing is written. Everything is

@@ -61,9 +61,12 @@ class Card:
 
 
 def card_path(export: str | os.PathLike) -> pathlib.Path:
-    """Where the card of an export lies: ``out.onnx`` has ``out.json``, and so has ``out.pth.tar``."""
+    """Where the card of an export lies: ``out.onnx`` has ``out.onnx.json``.
+
+    Exports of one network in several formats may so lie side by side, each with its own card.
+    """
     export = pathlib.Path(export)
-    return export.with_name(f"{export.name.removesuffix('.tar').rpartition('.')[0] or export.name}.json")
+    return export.with_name(f"{export.name}.json")
 
 
 def write_card(export: str | os.PathLike, card: Card) -> pathlib.Path:

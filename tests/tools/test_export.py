@@ -98,7 +98,7 @@ def test_an_export_computes_what_the_network_does(network, format_, options, tmp
     assert result["difference"] <= max(1e-4, 1e-6 * result["largest_logit"])
     assert result["largest_logit"] > 0.1
     assert result["bytes"] > 100_000
-    assert [path.name for path in sorted(output.parent.iterdir())] == sorted({output.name, "net.json"})
+    assert [path.name for path in sorted(output.parent.iterdir())] == sorted({output.name, f"{output.name}.json"})
     exported = load_exported(output)
     card = exported.card
     assert (card.format, card.labels, card.preprocessing.frames, card.preprocessing.size) == (format_, CLASSES, 4, 32)
@@ -199,14 +199,14 @@ def test_files_that_are_no_exports(msnet, tmp_path, call):
         load_exported(path)
     call(f"--checkpoint={msnet}", "--format=safetensors", f"--output={tmp_path / 'good.safetensors'}")
     card = json.loads(card_path(tmp_path / "good.safetensors").read_text())
-    (tmp_path / "net.json").write_text(json.dumps({**card, "format": "stablehlo"}))
+    card_path(path).write_text(json.dumps({**card, "format": "stablehlo"}))
     with pytest.raises(ValueError, match="is not a StableHLO export that JAX"):
         load_exported(path)
     for broken in ("{", "[]", json.dumps({"format": "onnx"}), json.dumps({**card, "more": 1})):
-        (tmp_path / "net.json").write_text(broken)
+        card_path(path).write_text(broken)
         with pytest.raises(ValueError, match="is not the card of an export"):
             load_exported(path)
-    (tmp_path / "net.json").write_text(json.dumps({**card, "format": "keras"}))
+    card_path(path).write_text(json.dumps({**card, "format": "keras"}))
     with pytest.raises(ValueError, match="has the format 'keras'"):
         load_exported(path)
     (tmp_path / "good.safetensors").write_bytes((tmp_path / "good.safetensors").read_bytes()[:-9])
@@ -215,7 +215,8 @@ def test_files_that_are_no_exports(msnet, tmp_path, call):
 
 
 @pytest.mark.parametrize(
-    ("export_", "card"), [("a/net.onnx", "a/net.json"), ("net.pth.tar", "net.json"), ("folder", "folder.json")]
+    ("export_", "card"),
+    [("a/net.onnx", "a/net.onnx.json"), ("net.pth.tar", "net.pth.tar.json"), ("folder", "folder.json")],
 )
 def test_where_the_card_lies(export_, card):
     assert str(card_path(export_)) == card
