@@ -214,6 +214,15 @@ def test_files_that_are_no_exports(msnet, tmp_path, call):
         load_exported(tmp_path / "good.safetensors")
 
 
+def test_exports_of_one_name_lie_side_by_side(msnet, tmp_path, call):
+    for format_ in ("safetensors", "stablehlo"):
+        call(f"--checkpoint={msnet}", f"--format={format_}", f"--output={tmp_path}/net.{format_}", "--batch=1")
+    clips = np.zeros((1, 4, 32, 32, 3), np.uint8)
+    one, two = (load_exported(tmp_path / f"net.{format_}") for format_ in ("safetensors", "stablehlo"))
+    assert (one.card.format, two.card.format) == ("safetensors", "stablehlo")
+    np.testing.assert_allclose(one.predict(clips), two.predict(clips), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("export_", "card"),
     [("a/net.onnx", "a/net.onnx.json"), ("net.pth.tar", "net.pth.tar.json"), ("folder", "folder.json")],
