@@ -138,6 +138,7 @@ def test_protocol_states_how_clips_were_made(trained):
     protocol = trained.eval_json["protocol"]
     assert (protocol["corruption"], protocol["full_resolution"]) == (None, False)
     assert (protocol["clips"], protocol["crops"], protocol["average"]) == (1, 1, "softmax")
+    assert protocol["unreadable"] == 0
     assert (protocol["model"], protocol["name"], protocol["split"]) == ("msnet_tsm_r18", "moving_shapes", "val")
     assert (protocol["frames"], protocol["size"], protocol["sampling"]) == (8, 32, "segment")
 

@@ -63,6 +63,8 @@ def test_builds_an_experiment(name, arguments, smoke):
     assert experiment.data.frames == (8 if smoke else int(frames))
     if smoke:
         assert (experiment.data.name, experiment.data.root) == ("moving_shapes", None)
+        # Made-up clips are as short as what is sampled: dense sampling would show one frame of them.
+        assert experiment.data.sampling == "segment"
         assert experiment.model.width == 8
         assert experiment.train.steps * experiment.train.batch_size <= 200
         # The warm-up fits into the run.
