@@ -47,6 +47,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "dtype": "float32",
         "sites": sites(model),
         "batch_norm": "per_device",
+        "remat": False,
         "block": block_fields(model, frames),
     }
     config.data = {

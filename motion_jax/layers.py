@@ -26,8 +26,9 @@ class Conv(nn.Module):
     """Convolution over the last axes before the channels, as many as ``kernel_size`` has.
 
     ``(*lead, *space, c) -> (*lead, *space', features)`` in ``dtype``. Padding is symmetric and given as numbers, as in
-    PyTorch; ``SAME`` would pad the other side at stride 2. A kernel of size 1 is a matrix product, and a depth-wise
-    kernel a sum of shifted products (see ``_depthwise``): XLA's own grouped convolution is many times slower on a CPU.
+    PyTorch; ``SAME`` would pad the other side at stride 2. What is a matrix product is computed as one: a kernel of
+    size 1, and one that reaches every cell from every cell, as 3x3 does on a map of 2x2. A depth-wise kernel is a sum
+    of shifted products (see ``_depthwise``). XLA's own convolutions are many times slower on a CPU in these cases.
 
     Attributes:
         features: output channels.
@@ -35,6 +36,8 @@ class Conv(nn.Module):
         strides: one per spatial axis, or None for 1.
         padding: zeros added on both sides, one per spatial axis, or None for 0.
         depthwise: convolve each channel by itself (``features`` must equal the input's channels).
+        banded: compute it as a matrix product over whole rows of the last spatial axis (see ``_banded``): faster for
+            many windows of a few cells with few channels, such as SELFY's.
         use_bias: add a bias per output channel.
         dtype: of the computation and the result.
         kernel_init: of the kernel, shaped (*kernel_size, in, out), with 1 for ``in`` when depth-wise.
@@ -45,6 +48,7 @@ class Conv(nn.Module):
     strides: tuple[int, ...] | None = None
     padding: tuple[int, ...] | None = None
     depthwise: bool = False
+    banded: bool = False
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
     kernel_init: Initializer = kaiming_normal_fan_out
@@ -70,7 +74,13 @@ class Conv(nn.Module):
             x = _depthwise(x, kernel, strides, padding)
         elif math.prod(self.kernel_size) == 1 and not any(padding):
             x = x[(slice(None), *(slice(None, None, stride) for stride in strides))]
-            x = jnp.dot(x, kernel.reshape(channels, self.features))
+            # Of two dimensions, or XLA would transpose a copy of the input for the kernel's gradient.
+            product = jnp.dot(x.reshape(-1, channels), kernel.reshape(channels, self.features))
+            x = product.reshape(*x.shape[:-1], self.features)
+        elif _reaches_everywhere(x.shape[1:-1], self.kernel_size, strides, padding):
+            x = _banded(x, kernel, strides, padding, axes=rank)
+        elif self.banded:
+            x = _banded(x, kernel, strides, padding, axes=1)
         else:
             space = "DHW"[-rank:]
             layout = (f"N{space}C", f"{space}IO", f"N{space}C")
@@ -88,7 +98,7 @@ def _depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding:
     input alone: written out cell by cell, XLA compiles three times as long and runs slower.
     """
     first, *others = size = kernel.shape[: len(strides)]
-    outputs = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[1:], padding, size, strides, strict=False)]
+    outputs = _output_size(x.shape[1:-1], size, strides, padding)
     x = jnp.pad(x, [(0, 0), *((p, p) for p in padding), (0, 0)])
 
     @jax.checkpoint
@@ -111,6 +121,71 @@ def _depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding:
 
     # From the first slab and not from zeros, which under shard_map would not vary over the devices as the sum does.
     return jax.lax.scan(add, slab(x, kernel, 0), jnp.arange(1, first))[0]
+
+
+def _output_size(
+    size: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Sequence[int]
+) -> list[int]:
+    return [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, window, strides, padding, strict=True)]
+
+
+def _reaches_everywhere(
+    size: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Sequence[int]
+) -> bool:
+    """Whether every cell of the result depends on every cell of the input."""
+    outputs = _output_size(size, window, strides, padding)
+    return all(
+        (out - 1) * s <= p and n + p <= k
+        for n, out, k, s, p in zip(size, outputs, window, strides, padding, strict=True)
+    )
+
+
+def _banded(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[int], *, axes: int) -> jax.Array:
+    """Convolution as the product of rows with the kernel as a banded matrix, zero outside its reach.
+
+    A row is the last ``axes`` spatial axes and the channels together: (n, *outer, *inner, c) as (n, *outer, row). Over
+    the outer axes, the rows around each result are laid side by side.
+    """
+    rank = len(strides)
+    split = rank - axes
+    window, features = kernel.shape[:rank], kernel.shape[-1]
+    outputs = _output_size(x.shape[1:-1], window, strides, padding)
+
+    taps, cells, results = ([start + axis for axis in range(rank)] for start in (0, rank, 2 * rank))
+    channels_in, channels_out = 3 * rank, 3 * rank + 1
+    operands = [kernel, [*taps, channels_in, channels_out]]
+    for axis in range(split, rank):
+        # Whether a cell of the input meets a tap of the kernel in a cell of the result.
+        tap, cell, result = np.ogrid[: window[axis], : x.shape[1 + axis], : outputs[axis]]
+        meets = cell == result * strides[axis] + tap - padding[axis]
+        operands += [jnp.asarray(meets, kernel.dtype), [taps[axis], cells[axis], results[axis]]]
+    band = jnp.einsum(*operands, [*taps[:split], *cells[split:], channels_in, *results[split:], channels_out])
+
+    rows = x.reshape(*x.shape[: 1 + split], -1)
+    rows = jnp.pad(rows, [(0, 0), *((p, p) for p in padding[:split]), (0, 0)])
+    around = [
+        tuple(slice(first, first + (n - 1) * s + 1, s) for first, n, s in zip(start, outputs, strides, strict=False))
+        for start in np.ndindex(*window[:split])
+    ]
+    rows = jnp.concatenate([rows[(slice(None), *cut)] for cut in around], axis=-1)
+    product = jnp.dot(rows.reshape(-1, rows.shape[-1]), band.reshape(rows.shape[-1], -1))
+    return product.reshape(-1, *outputs, features)
+
+
+def materialise(x: jax.Array) -> jax.Array:
+    """``x`` itself, (b, t, ...), which XLA on a CPU then keeps instead of computing it again for each of its uses.
+
+    What is cheap to compute XLA fuses into everything that reads it, and the result of a ResNet stage is a chain of
+    additions through all its blocks. Read in another order, as for the gradient of a convolution's kernel, that costs
+    more than the convolution. A loop ends the fusion there (an optimization barrier does not: it is removed before).
+    Other platforms keep it by themselves.
+    """
+
+    def copy(x: jax.Array) -> jax.Array:
+        frames = x.reshape(-1, *x.shape[2:])
+        return jax.lax.map(lambda frame: frame + jnp.zeros((), frame.dtype), frames).reshape(x.shape)
+
+    return jax.lax.platform_dependent(x, cpu=copy, default=lambda x: x)
 
 
 class BatchNorm(nn.Module):
@@ -156,7 +231,8 @@ class BatchNorm(nn.Module):
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
         shape = (1,) * (x.ndim - 1) + (-1,)
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        y = (x.astype(factor.dtype) - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape)
+        # One multiplication and one addition, and the gradient keeps the input alone, not the centred input beside it.
+        y = x.astype(factor.dtype) * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
         return y.astype(self.dtype)
 
     def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:

@@ -45,8 +45,8 @@ def records(workdir, split):
 
 
 def measured(record):
-    """A line of the log without the speed, which no two runs share."""
-    return {name: value for name, value in record.items() if name != "clips_per_second"}
+    """A line of the log without the times, which no two runs share."""
+    return {name: value for name, value in record.items() if name not in ("clips_per_second", "input_wait")}
 
 
 def error_of(done, *, only=True):

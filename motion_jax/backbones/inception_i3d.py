@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.backbones.stages import Stages
 from motion_jax.layers import BatchNorm, Conv
+from motion_jax.ops import max_pool
 
 # Where a motion block may stand, and how many pixels of the clip one cell is wide there.
 SITES = {
@@ -112,6 +113,8 @@ class InceptionI3D(nn.Module):
     Attributes:
         width: channels of the stem, 64 as published; all others scale with it.
         blocks: site (``inc_a`` .. ``inc_i``) -> motion block applied to that Inception block's result.
+        remat: compute each Inception and motion block again for the gradients instead of keeping what lies
+            within, see ``Stages``.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype.
 
@@ -121,6 +124,7 @@ class InceptionI3D(nn.Module):
 
     width: int = PUBLISHED_WIDTH
     blocks: Mapping[str, nn.Module] | None = None
+    remat: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -131,7 +135,7 @@ class InceptionI3D(nn.Module):
         Raises:
             ValueError: for a block at a site that is none.
         """
-        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train)
+        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train, remat=self.remat)
 
         def scaled(channels: int) -> int:
             return max(1, channels * self.width // PUBLISHED_WIDTH)
@@ -151,7 +155,7 @@ class InceptionI3D(nn.Module):
             if site == "inc_h":
                 x = _max_pool(x, (2, 2, 2), strides=(2, 2, 2))
             widths = tuple(scaled(channels) for channels in branches)
-            x = InceptionBlock(widths, norm=self.norm, dtype=self.dtype, name=name)(x, train=train)
+            x = stages.run(InceptionBlock(widths, norm=self.norm, dtype=self.dtype, name=name), x)
             x = stages.leave(site, x)
         return stages.named
 
@@ -165,4 +169,4 @@ def _max_pool(x: jax.Array, window: tuple[int, ...], *, strides: tuple[int, ...]
         (side // 2, side // 2) if side % 2 else (0, size % side)
         for side, size in zip(window, x.shape[1:4], strict=True)
     ]
-    return nn.max_pool(x, window_shape=window, strides=strides, padding=padding)
+    return max_pool(x, window=window, strides=strides, padding=padding)

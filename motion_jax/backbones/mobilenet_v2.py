@@ -82,6 +82,8 @@ class MobileNetV2(nn.Module):
             7 is what the MotionSqueeze supplement prints.
         blocks: site (``stage1`` .. ``stage5``) -> motion block applied to that stage's result.
         zero_init: start every residual branch at zero.
+        remat: compute each inverted residual and motion block again for the gradients instead of keeping what lies
+            within, see ``Stages``.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype.
 
@@ -94,6 +96,7 @@ class MobileNetV2(nn.Module):
     stem_kernel: int = 3
     blocks: Mapping[str, nn.Module] | None = None
     zero_init: bool = False
+    remat: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -106,7 +109,7 @@ class MobileNetV2(nn.Module):
         """
         if self.stem_kernel % 2 == 0:
             raise ValueError(f"stem_kernel must be odd, 3 or 7 as published; got {self.stem_kernel}")
-        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train)
+        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train, remat=self.remat)
         side, margin = self.stem_kernel, self.stem_kernel // 2
         x = self._conv_bn_relu6(x, self.width, side, stride=2, padding=margin, name="stem", train=train)
         x = stages.leave("stage1", x)
@@ -115,7 +118,7 @@ class MobileNetV2(nn.Module):
             for expansion, channels, size, stride in groups:
                 for index in range(size):
                     count += 1
-                    x = InvertedResidual(
+                    block = InvertedResidual(
                         features=_share_of(channels, self.width),
                         expansion=expansion,
                         stride=stride if index == 0 else 1,
@@ -124,7 +127,8 @@ class MobileNetV2(nn.Module):
                         norm=self.norm,
                         dtype=self.dtype,
                         name=f"features_{count}",
-                    )(x, train=train)
+                    )
+                    x = stages.run(block, x)
             if site == "stage5":  # ends with the channels that are classified
                 head = _share_of(HEAD_WIDTH, max(self.width, PUBLISHED_WIDTH))
                 x = self._conv_bn_relu6(x, head, 1, stride=1, padding=0, name="head", train=train)

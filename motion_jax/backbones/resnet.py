@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.backbones.stages import Stages
 from motion_jax.layers import BatchNorm, Conv
-from motion_jax.ops import temporal_shift
+from motion_jax.ops import max_pool, temporal_shift
 
 # Where a motion block may stand, and how many pixels of the clip one cell is wide there.
 SITES = {"pool1": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -81,6 +81,8 @@ class ResNet(nn.Module):
         shift_every: shift only every n-th residual block of a stage (the TSM repository's ResNet-101 takes 2).
         blocks: site (``pool1``, ``res2`` .. ``res5``) -> motion block applied to that stage's result.
         zero_init: start every residual branch at zero (the SELFY code does, MotionSqueeze's does not).
+        remat: compute each residual and motion block again for the gradients instead of keeping what lies
+            within, see ``Stages``.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype.
 
@@ -94,6 +96,7 @@ class ResNet(nn.Module):
     shift_every: int = 1
     blocks: Mapping[str, nn.Module] | None = None
     zero_init: bool = False
+    remat: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -104,15 +107,15 @@ class ResNet(nn.Module):
         Raises:
             ValueError: for a block at a site that is none.
         """
-        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train)
+        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train, remat=self.remat)
         x = Conv(self.width, (7, 7), (2, 2), (3, 3), dtype=self.dtype, name="conv1")(x)
         x = nn.relu(self.norm(dtype=self.dtype, name="bn1")(x, train=train))
-        x = nn.max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
+        x = max_pool(x, window=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         x = stages.leave("pool1", x)
         _, *sites = SITES
         for stage, (site, size) in enumerate(zip(sites, self.stage_sizes, strict=True)):
             for index in range(size):
-                x = ResidualBlock(
+                block = ResidualBlock(
                     features=self.width * 2**stage * (4 if self.bottleneck else 1),
                     bottleneck=self.bottleneck,
                     stride=2 if stage > 0 and index == 0 else 1,
@@ -121,6 +124,7 @@ class ResNet(nn.Module):
                     norm=self.norm,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{index}",
-                )(x, train=train)
+                )
+                x = stages.run(block, x)
             x = stages.leave(site, x)
         return stages.named

@@ -25,9 +25,10 @@ def conv_bn_relu(
     train: bool,
     strides: tuple[int, ...] | None = None,
     padding: tuple[int, ...] | None = None,
+    banded: bool = False,
 ) -> jax.Array:
     """A convolution ``<name>_conv``, a normalisation ``<name>_bn`` and ReLU."""
-    x = Conv(features, kernel, strides, padding, dtype=dtype, name=f"{name}_conv")(x)
+    x = Conv(features, kernel, strides, padding, banded=banded, dtype=dtype, name=f"{name}_conv")(x)
     return nn.relu(norm(dtype=dtype, name=f"{name}_bn")(x, train=train))
 
 

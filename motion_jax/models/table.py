@@ -140,6 +140,7 @@ def build_model(
     width: int = PUBLISHED_WIDTH,
     sites: Sequence[str] | None = None,
     norm: Callable[..., nn.Module] = BatchNorm,
+    remat: bool = False,
     **fields: Any,
 ) -> VideoClassifier:
     """A named model, without parameters.
@@ -154,6 +155,8 @@ def build_model(
         sites: the stages after which the motion block stands, by default the papers' one: ``res3`` in ResNets,
             ``stage3`` in MobileNet-V2, ``inc_b`` in I3D. Only used by models that have a motion block.
         norm: the normalisation of every layer, such as ``functools.partial(BatchNorm, axis_name="data")``.
+        remat: in training, compute what lies within residual, Inception and motion blocks a second time for the
+            gradients instead of keeping it: less memory for a larger batch, the same numbers and parameters.
         **fields: fields of the motion block, such as ``radius=7`` or ``window=(9, 9, 9)``, and options of the
             backbone: ``shift_every`` of ResNets, ``stem_kernel`` of MobileNet-V2.
 
@@ -192,6 +195,7 @@ def build_model(
         **{**entry.bound, **options},
         width=max(1, family.width * width // PUBLISHED_WIDTH),
         blocks=blocks,
+        remat=remat,
         norm=norm,
         dtype=dtype,
     )
@@ -209,6 +213,7 @@ class Model:
         dtype: compute dtype, ``float32`` or ``bfloat16``.
         sites: where the motion block stands; None for the papers' site on this backbone.
         batch_norm: ``per_device`` statistics (as the originals), ``synchronised`` over the devices, or ``frozen``.
+        remat: less memory in training for about a third more operations, as ``build_model`` takes it.
         block: fields of the motion block and options of the backbone, as ``build_model`` takes them.
 
     Raises:
@@ -222,6 +227,8 @@ class Model:
     sites: tuple[str, ...] | None
     batch_norm: str
     block: Mapping[str, Any]
+    # Checkpoints from before this option lack it.
+    remat: bool = False
 
     NORMS: ClassVar = {
         "per_device": BatchNorm,
@@ -248,5 +255,6 @@ class Model:
             width=self.width,
             sites=None if self.sites is None else tuple(self.sites),
             norm=self.NORMS[self.batch_norm],
+            remat=self.remat,
             **dict(self.block),
         )

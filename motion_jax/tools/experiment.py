@@ -59,17 +59,21 @@ class Experiment:
 
 
 def _check(section: type, values: Mapping[str, Any], prefix: str) -> None:
-    """Refuse keys that are unknown or missing, and values of another type than the field's."""
+    """Refuse keys that are unknown or missing, and values of another type than the field's.
+
+    A field with a default may be left out: an option added later must not make older checkpoints unreadable.
+    """
     fields = {field.name: field.type for field in dataclasses.fields(section)}
+    needed = {field.name for field in dataclasses.fields(section) if field.default is dataclasses.MISSING}
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(
             f"the config has no use for {', '.join(prefix + key for key in unknown)}; "
             f"known are {', '.join(prefix + key for key in sorted(fields))}"
         )
-    if missing := sorted(set(fields) - set(values)):
+    if missing := sorted(needed - set(values)):
         raise ValueError(f"the config lacks {', '.join(prefix + key for key in missing)}")
     for key, kind in fields.items():
-        if not _fits(values[key], kind):
+        if key in values and not _fits(values[key], kind):
             named = kind.__name__ if isinstance(kind, type) else str(kind)
             expected = "a section" if dataclasses.is_dataclass(kind) else named
             raise ValueError(f"the config has {prefix}{key} = {values[key]!r}, expected {expected}")
@@ -104,7 +108,8 @@ def _with_tuples(value: Any) -> Any:
 def check_same_model(model: Model, config: Mapping[str, Any], *, checkpoint: pathlib.Path) -> None:
     """Refuse to evaluate a checkpoint as another model than the one that was trained.
 
-    How it computes (dropout, dtype, batch_norm) may differ. Two models may share all names and shapes: TSN and TSM do.
+    How it computes (dropout, dtype, batch_norm, remat) may differ. Two models may share all names and shapes: TSN and
+    TSM do.
 
     Raises:
         ValueError: naming the checkpoint and the first difference.
@@ -112,7 +117,7 @@ def check_same_model(model: Model, config: Mapping[str, Any], *, checkpoint: pat
     trained = _with_tuples(config["model"])
     for field in dataclasses.fields(model):
         name, value = field.name, getattr(model, field.name)
-        if name not in ("dropout", "dtype", "batch_norm") and trained.get(name) != value:
+        if name not in ("dropout", "dtype", "batch_norm", "remat") and trained.get(name) != value:
             raise ValueError(
                 f"the checkpoint {checkpoint} is of another model: its model.{name} is {trained.get(name)!r}, the "
                 f"config's {value!r}; leave out --config, or give the one it was trained with"

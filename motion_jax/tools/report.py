@@ -4,7 +4,8 @@ Examples:
     python -m motion_jax.tools.report runs/demo/tsn runs/demo/msnet
     python -m motion_jax.tools.report runs/demo/* --json
 
-Every run must have been evaluated (eval.py writes eval.json and scores.npz into its workdir).
+Every run must have been evaluated (eval.py writes eval.json and scores.npz into its workdir). "input wait %" is the
+share of the training in which the devices waited for clips.
 """
 
 import json
@@ -49,8 +50,18 @@ def read_run(workdir: pathlib.Path) -> dict[str, Any]:
         "model": result["protocol"]["model"],
         **metrics,
         "chance": 100 / len(names),
+        "input_wait": input_wait(workdir),
         "pairs": pairs,
     }
+
+
+def input_wait(workdir: pathlib.Path) -> float | None:
+    """Median over the lines of the log, in percent, of the time the devices waited for input; None without a log."""
+    if not (workdir / "metrics.jsonl").is_file():
+        return None
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    shares = [line["input_wait"] for line in lines if "input_wait" in line]
+    return 100 * float(np.median(shares)) if shares else None
 
 
 def within_pairs(scores: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
@@ -66,12 +77,18 @@ def within_pairs(scores: np.ndarray, labels: np.ndarray, names: tuple[str, ...])
 def accuracy_table(runs: list[dict[str, Any]]) -> str:
     """One row per run, and what guessing gets."""
     rows = [
-        (run["model"], *(round(run[name], 2) for name in ("top1", "top5", "mean_class")), run["clips"], run["workdir"])
+        (
+            run["model"],
+            *(round(run[name], 2) for name in ("top1", "top5", "mean_class")),
+            run["clips"],
+            "" if run["input_wait"] is None else round(run["input_wait"], 2),
+            run["workdir"],
+        )
         for run in runs
     ]
     chance = round(runs[0]["chance"], 2)
-    rows.append(("chance", chance, round(min(100.0, 5 * chance), 2), chance, runs[0]["clips"], ""))
-    return table(("model", "top1", "top5", "mean_class", "clips", "workdir"), rows)
+    rows.append(("chance", chance, round(min(100.0, 5 * chance), 2), chance, runs[0]["clips"], "", ""))
+    return table(("model", "top1", "top5", "mean_class", "clips", "input wait %", "workdir"), rows)
 
 
 def pair_table(runs: list[dict[str, Any]]) -> str:

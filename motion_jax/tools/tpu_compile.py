@@ -3,11 +3,13 @@
 Examples:
     python -m motion_jax.tools.tpu_compile tsm_r50 msnet_tsm_r50 selfynet_tsm_r50 --slice=v5e-8
     python -m motion_jax.tools.tpu_compile msnet_tsm_r50 --slice=v5e-256 --backend=shard_map --batch=16
-    python -m motion_jax.tools.tpu_compile configs/something_v1.py:selfynet_tsm_r50,8 --largest --json
+    python -m motion_jax.tools.tpu_compile configs/something_v1.py:selfynet_tsm_r50,8 --largest --remat --json
 
-The dtype and what spreads the step are --dtype and --backend, not the config's. Needs libtpu: pip install "jax[tpu]" in
-the same version of jax. Figures are the compiler's counts per chip, not times;
-a ResNet-50 takes minutes to compile. The first network is what the others are over.
+The dtype, what spreads the step and whether blocks are computed twice are --dtype, --backend and --remat, not the
+config's. Needs libtpu: pip install "jax[tpu]" in the same version of jax. Figures are the compiler's counts per chip,
+not times; a ResNet-50 takes minutes to compile. The first network is what the others are over. "MB collective" is what
+the chips send each other in a step: gradients and batch statistics once, as many on 8 chips as on 256; --json has it by
+kind.
 """
 
 import dataclasses
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="default: bfloat16")
     parser.add_argument("--frames", type=positive, help=f"of a clip; default: the config's, or {FRAMES}")
     parser.add_argument("--size", type=positive, help=f"of a frame, its side; default: the config's, or {SIZE}")
+    parser.add_argument("--remat", action="store_true", help="compute blocks twice instead of keeping what is in them")
     parser.add_argument("--largest", action="store_true", help="also find the largest batch per chip that fits")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
@@ -45,7 +48,7 @@ def main() -> None:
     tpu_program.find_compiler(slice_)
     rows = []
     for name in bar(arguments.models, desc="compiling", unit="network"):
-        model, recipe, frames, size = _read(name, arguments.dtype)
+        model, recipe, frames, size = _read(name, arguments.dtype, arguments.remat)
         clip_shape = (arguments.frames or frames, *2 * [arguments.size or size], 3)
         compile_for = _compiler(model, recipe, slice_=slice_, backend=arguments.backend, clip_shape=clip_shape)
         row = {"model": name, "batch_per_chip": arguments.batch, **compile_for(arguments.batch)}
@@ -55,18 +58,18 @@ def main() -> None:
     print(f"{arguments.slice}, {arguments.backend}, {arguments.dtype}, {arguments.batch} clips per chip; per chip:\n")
     print(counts_table(rows))
     if arguments.json:
-        options = {name: getattr(arguments, name) for name in ("slice", "backend", "dtype")}
+        options = {name: getattr(arguments, name) for name in ("slice", "backend", "dtype", "remat")}
         print_json({**options, "rows": rows})
 
 
-def _read(name_or_config: str, dtype: str) -> tuple[nn.Module, Train, int, int]:
+def _read(name_or_config: str, dtype: str, remat: bool) -> tuple[nn.Module, Train, int, int]:
     """A network, its recipe, frames and size; one given by its name trains by SELFY's recipe."""
     path, _, config_arguments = name_or_config.partition(":")
     if not path.endswith(".py"):
-        model = build_model(name_or_config, num_classes=NUM_CLASSES, dtype=dtype)
+        model = build_model(name_or_config, num_classes=NUM_CLASSES, dtype=dtype, remat=remat)
         return model, Train(**something_v1.get_config().train), FRAMES, SIZE
     experiment = read_experiment(path, config_arguments)
-    model = dataclasses.replace(experiment.model, dtype=dtype).build(NUM_CLASSES)
+    model = dataclasses.replace(experiment.model, dtype=dtype, remat=remat).build(NUM_CLASSES)
     return model, experiment.train, experiment.data.frames, experiment.data.size
 
 
@@ -114,7 +117,7 @@ def counts_table(rows: list[dict[str, Any]]) -> str:
         return f"{row[name] / unit:.2f}{share}"
 
     return table(
-        ("network", "GFLOP", "GB accessed", "temp GB", "arguments GB", "fits", "largest batch"),
+        ("network", "GFLOP", "GB accessed", "temp GB", "arguments GB", "MB collective", "fits", "largest batch"),
         [
             (
                 row["model"],
@@ -122,6 +125,7 @@ def counts_table(rows: list[dict[str, Any]]) -> str:
                 over(row, "bytes_accessed", 1e9),
                 over(row, "temp_bytes", 1e9),
                 over(row, "argument_bytes", 1e9),
+                f"{sum(row['collective_bytes'].values()) / 1e6:.2f}" if "collective_bytes" in row else "-",
                 "yes" if row["fits"] else "no",
                 row.get("largest", ""),
             )

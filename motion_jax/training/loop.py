@@ -22,6 +22,7 @@ from flax import linen as nn
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import Checkpoint, Checkpoints, NonFiniteStateError
 from motion_jax.training.evaluation import Eval, evaluate
+from motion_jax.training.input_wait import InputWait
 from motion_jax.training.metrics import MetricLog, find_logged, write_atomically
 from motion_jax.training.optimizer import GROUPS, sgd
 from motion_jax.training.progress import bar, say
@@ -256,6 +257,7 @@ def fit(
             checkpoints=checkpoints,
             log=log,
             stop=stop,
+            input_wait=stack.enter_context(contextlib.closing(InputWait())),
             eval_step=par.spread(
                 make_eval_step(model, average=eval_.average), parallel, split=(False, True), donate=False
             ),
@@ -292,6 +294,7 @@ class _Run:
     checkpoints: Checkpoints
     log: MetricLog
     stop: "_StopSignals"
+    input_wait: InputWait
     eval_step: Callable
     eval_batches: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None
     # Updates whose metrics may still be on the devices, as (step, metrics), oldest first.
@@ -310,7 +313,7 @@ class _Run:
         if self.evaluation_due(step):
             # The run ended between saving this step and evaluating it, or right after.
             result = find_logged(self.workdir, step=step, split="val") or self.evaluate(state, step)
-        placed = _place_ahead(batches, self.parallel)
+        placed = self.input_wait.timed(_place_ahead(batches, self.parallel))
         with bar(total=self.total, initial=step, desc="train", unit="step") as progress:
             self.window_began = time.perf_counter()
             while step < self.total and not self.stop_requested(step):
@@ -318,6 +321,7 @@ class _Run:
                 if batch is None:
                     raise ValueError(f"train_batches ended after {step} of {self.total} steps: it must never end")
                 state, metrics = step_function(state, batch)
+                self.input_wait.dispatched(metrics)
                 step += 1
                 self.pending.append((step, metrics))
                 while len(self.pending) > _AHEAD:
@@ -327,8 +331,10 @@ class _Run:
                 if step == self.total or self.evaluation_due(step) or _crosses(step, self.save_period):
                     self.save_latest(state, progress)
                 if self.evaluation_due(step):
+                    began = time.perf_counter()
                     result = self.evaluate(state, step)
-                    self.window_began = time.perf_counter()
+                    # The line of the log that is begun speaks of updates alone.
+                    self.window_began += time.perf_counter() - began
             if self.stop_requested(step):
                 self.save_latest(state, progress)
         self.checkpoints.wait()
@@ -371,8 +377,12 @@ class _Run:
             return
         now = time.perf_counter()
         mean = {name: float(np.mean([each[name] for each in self.window])) for name in ("loss", "top1", "grad_norm")}
-        speed = len(self.window) * self.train.batch_size / (now - self.window_began)
-        self.logged = {**mean, "lr": values["lr"], "clips_per_second": round(speed, 2)}
+        seconds = now - self.window_began
+        speed = len(self.window) * self.train.batch_size / seconds
+        # The last fetch of a line may belong to the next one.
+        waited = min(1.0, self.input_wait.seconds() / seconds)
+        times = {"clips_per_second": round(speed, 2), "input_wait": round(waited, 4)}
+        self.logged = {**mean, "lr": values["lr"], **times}
         self.window, self.window_began = [], now
         self.log.write(step=step, epoch=self.epoch(step), split="train", values=self.logged)
         if progress.disable:

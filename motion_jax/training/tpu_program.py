@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from motion_jax.training.collectives import collective_bytes
 from motion_jax.training.parallel import AXIS, Parallel, spread
 from motion_jax.training.state import create_state
 from motion_jax.training.step import make_train_step
@@ -35,6 +36,7 @@ class Slice:
 
 # By generation and number of chips.
 SLICES: Mapping[str, Slice] = {
+    "v5e-4": Slice("v5e:2x2", "v5litepod-4", 17.2),
     "v5e-8": Slice("v5e:2x4", "v5litepod-8", 17.2),
     "v5e-256": Slice("v5e:16x16", "v5litepod-256", 17.2),
     "v4-8": Slice("v4:2x2x2", "v4-16", 34.4),
@@ -52,6 +54,7 @@ class Counts:
         bytes_accessed: between the chip's memory and its units.
         temp_bytes: working memory beside state and batch.
         argument_bytes: state and batch.
+        collective_bytes: received from the other chips, by kind of collective, see ``collectives.collective_bytes``.
         gigabytes: memory of the chip.
     """
 
@@ -59,6 +62,7 @@ class Counts:
     bytes_accessed: float
     temp_bytes: int
     argument_bytes: int
+    collective_bytes: Mapping[str, int]
     gigabytes: float
 
     @property
@@ -138,6 +142,7 @@ def compile_step(
         bytes_accessed=cost["bytes accessed"],
         temp_bytes=memory.temp_size_in_bytes,
         argument_bytes=memory.argument_size_in_bytes,
+        collective_bytes=collective_bytes(compiled),
         gigabytes=slice_.gigabytes,
     )
 

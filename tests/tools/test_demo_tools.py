@@ -64,8 +64,11 @@ def evaluated(workdir, *, right):
 
 def test_report_compares_runs_and_pairs(tmp_path, call):
     one, two = evaluated(tmp_path / "one", right=[0, 1, 2]), evaluated(tmp_path / "two", right=range(12))
+    lines = [{"split": "train", "input_wait": share} for share in (0.5, 0.01, 0.02)] + [{"split": "val", "top1": 1.0}]
+    (two / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     *_, last = call(report, one, two, "--json").splitlines()
     first, second = json.loads(last)["runs"]
+    assert (first["input_wait"], second["input_wait"]) == (None, 2.0)
     assert first["chance"] == pytest.approx(100 / 12)
     assert first["pairs"]["move left | move right"] == 100
     assert first["pairs"]["move up | move down"] == 50

@@ -27,16 +27,17 @@ def test_the_largest_batch_is_found_to_an_eighth(limit, start):
 
 def test_the_table_compares_with_the_first_network():
     counts = {"flops": 2e9, "bytes_accessed": 3e9, "temp_bytes": 10**9, "argument_bytes": 10**8}
+    sent = {"collective_bytes": {"all-reduce": 4_000_000, "all-gather": 500_000}}
     rows = [
-        {"model": "a", **counts, "fits": True},
-        {"model": "b", **{name: 2 * value for name, value in counts.items()}, "fits": False},
+        {"model": "a", **counts, **sent, "fits": True},
+        {"model": "b", **{name: 2 * value for name, value in counts.items()}, **sent, "fits": False},
         {"model": "c", "fits": False, "reason": "too large"},
     ]
     _, _, a, b, c = counts_table(rows).splitlines()
-    assert a.split() == ["a", "2.00", "(1.000)", "3.00", "(1.000)", "1.00", "(1.000)", "0.10", "(1.000)", "yes"]
+    assert a.split() == ["a", "2.00", "(1.000)", "3.00", "(1.000)", "1.00", "(1.000)", "0.10", "(1.000)", "4.50", "yes"]
     assert b.split()[:5] == ["b", "4.00", "(2.000)", "6.00", "(2.000)"]
     assert b.split()[-1] == "no"
-    assert c.split() == ["c", "-", "-", "-", "-", "no"]
+    assert c.split() == ["c", "-", "-", "-", "-", "-", "no"]
     # Of a small network the compiler keeps everything beside the units.
     (*_, alone) = counts_table([{**rows[0], "temp_bytes": 0}]).splitlines()
     assert "0.00" in alone.split()
@@ -66,3 +67,6 @@ def test_the_real_step_of_a_config(backend):
     assert row["flops"] > 0
     # Parameters, their momentum and eight uint8 frames of 32 x 32.
     assert row["argument_bytes"] > 8 * 32 * 32 * 3 + 8 * 170_000
+    # Gradients and batch statistics, once.
+    assert set(row["collective_bytes"]) == {"all-reduce"}
+    assert 4 * 170_000 < row["collective_bytes"]["all-reduce"] < (row["argument_bytes"] - 8 * 32 * 32 * 3) / 1.9

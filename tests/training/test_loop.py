@@ -1,5 +1,6 @@
 """The loop: exact resume, signals, loss that is not finite, workdirs."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -10,13 +11,16 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
+from flax import linen as nn
 
 from motion_jax.training import loop as loop_module
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import Checkpoint, Checkpoints, restore
+from motion_jax.training.input_wait import InputWait
 from motion_jax.training.loop import make_optimizer, make_schedule
 from motion_jax.training.state import create_state, fingerprint
 from motion_jax.training.step import make_train_step
@@ -79,11 +83,131 @@ def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
     assert passed == [mixed] * 3
 
 
-def test_everything_is_traced_once(tmp_path):
-    tiny_runs.TRACES.clear()
-    tiny_runs.run(tmp_path, steps=7, backend="shard_map")
-    # Initialisation and evaluation call the network with train=False.
-    assert sorted(tiny_runs.TRACES) == ["eval", "eval", "train"]
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+def test_everything_is_traced_once(tmp_path, backend):
+    # Over the borders of epochs, with evaluations whose last batch is filled up, and again after a resume.
+    for steps in (4, 7):
+        tiny_runs.TRACES.clear()
+        tiny_runs.run(tmp_path, steps=steps, backend=backend)
+        # Initialisation and evaluation call the network with train=False.
+        assert sorted(tiny_runs.TRACES) == ["eval", "eval", "train"]
+    assert len(records(tmp_path, "val")) == 4
+
+
+def test_batches_are_placed_ahead_and_metrics_are_read_late(tmp_path, monkeypatch):
+    events, owners = [], {}
+    spread, place_batch, device_get = par.spread, par.place_batch, jax.device_get
+
+    def noted_spread(step, *arguments, **options):
+        call = spread(step, *arguments, **options)
+
+        def noted(state, batch):
+            events.append("update")
+            state, metrics = call(state, batch)
+            owners[id(metrics)] = metrics, events.count("update")
+            return state, metrics
+
+        return noted
+
+    def noted_place(batch, parallel):
+        events.append("place")
+        assert batch["clips"].dtype == np.uint8
+        placed = place_batch(batch, parallel)
+        assert placed["clips"].dtype == np.uint8
+        return placed
+
+    def noted_get(tree):
+        if id(tree) in owners:
+            events.append(f"read {owners[id(tree)][1]}")
+        return device_get(tree)
+
+    monkeypatch.setattr(par, "spread", noted_spread)
+    monkeypatch.setattr(par, "place_batch", noted_place)
+    monkeypatch.setattr(jax, "device_get", noted_get)
+    tiny_runs.run(tmp_path, steps=5, every_steps=1000, evaluate=False, log_every=1)
+    # While an update runs the batch of the next one is on its way, and what is read is two updates old.
+    assert " ".join(events) == (
+        "place place update place update place update read 1 place update read 2 place update read 3 read 4 read 5"
+    )
+
+
+class Heavy(nn.Module):
+    """A network whose update takes much longer than a batch of made-up clips."""
+
+    @nn.compact
+    def __call__(self, clips, *, train):
+        logits = nn.Dense(tiny_runs.CLASSES, name="classifier")(clips.reshape(len(clips), -1) / 255)
+        busy = jax.lax.fori_loop(0, 100, lambda _, x: jnp.cos(x @ x), jnp.zeros((300, 300)) + logits.mean())
+        return logits + jax.lax.stop_gradient(0 * busy[0, 0])
+
+
+def shares_of_waiting(workdir, model, batches):
+    options = {"evaluate": False, "every_steps": 1000, "devices": 1, "milestones": ()}
+    tiny_runs.run(workdir, steps=12, log_every=4, model=model, train_batches=batches, **options)
+    # The first line of the log has the compilation in it.
+    return [record["input_wait"] for record in records(workdir)][1:]
+
+
+def test_the_share_of_waiting_for_input_is_logged(tmp_path):
+    def late(start):
+        for batch in tiny_runs.train_batches(start):
+            time.sleep(0.05)
+            yield batch
+
+    slow = shares_of_waiting(tmp_path / "slow", tiny_runs.TinyNet(), late)
+    assert all(0.5 < share <= 1 for share in slow), slow
+    batch = tiny_runs.batch_of(range(8))
+    fast = shares_of_waiting(tmp_path / "fast", Heavy(), lambda start: itertools.repeat(batch))
+    assert all(0 <= share < 0.2 for share in fast), fast
+
+
+def test_only_what_the_devices_lack_counts_as_waiting():
+    class Update:
+        """Stands for the outputs of an update that takes so many seconds."""
+
+        def __init__(self, seconds):
+            self.ends = time.perf_counter() + seconds
+
+        def block_until_ready(self):
+            time.sleep(max(0, self.ends - time.perf_counter()))
+
+    def late():
+        while True:
+            time.sleep(0.2)
+            yield "batch"
+
+    with contextlib.closing(InputWait()) as wait:
+        batches = wait.timed(late())
+        next(batches)
+        assert wait.seconds() >= 0.2  # the first: there is nothing to do yet
+        for seconds, least, most in ((0.0, 0.19, 0.5), (0.1, 0.05, 0.18), (2.0, 0.0, 0.0)):
+            update = Update(seconds)
+            wait.dispatched(update)
+            next(batches)
+            early = wait.seconds()
+            update.block_until_ready()
+            time.sleep(0.1)
+            assert least <= early + wait.seconds() <= most
+            assert early == 0 or seconds < 2
+
+
+def test_an_evaluation_is_no_part_of_the_speed(tmp_path, monkeypatch):
+    whole = tiny_runs.eval_batches
+
+    def slow():
+        time.sleep(1.0)
+        return whole()
+
+    def late(start):
+        for batch in tiny_runs.train_batches(start):
+            time.sleep(0.02)
+            yield batch
+
+    monkeypatch.setattr(tiny_runs, "eval_batches", slow)
+    tiny_runs.run(tmp_path, steps=12, log_every=6, train_batches=late, every_steps=1000)
+    # Steps 7 to 12, evaluated in their middle: neither in the time of the last three, nor in that of an evaluation.
+    second = records(tmp_path)[1]
+    assert 48 / 1.0 < second["clips_per_second"] <= 48 / 0.12
 
 
 def test_files_and_result(tmp_path):
@@ -311,15 +435,35 @@ def test_what_is_due_with_fractions_of_an_epoch():
     assert not loop_module._crosses(4, 0)
 
 
+COUNT_COMPILATIONS = """
+import collections, json, sys
+import jax
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.jit(lambda x: x + 1)(1)
+events = collections.Counter()
+jax.monitoring.register_event_listener(lambda name, **_: events.update([name.rpartition("/")[2]]))
+import tiny_runs
+
+tiny_runs.run(sys.argv[1], steps=int(sys.argv[2]), devices=1)
+print(json.dumps(events))
+"""
+
+
 def test_compilations_are_kept_in_the_workdir_unless_a_place_is_set(tmp_path):
-    code = (
-        "import jax, sys; jax.config.update('jax_platforms', 'cpu');"
-        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
-        "jax.jit(lambda x: x + 1)(1); import tiny_runs; tiny_runs.run(sys.argv[1], steps=1, devices=1, evaluate=False)"
-    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], env=environment, check=True, timeout=100)
+    counts = []
+    for steps in ("4", "7"):
+        command = [sys.executable, "-W", "error", "-c", COUNT_COMPILATIONS, str(tmp_path), steps]
+        done = subprocess.run(command, env=environment, check=True, timeout=100, capture_output=True, text=True)
+        counts.append(json.loads(done.stdout))
+    first, resumed = counts
+    assert first["cache_misses"] >= 3
     assert any((tmp_path / "compile_cache").iterdir())
+    # The update and the evaluation: one program each for the whole run, and a resumed run compiles neither.
+    assert resumed["cache_hits"] == resumed["compile_requests_use_cache"] == 2
+    assert "cache_misses" not in resumed
     tiny_runs.run(tmp_path / "other", steps=1)
     assert not (tmp_path / "other" / "compile_cache").exists()

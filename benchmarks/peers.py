@@ -1,0 +1,527 @@
+"""Our networks side by side with their PyTorch twins, in one run: forward pass and training step.
+
+Two processes, one of JAX and one of PyTorch, with the same environment (allocator, cores), prepare everything and then
+take turns call by call, so that one program runs at a time; every second round goes backwards. What else the machine
+does hits both alike. PyTorch runs eagerly, and with --compile under torch.compile too, in both layouts, on a CUDA
+device also with TF32; ours is compared with the fastest of these. CPU seconds count all threads and are what to read on
+a busy machine. A batch is on the device before it is timed: uint8 clips, normalised within the call. The training step
+is the whole one: forward, cross entropy, backward, clipping, SGD, statistics; in bfloat16 PyTorch's is under autocast.
+Without --batch, the forward pass takes 1 clip and the training step 2. Needs benchmarks/requirements.txt as well.
+
+Examples:
+    python -m benchmarks.peers
+    python -m benchmarks.peers --compile --output=benchmarks/results/peers_cpu.json
+    python -m benchmarks.peers tsm_r50 msnet_tsm_r50 --mode=train --batch=8 --dtype=bfloat16 --layout=channels_last
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import gc
+import importlib.util
+import json
+import multiprocessing
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tqdm import tqdm
+
+from data.progress import progress_bar
+from motion_jax.tools.command import Parser, positive, print_json, run, table
+
+MODELS = ("tsm_r50", "msnet_tsm_r50", "selfynet_tsm_r50")
+MODES = {"forward": 1, "train": 2}  # and the batch without --batch
+Ask = Callable[..., Any]
+DTYPES = ("float32", "bfloat16")
+LAYOUTS = ("NCHW", "channels_last")
+NUM_CLASSES = 174
+WARM_UP = 2
+OURS = "motion-jax"
+# As in the Makefile. Both sides gain: their working memory is kept from call to call.
+ALLOCATOR = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368"
+)
+# Our milliseconds over those of the best twin may at most be this, on a CPU with float32.
+BARS = {("forward", 1): 1.03, ("train", 2): 1.05}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is timed on both sides."""
+
+    model: str
+    mode: str
+    batch: int
+    dtype: str
+    frames: int = 8
+    size: int = 224
+
+    @property
+    def group(self) -> tuple[str, int, str]:
+        """What cases are compared within: mode, batch, dtype."""
+        return self.mode, self.batch, self.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A way to run a twin."""
+
+    layout: str
+    compiled: bool = False
+    tf32: bool = False
+
+    def __str__(self) -> str:
+        how = "torch.compile" if self.compiled else "eager"
+        return f"PyTorch {how} {self.layout}{' TF32' if self.tf32 else ''}"
+
+
+def main() -> None:
+    """Networks -> tables of times, ours over theirs."""
+    parser = Parser(__doc__)
+    parser.add_argument("models", nargs="*", default=MODELS, metavar="NAME", help=f"default: {' '.join(MODELS)}")
+    parser.add_argument("--mode", type=_names, default=tuple(MODES), help="forward,train")
+    parser.add_argument("--batch", type=_numbers, help="clips per call, a list; default: 1 forward, 2 in training")
+    parser.add_argument("--dtype", type=_names, default=("float32",), help="float32,bfloat16; default: float32")
+    parser.add_argument("--frames", type=positive, default=8, help="of a clip; default: 8")
+    parser.add_argument("--size", type=positive, default=224, help="side of a frame, a multiple of 16; default: 224")
+    parser.add_argument("--rounds", type=positive, default=7, help="times each program is measured; default: 7")
+    parser.add_argument("--threads", type=positive, default=len(_cores()), help="cores of each side; default: all")
+    parser.add_argument("--layout", type=_names, default=LAYOUTS, help="of PyTorch: NCHW,channels_last")
+    parser.add_argument("--compile", action="store_true", help="run the twins under torch.compile too")
+    parser.add_argument("--output", type=pathlib.Path, help="file for the result, as JSON")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    arguments = parser.parse_args()
+    for name, known in (("mode", MODES), ("dtype", DTYPES), ("layout", LAYOUTS)):
+        if unknown := set(getattr(arguments, name)) - set(known):
+            parser.error(f"--{name}: expected some of {','.join(known)}; got {','.join(sorted(unknown))}")
+    if arguments.size % 16:
+        parser.error(f"--size: expected a multiple of 16; got {arguments.size}")
+    if arguments.threads > len(_cores()):
+        parser.error(f"--threads: this process may use {len(_cores())} cores; got {arguments.threads}")
+    if not importlib.util.find_spec("torch"):
+        raise ValueError("PyTorch is not installed: pip install -r benchmarks/requirements.txt")
+    cases = [
+        Case(model, mode, batch, dtype, arguments.frames, arguments.size)
+        for mode in arguments.mode
+        for dtype in arguments.dtype
+        for batch in arguments.batch or (MODES[mode],)
+        for model in arguments.models
+    ]
+    result = compare(
+        cases,
+        layouts=arguments.layout,
+        compiled=arguments.compile,
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+    )
+    print(", ".join(f"{name} {value}" for name, value in result["setting"].items()))
+    print(f"\n{times_table(result['rows'])}\n\n{comparison_table(result['comparisons'])}")
+    for what, reason in result["skipped"].items():
+        print(f"\nnot timed: {what}: {reason}")
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.json:
+        print_json(result)
+
+
+def compare(
+    cases: Sequence[Case], *, layouts: Sequence[str], compiled: bool, rounds: int, threads: int
+) -> dict[str, Any]:
+    """Time all cases on both sides, those of one group (mode, batch, dtype) in turns.
+
+    Args:
+        cases: what to time.
+        layouts: of the twins, some of ``LAYOUTS``.
+        compiled: run them under torch.compile too, where it can.
+        rounds: calls of each program that are counted, after ``WARM_UP`` others.
+        threads: cores of each side.
+
+    Returns:
+        ``setting``; ``rows``, the times of one program each; ``comparisons``, ours over the best twin; ``skipped``,
+        what could not be timed -> why.
+
+    Raises:
+        ValueError: if there is no such network or twin, or one side sees an accelerator and the other does not.
+    """
+    from benchmarks.torch_networks import NAMES
+
+    if unknown := sorted({case.model for case in cases} - set(NAMES)):
+        raise ValueError(f"there is no PyTorch twin of {', '.join(unknown)}; twins are {', '.join(NAMES)}")
+    rows: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
+    with worker(Ours, threads) as ours, worker(Twins, threads) as twins:
+        setting = setting_of(ours("describe"), twins("describe"), threads=threads)
+        reason = setting.pop("cannot_compile", None)
+        if compiled and reason:
+            compiled, skipped["torch.compile"] = False, reason
+        for group in dict.fromkeys(case.group for case in cases):
+            wanted = [
+                (case, by)
+                for case in cases
+                if case.group == group
+                for by in (None, *variants(case, layouts, compiled, on_cuda=setting["platform"] == "gpu"))
+            ]
+            with progress_bar((rounds + 1) * len(wanted), label=" ".join(map(str, group))) as bar:
+                programs: list[tuple[dict[str, Any], Callable[[], tuple[float, float]]]] = []
+                for case, by in wanted:
+                    ask = ours if by is None else twins
+                    row = {**dataclasses.asdict(case), "by": OURS if by is None else str(by)}
+                    prepared = ask("prepare", case, by)
+                    if "failed" in prepared:
+                        skipped[f"{by}, {case.model}, {case.mode}"] = prepared["failed"]
+                        bar.total -= rounds
+                    else:
+                        row["preparation_seconds"] = prepared["seconds"]
+                        programs.append((row, partial(ask, "call", prepared["number"])))
+                    bar.update()
+                rows += take_turns(programs, rounds=rounds, bar=bar)
+            ours("release")
+            twins("release")
+    setting["load_after"] = os.getloadavg()
+    return {"setting": setting, "rounds": rounds, "rows": rows, "comparisons": comparisons(rows), "skipped": skipped}
+
+
+def take_turns(
+    programs: Sequence[tuple[dict[str, Any], Callable[[], tuple[float, float]]]], *, rounds: int, bar: tqdm
+) -> list[dict[str, Any]]:
+    """Call each program once a round, backwards in every second one: its row with ``milliseconds``, ``cpu_seconds``."""
+    for row, _ in programs:
+        row |= {"milliseconds": [], "cpu_seconds": []}
+    for number in range(rounds):
+        for row, call in programs[:: -1 if number % 2 else 1]:
+            milliseconds, cpu_seconds = call()
+            row["milliseconds"].append(round(milliseconds, 2))
+            row["cpu_seconds"].append(round(cpu_seconds, 4))
+            bar.update()
+    return [row for row, _ in programs]
+
+
+def variants(case: Case, layouts: Sequence[str], compiled: bool, *, on_cuda: bool) -> list[Variant]:
+    """The ways to run a case's twin; TF32 is a choice for float32 on a CUDA device alone."""
+    return [
+        Variant(layout, how, tf32)
+        for how in ((False, True) if compiled else (False,))
+        for layout in layouts
+        for tf32 in ((False, True) if on_cuda and case.dtype == "float32" else (False,))
+    ]
+
+
+@contextlib.contextmanager
+def worker(side: type["Ours | Twins"], threads: int) -> Iterator[Ask]:
+    """A process with one side in it: ``ask(name, *arguments)`` calls what ``serve`` answers.
+
+    Raises:
+        RuntimeError: from ``ask``, with the worker's own traceback.
+    """
+    environment = dict(os.environ)
+    os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
+    # Neither side may take the whole memory of an accelerator.
+    os.environ.update(OMP_NUM_THREADS=str(threads), XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    try:
+        context = multiprocessing.get_context("spawn")
+        connection, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, side, threads), daemon=True)
+        process.start()
+        theirs.close()
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+
+    def ask(*message: Any) -> Any:
+        try:
+            connection.send(message)
+            answered, answer = connection.recv()
+        except (EOFError, OSError) as error:
+            raise RuntimeError(f"the process of {side.__name__} ended at {message}: out of memory?") from error
+        if not answered:
+            raise RuntimeError(answer)
+        return answer
+
+    try:
+        yield ask
+    finally:
+        connection.close()
+        process.join()
+
+
+def serve(connection: Connection, side: type["Ours | Twins"], threads: int) -> None:
+    """Answer calls by name until the other end closes."""
+    if hasattr(os, "sched_setaffinity"):
+        # What XLA takes its number of threads from.
+        os.sched_setaffinity(0, _cores()[:threads])
+    served = side(threads)
+    programs: list[Callable[[], None]] = []
+
+    def prepare(case: Case, by: Variant | None) -> dict[str, Any]:
+        began = time.perf_counter()
+        try:
+            call = served.program(case, by)
+            for _ in range(WARM_UP):
+                call()
+        except Exception as error:
+            if by is None or not by.compiled:
+                raise
+            return {"failed": " ".join(str(error).split())[:300]}
+        programs.append(call)
+        return {"number": len(programs) - 1, "seconds": round(time.perf_counter() - began, 2)}
+
+    def release() -> None:
+        programs.clear()
+        served.release()
+        gc.collect()
+
+    answers = {
+        "describe": served.describe,
+        "prepare": prepare,
+        "call": lambda number: timed(programs[number]),
+        "release": release,
+    }
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            name, *arguments = connection.recv()
+            try:
+                answer = (True, answers[name](*arguments))
+            except Exception:
+                answer = (False, traceback.format_exc())
+            connection.send(answer)
+
+
+def timed(call: Callable[[], None]) -> tuple[float, float]:
+    """Milliseconds of wall time, and CPU seconds of all threads."""
+    cpu, began = time.process_time(), time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - began), time.process_time() - cpu
+
+
+class Ours:
+    """Our programs, as ``train.py`` and ``eval.py`` run them."""
+
+    def __init__(self, threads: int) -> None:
+        del threads  # the cores of this process
+
+    def describe(self) -> dict[str, Any]:
+        """Device and versions."""
+        from motion_jax.tools.benchmark import describe_setting
+
+        return describe_setting()
+
+    def program(self, case: Case, by: None) -> Callable[[], None]:
+        """A compiled call with its arguments on the device."""
+        from motion_jax import build_model
+        from motion_jax.training import timing
+
+        del by
+        model = build_model(case.model, num_classes=NUM_CLASSES, dtype=case.dtype)
+        shape = (case.frames, case.size, case.size, 3)
+        return timing.prepare(model, mode=case.mode, clip_shape=shape, batch=case.batch).call
+
+    def release(self) -> None:
+        """Forget compiled functions."""
+        import jax
+
+        jax.clear_caches()
+
+
+class Twins:
+    """The PyTorch programs."""
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def describe(self) -> dict[str, Any]:
+        """Device and versions, and whether anything keeps torch.compile from working."""
+        import torch
+
+        on_cuda = self.device.type == "cuda"
+        setting = {"platform": "gpu" if on_cuda else "cpu", "torch": torch.__version__}
+        if on_cuda:
+            setting["torch_device"] = torch.cuda.get_device_name()
+        elif not shutil.which(os.environ.get("CXX", "g++")):
+            setting["cannot_compile"] = "torch.compile needs a C++ compiler on a CPU, and there is no g++"
+        return setting
+
+    def program(self, case: Case, by: Variant) -> Callable[[], None]:
+        """A call with the network and its batch on the device; the first one compiles where ``by`` says so."""
+        import torch
+
+        from benchmarks.torch_networks import build_network, make_optimizer, predict, train_step
+
+        memory_format = torch.channels_last if by.layout == "channels_last" else torch.contiguous_format
+        network = build_network(case.model, num_classes=NUM_CLASSES, memory_format=memory_format).to(self.device)
+        shape = (case.batch, case.frames, case.size, case.size, 3)
+        clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+        labels = torch.arange(case.batch, device=self.device) % NUM_CLASSES
+        dtype = getattr(torch, case.dtype)
+        network.train(case.mode == "train")
+        optimizer = make_optimizer(network)
+        model = torch.compile(network) if by.compiled else network
+
+        def call() -> None:
+            if self.device.type == "cuda":
+                precision = "tf32" if by.tf32 else "ieee"
+                torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.fp32_precision = precision
+            if case.mode == "train":
+                train_step(model, optimizer, clips, labels, dtype=dtype)
+            else:
+                predict(model, clips, dtype=dtype)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return call
+
+    def release(self) -> None:
+        """Forget compiled functions."""
+        import torch
+
+        torch.compiler.reset()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def setting_of(ours: dict[str, Any], twins: dict[str, Any], *, threads: int) -> dict[str, Any]:
+    """What the numbers were measured with.
+
+    Raises:
+        ValueError: if one side runs on an accelerator and the other does not.
+    """
+    if ours["platform"] != twins["platform"]:
+        raise ValueError(
+            f"JAX runs on {ours['platform']} and PyTorch on {twins['platform']}: install both for one device, or hide "
+            "the accelerator from both (JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES=)"
+        )
+    return {
+        **ours,
+        **twins,
+        "processor": processor(),
+        "threads": threads,
+        "allocator": os.environ.get("GLIBC_TUNABLES", ALLOCATOR),
+        "date": datetime.date.today().isoformat(),
+        "load_before": os.getloadavg(),
+    }
+
+
+def processor() -> str:
+    """Its name, where the system tells."""
+    file = pathlib.Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
+
+
+def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per case: ours over the fastest twin, medians, and what each side's network costs over the first of its group.
+
+    ``shortest_ratio`` compares the shortest rounds, which other work on the machine disturbs least, ``cpu_ratio`` CPU
+    seconds, with those of the twin that takes the fewest.
+    """
+    found = []
+    groups: dict[tuple, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        group = groups.setdefault((row["mode"], row["batch"], row["dtype"]), {})
+        group.setdefault(row["model"], []).append(row)
+    for (mode, batch, dtype), models in groups.items():
+        best = {model: _best(timed) for model, timed in models.items()}
+        first = next(iter(best.values()))
+        for model, one in best.items():
+            found.append(
+                {
+                    "model": model,
+                    "mode": mode,
+                    "batch": batch,
+                    "dtype": dtype,
+                    **one,
+                    "ratio": one["ours"] / one["peer"],
+                    "shortest_ratio": one["ours_shortest"] / one["peer_shortest"],
+                    "cpu_ratio": one["ours_cpu"] / one["peer_cpu"],
+                    "ours_over_first": one["ours"] / first["ours"],
+                    "peer_over_first": one["peer"] / first["peer"],
+                }
+            )
+    return found
+
+
+def _best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Ours and the best of the peers: medians of the rounds, shortest rounds, medians of CPU seconds."""
+    ours = next(row for row in rows if row["by"] == OURS)
+    peers = [row for row in rows if row["by"] != OURS]
+    fastest = min(peers, key=lambda row: statistics.median(row["milliseconds"]))
+    return {
+        "by": fastest["by"],
+        "ours": statistics.median(ours["milliseconds"]),
+        "peer": statistics.median(fastest["milliseconds"]),
+        "ours_shortest": min(ours["milliseconds"]),
+        "peer_shortest": min(min(row["milliseconds"]) for row in peers),
+        "ours_cpu": statistics.median(ours["cpu_seconds"]),
+        "peer_cpu": min(statistics.median(row["cpu_seconds"]) for row in peers),
+    }
+
+
+def times_table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per program: median [smallest-largest] of the rounds."""
+
+    def line(row: dict[str, Any]) -> tuple:
+        times = row["milliseconds"]
+        spread = f"{min(times):.1f}-{max(times):.1f}"
+        cpu = round(statistics.median(row["cpu_seconds"]), 3)
+        where = (row["model"], row["mode"], row["batch"], row["dtype"], row["by"])
+        return *where, round(statistics.median(times), 1), spread, cpu, row["preparation_seconds"]
+
+    header = ("model", "mode", "batch", "dtype", "by", "ms", "range", "CPU s", "prepared in s")
+    return table(header, [line(row) for row in rows])
+
+
+def comparison_table(compared: Sequence[dict[str, Any]]) -> str:
+    """One line per case: ours over the best twin, and both over the first network."""
+    header = ("model", "mode", "batch", "dtype", "ours ms", "peer ms", "best peer", "ratio", "bar")
+    header += ("of shortest", "CPU ratio", "ours over first", "peer over first")
+    return table(
+        header,
+        [
+            (
+                *(one[key] for key in ("model", "mode", "batch", "dtype")),
+                round(one["ours"], 1),
+                round(one["peer"], 1),
+                one["by"].removeprefix("PyTorch "),
+                round(one["ratio"], 3),
+                verdict(one),
+                *(round(one[key], 3) for key in ("shortest_ratio", "cpu_ratio", "ours_over_first", "peer_over_first")),
+            )
+            for one in compared
+        ],
+    )
+
+
+def verdict(one: dict[str, Any]) -> str:
+    """Whether a comparison holds its bar; empty where there is none."""
+    bar = BARS.get((one["mode"], one["batch"])) if one["dtype"] == "float32" else None
+    return "" if bar is None else f"{bar} {'met' if one['ratio'] <= bar else 'missed'}"
+
+
+def _cores() -> list[int]:
+    """Those this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(positive, text.split(",")))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,183 @@
+"""What a training step sends between devices and holds on each, read from the compiled program."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import motion_jax
+from motion_jax.backbones import ResNet
+from motion_jax.blocks import MotionSqueeze
+from motion_jax.models import VideoClassifier
+from motion_jax.training import parallel as par
+from motion_jax.training.collectives import collective_bytes
+from motion_jax.training.optimizer import sgd
+from motion_jax.training.state import create_state
+from motion_jax.training.step import make_train_step
+
+CLIP = (4, 32, 32, 3)
+PER_DEVICE = 2
+SCHEDULE = optax.constant_schedule(0.01)
+OPTIMIZER = sgd(
+    SCHEDULE,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=5e-4,
+    clip_norm=20.0,
+    groups="official",
+    classifier_lr=(1.0, 2.0),
+)
+# One residual block per stage compiles in half the time.
+SHORT = VideoClassifier(
+    backbone=ResNet((1, 1, 1, 1), bottleneck=False, width=8, fold_div=8, blocks={"res3": MotionSqueeze()}),
+    num_classes=10,
+)
+NETWORKS = {"tsm_r18": motion_jax.build_model("tsm_r18", num_classes=10, width=8), "short_msnet": SHORT}
+
+
+def state_of(model: nn.Module):
+    return jax.eval_shape(lambda: create_state(model, OPTIMIZER, seed=0, clip_shape=CLIP))
+
+
+def bytes_of(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def compiled_step(step, state, *, backend, devices):
+    """The program of a step for so many devices, with the layout that ``place_state`` and ``place_batch`` give."""
+    parallel = par.Parallel(backend=backend, devices=devices)
+    lead = (devices, PER_DEVICE) if backend == "pmap" else (devices * PER_DEVICE,)
+    batch = {"clips": jax.ShapeDtypeStruct((*lead, *CLIP), np.uint8), "label": jax.ShapeDtypeStruct(lead, np.int32)}
+    rows = NamedSharding(par.make_mesh(parallel), P(par.AXIS))
+    state, batch = (
+        jax.tree.map(lambda x, sharding=sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+        for tree, sharding in ((state, par.state_sharding(parallel)), (batch, rows))
+    )
+    # Machine code of the lowest level: what is sent and what is kept is decided before it.
+    return par.spread(step, parallel).lower(state, batch).compile({"xla_backend_optimization_level": 0})
+
+
+@functools.cache
+def program(name, backend, devices):
+    model = NETWORKS[name]
+    step = make_train_step(model, OPTIMIZER, schedule=SCHEDULE, seed=0)
+    return compiled_step(step, state_of(model), backend=backend, devices=devices)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "devices"),
+    [("tsm_r18", "pmap", (2, 8)), ("short_msnet", "pmap", (2, 4, 8)), ("short_msnet", "shard_map", (2, 4, 8))],
+)
+def test_gradients_and_statistics_cross_once_and_nothing_else(name, backend, devices):
+    state = state_of(NETWORKS[name])
+    sent = [collective_bytes(program(name, backend, count)) for count in devices]
+    assert set(sent[0]) == {"all-reduce"}
+    loss_and_top1 = 8
+    assert sent[0]["all-reduce"] == pytest.approx(bytes_of((state.params, state.batch_stats)) + loss_and_top1, rel=0.01)
+    assert sent == sent[:1] * len(devices)
+
+
+@pytest.mark.parametrize("backend", par.BACKENDS)
+def test_memory_of_a_device_does_not_grow_with_their_number(backend):
+    one, *more = [program("short_msnet", backend, count).memory_analysis() for count in (1, 2, 4, 8)]
+    for memory in more:
+        assert memory.argument_size_in_bytes == one.argument_size_in_bytes
+        assert memory.temp_size_in_bytes == more[0].temp_size_in_bytes
+        # On one device the sums need no memory of their own.
+        assert memory.temp_size_in_bytes <= one.temp_size_in_bytes + bytes_of(state_of(SHORT).params)
+
+
+@pytest.mark.parametrize("backend", par.BACKENDS)
+def test_the_whole_state_is_donated(backend):
+    state = state_of(SHORT)
+    memory = program("short_msnet", backend, 8).memory_analysis()
+    assert memory.alias_size_in_bytes == bytes_of(state)
+
+
+@pytest.mark.parametrize("backend", par.BACKENDS)
+def test_the_old_state_is_gone_after_a_step(backend):
+    parallel = par.Parallel(backend=backend, devices=2)
+    batch = par.place_batch({"y": np.ones((2, 3), np.float32)}, parallel)
+
+    def run(dtype):
+        """One update of 48 bytes: the old state, the bytes it gave away, the new state."""
+        state = par.place_state({"x": np.zeros((4, 3), np.float32)}, parallel)
+        step = par.spread(
+            lambda s, b: ({"x": (s["x"] + jax.lax.pmean(b["y"].sum(), par.AXIS)).astype(dtype)}, 0), parallel
+        )
+        given = step.lower(state, batch).compile().memory_analysis().alias_size_in_bytes
+        return state["x"], given, step(state, batch)[0]["x"]
+
+    old, given, new = run(jnp.float32)
+    assert old.is_deleted()
+    assert given == 48
+    assert (np.asarray(new) == 3).all()
+    assert not batch["y"].is_deleted()
+    # The control: JAX does not warn here of memory that no output can take over; the count tells.
+    assert run(jnp.float16)[1] == 0
+
+
+def test_every_kind_is_counted():
+    # Shares of 8 devices: float32 (1, 6), int8 (5,) and bool (2,).
+    def body(x, y, z):
+        i = jax.lax.axis_index(par.AXIS)
+        ring = [(device, (device + 1) % 8) for device in range(8)]
+        both = jax.lax.psum((x, y.astype(jnp.float32)), par.AXIS)  # 24 + 20 bytes
+        gathered = jax.lax.all_gather(y, par.AXIS)  # 40 bytes
+        shifted = jax.lax.ppermute(x.astype(jnp.int16), par.AXIS, ring)  # 12 bytes
+        scattered = jax.lax.psum_scatter(jnp.tile(x, (8, 1)) * i, par.AXIS)  # 24 bytes
+        swapped = jax.lax.all_to_all(jnp.tile(z, (8, 1)), par.AXIS, 0, 0)  # 16 bytes
+        return [leaf[None] for leaf in (*both, gathered, shifted, scattered, swapped)]
+
+    mesh = par.make_mesh(par.Parallel(backend="shard_map", devices=8))
+    mapped = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=P(par.AXIS), out_specs=P(par.AXIS)))
+    arguments = jnp.ones((8, 6)), jnp.ones(40, jnp.int8), jnp.ones(16, bool)
+    counted = collective_bytes(mapped.lower(*arguments).compile())
+    assert counted == {
+        "all-reduce": 44,
+        "all-gather": 40,
+        "collective-permute": 12,
+        "reduce-scatter": 24,
+        "all-to-all": 16,
+    }
+
+
+class _Text:
+    """Stands for a compiled program of another platform."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def as_text(self) -> str:
+        return self._text
+
+
+def test_asynchronous_collectives_count_once():
+    text = """
+  %s.1 = (f32[8]{0:T(128)S(1)}, /*index=1*/bf16[2,3]{1,0:T(8,128)(2,1)}) all-reduce-start(%a, %b)
+  %all-reduce-done.1 = (f32[8]{0:T(128)S(1)}, /*index=1*/bf16[2,3]{1,0:T(8,128)(2,1)}) all-reduce-done(%s.1)
+  %g = (f8e4m3fn[4]{0}, f8e4m3fn[32]{0}, u32[], u32[]) all-gather-start(%c), dimensions={0}
+  ROOT %h = f8e4m3fn[32]{0} all-gather-done((f8e4m3fn[4]{0}, f8e4m3fn[32]{0}, u32[], u32[]) %g)
+  %i = pred[] get-tuple-element(%all-reduce-done.1), index=0
+"""
+    assert collective_bytes(_Text(text)) == {"all-reduce": 44, "all-gather": 32}
+
+
+def test_another_collective_is_seen():
+    # The control of the first test: the same step with a mean of the clips' pixels over the devices.
+    model = SHORT
+    step = make_train_step(model, OPTIMIZER, schedule=SCHEDULE, seed=0)
+
+    def leaky(state, batch):
+        state, metrics = step(state, batch)
+        everyone = jax.lax.all_gather(batch["clips"], par.AXIS)
+        return state, {**metrics, "seen": jax.lax.pmean(everyone.astype(jnp.float32).sum(), par.AXIS)}
+
+    sent = collective_bytes(compiled_step(leaky, state_of(model), backend="pmap", devices=2))
+    assert sent["all-gather"] == 2 * PER_DEVICE * np.prod(CLIP)
