@@ -4,6 +4,7 @@ Both keep parameters and statistics in float32 at least, whatever the compute dt
 leading axes: a clip (b, t, h, w, c) goes through a 2-D convolution frame by frame without being reshaped by the caller.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -26,9 +27,11 @@ class Conv(nn.Module):
     """Convolution over the last axes before the channels, as many as ``kernel_size`` has.
 
     ``(*lead, *space, c) -> (*lead, *space', features)`` in ``dtype``. Padding is symmetric and given as numbers, as in
-    PyTorch; ``SAME`` would pad the other side at stride 2. What is a matrix product is computed as one: a kernel of
-    size 1, and one that reaches every cell from every cell, as 3x3 does on a map of 2x2. A depth-wise kernel is a sum
-    of shifted products (see ``_depthwise``). XLA's own convolutions are many times slower on a CPU in these cases.
+    PyTorch; ``SAME`` would pad the other side at stride 2.
+
+    A kernel of size 1 is a matrix product. On a CPU so is one that reaches every cell from every cell, as 3x3 does on a
+    map of 2x2, and a depth-wise one is a sum of shifted products: XLA's own convolution is many times slower there. On
+    a TPU it moves the fewest bytes (docs/performance.md).
 
     Attributes:
         features: output channels.
@@ -36,8 +39,8 @@ class Conv(nn.Module):
         strides: one per spatial axis, or None for 1.
         padding: zeros added on both sides, one per spatial axis, or None for 0.
         depthwise: convolve each channel by itself (``features`` must equal the input's channels).
-        banded: compute it as a matrix product over whole rows of the last spatial axis (see ``_banded``): faster for
-            many windows of a few cells with few channels, such as SELFY's.
+        banded: on a CPU, compute it as a matrix product over whole rows of the last spatial axis (see ``_banded``):
+            faster for many windows of a few cells with few channels, such as SELFY's.
         use_bias: add a bias per output channel.
         dtype: of the computation and the result.
         kernel_init: of the kernel, shaped (*kernel_size, in, out), with 1 for ``in`` when depth-wise.
@@ -70,25 +73,49 @@ class Conv(nn.Module):
             "kernel", self.kernel_init, (*self.kernel_size, inputs, self.features), at_least_float32(self.dtype)
         ).astype(self.dtype)
         lead, x = x.shape[: x.ndim - rank - 1], x.reshape(-1, *x.shape[x.ndim - rank - 1 :]).astype(self.dtype)
+        sizes = {"strides": strides, "padding": padding}
+        forms = {"default": functools.partial(_convolve, **sizes, groups=channels if self.depthwise else 1)}
         if self.depthwise:
-            x = _depthwise(x, kernel, strides, padding)
+            forms["cpu"] = functools.partial(_depthwise, **sizes)
         elif math.prod(self.kernel_size) == 1 and not any(padding):
-            x = x[(slice(None), *(slice(None, None, stride) for stride in strides))]
-            # Of two dimensions, or XLA would transpose a copy of the input for the kernel's gradient.
-            product = jnp.dot(x.reshape(-1, channels), kernel.reshape(channels, self.features))
-            x = product.reshape(*x.shape[:-1], self.features)
+            forms = {"cpu": functools.partial(_product_of_rows, strides=strides)}
+            forms["default"] = functools.partial(_product, strides=strides)
         elif _reaches_everywhere(x.shape[1:-1], self.kernel_size, strides, padding):
-            x = _banded(x, kernel, strides, padding, axes=rank)
+            forms["cpu"] = functools.partial(_banded, **sizes, axes=rank)
         elif self.banded:
-            x = _banded(x, kernel, strides, padding, axes=1)
-        else:
-            space = "DHW"[-rank:]
-            layout = (f"N{space}C", f"{space}IO", f"N{space}C")
-            x = jax.lax.conv_general_dilated(x, kernel, strides, [(p, p) for p in padding], dimension_numbers=layout)
+            forms["cpu"] = functools.partial(_banded, **sizes, axes=1)
+        x = jax.lax.platform_dependent(x, kernel, **forms) if "cpu" in forms else forms["default"](x, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), at_least_float32(self.dtype))
             x = x + bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
         return x.reshape(*lead, *x.shape[1:])
+
+
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[int], *, groups: int = 1
+) -> jax.Array:
+    space = "DHW"[-len(strides) :]
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        [(p, p) for p in padding],
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=groups,
+    )
+
+
+def _product(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int]) -> jax.Array:
+    """Convolution with a kernel of size 1."""
+    x = x[(slice(None), *(slice(None, None, stride) for stride in strides))]
+    return jnp.dot(x, kernel.reshape(kernel.shape[-2:]))
+
+
+def _product_of_rows(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int]) -> jax.Array:
+    """The same of two dimensions: of more, XLA on a CPU transposes a copy of the input for the kernel's gradient."""
+    x = x[(slice(None), *(slice(None, None, stride) for stride in strides))]
+    product = jnp.dot(x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[-2:]))
+    return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[int]) -> jax.Array:
@@ -193,7 +220,7 @@ class BatchNorm(nn.Module):
 
     In training the batch mean and variance normalise, and the running statistics move towards them: the variance by
     the unbiased estimate, as in PyTorch and unlike ``flax.linen.BatchNorm``. Statistics are summed in float32 at least,
-    in one pass over the data, and in levels (see ``_mean``).
+    in one pass over the data.
 
     Attributes:
         momentum: share of the running statistics that is kept (PyTorch's momentum is one less this).
@@ -213,9 +240,21 @@ class BatchNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
     scale_init: Initializer = nn.initializers.ones
 
-    @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalise ``(*lead, c)``; ``train`` takes and stores batch statistics unless they are frozen."""
+        factor, shift = self.affine(x, train=train)
+        # One multiplication and one addition, and the gradient keeps the input alone, not the centred input beside it.
+        return (x.astype(factor.dtype) * factor + shift).astype(self.dtype)
+
+    @nn.compact
+    def affine(self, x: jax.Array, *, train: bool, cells: int | None = None) -> tuple[jax.Array, jax.Array]:
+        """What normalises ``(*lead, c)``: the factor and the shift of each channel, of as many axes, float32 at least.
+
+        Args:
+            x: the input.
+            train: take and store batch statistics unless they are frozen.
+            cells: take the statistics as if zeros filled ``x`` up to as many cells; None where there are none.
+        """
         features, param_dtype = x.shape[-1:], at_least_float32(self.dtype)
         scale = self.param("scale", self.scale_init, features, param_dtype)
         bias = self.param("bias", nn.initializers.zeros, features, param_dtype)
@@ -224,36 +263,28 @@ class BatchNorm(nn.Module):
         if not train or self.frozen:
             mean, var = running_mean.value, running_var.value
         else:
-            mean, var, count = self._batch_statistics(x.astype(at_least_float32(x.dtype)))
+            mean, var, count = self._batch_statistics(x.astype(at_least_float32(x.dtype)), cells)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
-        shape = (1,) * (x.ndim - 1) + (-1,)
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        # One multiplication and one addition, and the gradient keeps the input alone, not the centred input beside it.
-        y = x.astype(factor.dtype) * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
-        return y.astype(self.dtype)
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        return factor.reshape(shape), (bias - mean * factor).reshape(shape)
 
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+    def _batch_statistics(self, x: jax.Array, cells: int | None) -> tuple[jax.Array, jax.Array, int]:
         synchronised = self.axis_name is not None and not self.is_initializing()
+        present = math.prod(x.shape[:-1])
+        cells = present if cells is None else cells
+        filled = present / max(cells, 1)
 
         def average(values: jax.Array) -> jax.Array:
-            return jax.lax.pmean(_mean(values), self.axis_name) if synchronised else _mean(values)
+            mean = filled * values.mean(range(values.ndim - 1))
+            return jax.lax.pmean(mean, self.axis_name) if synchronised else mean
 
-        count = math.prod(x.shape[:-1]) * (jax.lax.axis_size(self.axis_name) if synchronised else 1)
+        count = cells * (jax.lax.axis_size(self.axis_name) if synchronised else 1)
         mean = average(x)
         if self.two_pass:
-            return mean, average(jnp.square(x - mean.reshape((1,) * (x.ndim - 1) + (-1,)))), count
+            centred = jnp.square(x - mean.reshape((1,) * (x.ndim - 1) + (-1,)))
+            return mean, average(centred) + (1 - filled) * jnp.square(mean), count
         return mean, jnp.maximum(average(jnp.square(x)) - jnp.square(mean), 0), count
-
-
-def _mean(x: jax.Array) -> jax.Array:
-    """Mean over every axis but the last, two axes at a time.
-
-    The longer one float32 sum, the more digits it may lose, depending on what the compiler fuses with it. Space first
-    and frames after keeps the sums short; the barrier keeps the compiler from merging them again.
-    """
-    while x.ndim > 1:
-        x = jax.lax.optimization_barrier(x.mean(tuple(range(max(x.ndim - 3, 0), x.ndim - 1))))
-    return x

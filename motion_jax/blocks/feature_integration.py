@@ -3,6 +3,7 @@
 Functions to be called inside a module's compact method: the layers they make are that module's own.
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -51,7 +52,7 @@ def integrate(x: jax.Array, width: int, *, norm: Norm, dtype: jnp.dtype, train: 
 def upsample(x: jax.Array, *, like: jax.Array, stride: int, norm: Norm, dtype: jnp.dtype, train: bool) -> jax.Array:
     """A 1x1 convolution, zeros between the cells up to the size of ``like``, and BN, whose statistics include them.
 
-    BN's scale starts at zero.
+    The zeros are never written: they count in the statistics, and become BN's shift. BN's scale starts at zero.
 
     Source: the official SELFY code's ``STSSIntegration`` (a transposed convolution of kernel 1).
     """
@@ -61,5 +62,7 @@ def upsample(x: jax.Array, *, like: jax.Array, stride: int, norm: Norm, dtype: j
         (0, full - (stride * (small - 1) + 1), stride - 1)
         for full, small in zip((height, width), x.shape[2:4], strict=True)
     ]
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *gaps, (0, 0, 0)])
-    return norm(dtype=dtype, scale_init=nn.initializers.zeros, name="upsample_bn")(x, train=train)
+    norm_of_all = norm(dtype=dtype, scale_init=nn.initializers.zeros, name="upsample_bn")
+    factor, shift = norm_of_all.affine(x, train=train, cells=math.prod(like.shape[:-1]))
+    x = jax.lax.pad(x * factor, jnp.zeros((), factor.dtype), [(0, 0, 0), (0, 0, 0), *gaps, (0, 0, 0)])
+    return (x + shift).astype(dtype)

@@ -149,8 +149,11 @@ class Selfy(nn.Module):
             for index, width in enumerate(widths):
                 x = self._conv_bn_relu(x, width, (1, 1), name=f"extraction{index}", train=train)
             return x
-        x = stss[..., None].astype(self.dtype)
         over_l = 1 if self.extraction == "conv3d" else 0  # further axes of the kernels
+        # Windows of whatever position, those of one offset together where they are apart: as they were compared.
+        x = (stss if over_l else jnp.moveaxis(stss, 4, 2)).astype(self.dtype)
+        lead = x.shape[: 5 - over_l]
+        x = x.reshape(-1, *x.shape[5 - over_l :], 1)
         *hidden, last = widths
         for index, width in enumerate(hidden):
             # Halve the window, but never below three cells: strides 1, 2, 2 for 9x9, 13x13 and 17x17; 1, 2, 1 for 5x5.
@@ -174,7 +177,7 @@ class Selfy(nn.Module):
             padding=(1,) * over_l + (0, 0),
             banded=True,
         )
-        return x.reshape(*x.shape[:-3], last)
+        return x.reshape(*stss.shape[:5], last) if over_l else jnp.moveaxis(x.reshape(*lead, last), 2, 4)
 
     def _extract_displacement(self, stss: jax.Array) -> jax.Array:
         """Per offset (dx, dy) in units of the window's radius, and confidence, of the rectified similarities."""

@@ -4,19 +4,23 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
-def all_pairs(source: Float[Array, "n h w c"], target: Float[Array, "n y x c"]) -> Float[Array, "n h w y x"]:
-    """Inner products of every source position with every target position, in float32 at least.
+def all_pairs(source: Float[Array, "n h w c"], target: Float[Array, "n h w c"]) -> Float[Array, "n h*w h*w"]:
+    """Inner products of every source position with every target position, row by row, in float32 at least.
+
+    The positions stay flat: a TPU keeps the last axis in tiles of 128, of which a row of 28 cells would fill a quarter.
 
     Full precision is asked for by name: the default of an accelerator (TF32, bfloat16 passes) would move a matching
     score by 1e-3, which a temperature of 100 turns into another displacement.
     """
+    batch, height, width, channels = source.shape
     return jnp.einsum(
-        "nhwc,nyxc->nhwyx",
-        source,
-        target,
+        "nsc,ntc->nst",
+        source.reshape(batch, height * width, channels),
+        target.reshape(batch, height * width, channels),
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=jnp.promote_types(source.dtype, jnp.float32),
     )
@@ -35,26 +39,17 @@ def check_pair(source: jax.Array, target: jax.Array, radius: int, dilation: int)
         raise ValueError(f"dilation must be 1 or more (cells between neighbours of the window); got {dilation}")
 
 
-def _window_along(scores: jax.Array, source_axis: int, radius: int, dilation: int) -> jax.Array:
-    """Re-index the target axis that follows ``source_axis`` by displacement, zero outside.
+def _by_displacement(scores: jax.Array, farthest: int) -> jax.Array:
+    """Re-index targets by their distance from the source along the flat positions, zero beyond the ends.
 
-    ``[..., i, j, ...]`` becomes ``[..., i, d, ...]`` with ``j = i + (d - radius) * dilation``. Done by padding and
-    reshaping: in a row-major array whose rows are one element longer, each row starts one element further along its
-    own.
+    ``[n, s, t]`` becomes ``[n, s, d]`` with ``t = s + d - farthest``. Done by padding and reshaping: in a row-major
+    array whose rows are one element longer, each row starts one element further along its own.
     """
-    before, (rows, columns), after = (
-        scores.shape[:source_axis],
-        scores.shape[source_axis : source_axis + 2],
-        scores.shape[source_axis + 2 :],
-    )
-    reach = radius * dilation
-    width = columns + 2 * reach
-    none = [(0, 0)]
-    scores = jnp.pad(scores, none * (source_axis + 1) + [(reach, reach)] + none * len(after))
-    scores = scores.reshape(*before, rows * width, *after)
-    scores = jnp.pad(scores, none * source_axis + [(0, rows)] + none * len(after))
-    scores = scores.reshape(*before, rows, width + 1, *after)
-    return jax.lax.slice_in_dim(scores, 0, 2 * reach + 1, dilation, axis=source_axis + 1)
+    batch, cells, _ = scores.shape
+    width = cells + 2 * farthest
+    scores = jnp.pad(scores, [(0, 0), (0, 0), (farthest, farthest)]).reshape(batch, cells * width)
+    scores = jnp.pad(scores, [(0, 0), (0, cells)]).reshape(batch, cells, width + 1)
+    return scores[:, :, : 2 * farthest + 1]
 
 
 @functools.partial(jax.jit, static_argnames=("radius", "dilation"))
@@ -84,5 +79,16 @@ def local_correlation(
     [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
     check_pair(source, target, radius, dilation)
-    scores = jnp.swapaxes(all_pairs(source, target), 2, 3)  # n, source y, target y, source x, target x
-    return jnp.swapaxes(_window_along(_window_along(scores, 1, radius, dilation), 3, radius, dilation), 2, 3)
+    batch, height, width, _ = source.shape
+    reach = radius * dilation
+    farthest = reach * width + reach
+    scores = _by_displacement(all_pairs(source, target), farthest)
+    # Displacement first, positions last: a TPU would fill a row of few displacements up to 128.
+    scores = jnp.moveaxis(scores, -1, 0)
+    # Of each row dy of the window the entries dx; what runs over the side of the frame is in another row of it.
+    rows = [farthest + dy * width for dy in range(-reach, reach + 1, dilation)]
+    window = jnp.stack([scores[row - reach : row + reach + 1 : dilation] for row in rows])
+    x = np.arange(-reach, reach + 1, dilation)[:, None] + np.tile(np.arange(width), height)[None]
+    window = jnp.where(jnp.asarray((x >= 0) & (x < width))[None, :, None], window, 0)
+    window = jnp.moveaxis(window, (0, 1), (-2, -1))
+    return window.reshape(batch, height, width, *window.shape[-2:])

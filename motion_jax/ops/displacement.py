@@ -126,7 +126,7 @@ def match(
         raise ValueError(f"match needs a radius of 1 or more; got {radius}")
     batch, height, width, _ = source.shape
     cells = height * width
-    scores = jax.nn.relu(all_pairs(source, target)).reshape(batch, cells, cells)
+    scores = jax.nn.relu(all_pairs(source, target))  # (n, source, target)
     dtype = scores.dtype
 
     # Which targets lie in the window of which source, per axis and together: (source, target).
@@ -140,11 +140,14 @@ def match(
     is_best = _distance_to(best, cells, best.dtype) == 0
     confidence = jnp.sum(jnp.where(is_best, scores, 0), axis=-1)
 
+    def position(cell: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return (cell % width).astype(dtype), (cell // width).astype(dtype)
+
+    x, y = position(jnp.arange(cells)[None, None, :])
     logits = temperature * scores
     if sigma is not None:
-        gaussian_y = _gaussian(_distance_to(best // width, height, dtype) / dilation, sigma)
-        gaussian_x = _gaussian(_distance_to(best % width, width, dtype) / dilation, sigma)
-        logits = (gaussian_y[..., :, None] * gaussian_x[..., None, :]).reshape(scores.shape) * logits
+        best_x, best_y = position(best[..., None])
+        logits *= jnp.exp(-(jnp.square(x - best_x) + jnp.square(y - best_y)) / (2 * (sigma * dilation) ** 2))
 
     # Softmax over the window: its cells in the frame one by one, those outside (score 0) in closed form.
     largest = temperature * jax.lax.stop_gradient(confidence)
@@ -158,10 +161,12 @@ def match(
         numerator = jnp.sum(weights * offset, axis=-1) + offset_outside.reshape(1, cells) * weight_outside
         return numerator / (total * radius * dilation)
 
-    cell = jnp.arange(cells)[None, None, :]
-    source_cell = jnp.arange(cells)[None, :, None]
-    offset_x, offset_y = cell % width - source_cell % width, cell // width - source_cell // width
+    source_x, source_y = position(jnp.arange(cells)[None, :, None])
     displacement = jnp.stack(
-        [expected(offset_x, count_y * missing_x[None, :]), expected(offset_y, missing_y[:, None] * count_x)], axis=-1
+        [
+            expected(x - source_x, count_y * missing_x[None, :]),
+            expected(y - source_y, missing_y[:, None] * count_x),
+        ],
+        axis=-1,
     )
     return displacement.reshape(batch, height, width, 2), confidence.reshape(batch, height, width, 1)

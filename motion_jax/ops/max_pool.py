@@ -1,5 +1,6 @@
 """Max pooling whose gradient is fast on every platform."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -31,29 +32,38 @@ def max_pool(
     >>> max_pool(jnp.arange(6.0).reshape(1, 6, 1), window=(3,), strides=(2,), padding=((1, 1),))[0, :, 0].tolist()
     [1.0, 3.0, 5.0]
     """
-    rank = len(window)
-    if not len(strides) == len(padding) == rank < x.ndim:
+    if not len(strides) == len(padding) == len(window) < x.ndim:
         raise ValueError(
             f"window {tuple(window)}, strides {tuple(strides)} and padding {tuple(padding)} must name the same spatial "
             f"axes, fewer than those of {x.shape}"
         )
-    lead = x.ndim - rank - 1
     # On a CPU, XLA finds the entry that takes the gradient by a scatter, 7 times slower than comparing the cells of
     # the window one by one; on a TPU the comparisons move 7 times as many bytes (docs/performance.md).
+    options = {"window": window, "strides": strides, "padding": padding}
     return jax.lax.platform_dependent(
-        jnp.pad(x, [*[(0, 0)] * lead, *padding, (0, 0)], constant_values=-jnp.inf),
-        cpu=lambda padded: _compare_cells(padded, window, strides),
-        default=lambda padded: _reduce_windows(padded, window, strides),
+        x, cpu=functools.partial(_compare_cells, **options), default=functools.partial(_reduce_windows, **options)
     )
 
 
-def _reduce_windows(padded: jax.Array, window: Sequence[int], strides: Sequence[int]) -> jax.Array:
-    lead = (1,) * (padded.ndim - len(window) - 1)
-    lowest = np.array(-np.inf, padded.dtype)
-    return jax.lax.reduce_window(padded, lowest, jax.lax.max, (*lead, *window, 1), (*lead, *strides, 1), "VALID")
+def _reduce_windows(
+    x: jax.Array, *, window: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> jax.Array:
+    lead = x.ndim - len(window) - 1
+    return jax.lax.reduce_window(
+        x,
+        np.array(-np.inf, x.dtype),
+        jax.lax.max,
+        (1,) * lead + (*window, 1),
+        (1,) * lead + (*strides, 1),
+        [(0, 0)] * lead + [*padding, (0, 0)],
+    )
 
 
-def _compare_cells(padded: jax.Array, window: Sequence[int], strides: Sequence[int]) -> jax.Array:
+def _compare_cells(
+    x: jax.Array, *, window: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> jax.Array:
+    lead = x.ndim - len(window) - 1
+    padded = jnp.pad(x, [(0, 0)] * lead + [*padding, (0, 0)], constant_values=-jnp.inf)
     space = padded.shape[-1 - len(window) : -1]
     largest = None
     for start in np.ndindex(*window):

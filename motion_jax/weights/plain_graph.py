@@ -1,9 +1,10 @@
 """A function once more, written in few and simple operations, for converters that know no others or get them wrong.
 
-What is traced stays numerically the same; only its form changes. Calls, loops and checkpoints are written out, what
-does not depend on the input is computed here and now, a gather or a dynamic slice at a known place becomes a slice,
-padding a concatenation, a max pool the maximum of slices. (jax2onnx 0.17.1 drops the explicit padding of a max pool
-without a word, pools over all axes at once, which onnxruntime refuses, and has no padding for a symbolic batch.)
+What is traced stays numerically the same; only its form changes. Calls, loops and checkpoints are written out, of the
+forms for several platforms the general one is taken, what does not depend on the input is computed here and now, a
+gather or a dynamic slice at a known place becomes a slice, padding a concatenation, a max pool the maximum of slices.
+(jax2onnx 0.17.1 drops the explicit padding of a max pool without a word, pools over all axes at once, which onnxruntime
+refuses, and has no padding for a symbolic batch.)
 """
 
 from collections.abc import Callable, Sequence
@@ -64,6 +65,10 @@ def _apply(equation: core.JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         return _written_out(equation, inputs)
     if name in _IDENTITIES:
         return inputs
+    if name == "platform_index":  # of the form for platforms that have none of their own
+        return [np.asarray(params["platforms"].index(None))]
+    if name == "cond":
+        return _chosen(params["branches"], *inputs)
     if name == "dim_as_value":
         return [_Unknown()]
     if name == "select_n" and isinstance(inputs[0], np.ndarray) and (inputs[0] == inputs[0].flat[0]).all():
@@ -78,6 +83,14 @@ def _apply(equation: core.JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         return [_REWRITES[name](*inputs, params=params)]
     results = equation.primitive.bind(*inputs, **params)
     return results if equation.primitive.multiple_results else [results]
+
+
+def _chosen(branches: Sequence[core.ClosedJaxpr], index: Any, *inputs: Any) -> list[Any]:
+    """The results of the branch that is taken, if that is known here and now."""
+    if not isinstance(index, np.ndarray):
+        raise ValueError("a branch that depends on the input cannot be written plainly")
+    branch = branches[int(index)]
+    return _evaluate(branch.jaxpr, branch.consts, inputs)
 
 
 def _is_static(equation: core.JaxprEqn) -> bool:
