@@ -74,17 +74,21 @@ class Conv(nn.Module):
         ).astype(self.dtype)
         lead, x = x.shape[: x.ndim - rank - 1], x.reshape(-1, *x.shape[x.ndim - rank - 1 :]).astype(self.dtype)
         sizes = {"strides": strides, "padding": padding}
-        forms = {"default": functools.partial(_convolve, **sizes, groups=channels if self.depthwise else 1)}
+        form = functools.partial(_convolve, **sizes, groups=channels if self.depthwise else 1)
+        form_on_cpu = None
         if self.depthwise:
-            forms["cpu"] = functools.partial(_depthwise, **sizes)
+            form_on_cpu = functools.partial(_depthwise, **sizes)
         elif math.prod(self.kernel_size) == 1 and not any(padding):
-            forms = {"cpu": functools.partial(_product_of_rows, strides=strides)}
-            forms["default"] = functools.partial(_product, strides=strides)
+            form = functools.partial(_product, strides=strides)
+            form_on_cpu = functools.partial(_product_of_rows, strides=strides)
         elif _reaches_everywhere(x.shape[1:-1], self.kernel_size, strides, padding):
-            forms["cpu"] = functools.partial(_banded, **sizes, axes=rank)
+            form_on_cpu = functools.partial(_banded, **sizes, axes=rank)
         elif self.banded:
-            forms["cpu"] = functools.partial(_banded, **sizes, axes=1)
-        x = jax.lax.platform_dependent(x, kernel, **forms) if "cpu" in forms else forms["default"](x, kernel)
+            form_on_cpu = functools.partial(_banded, **sizes, axes=1)
+        if form_on_cpu is None:
+            x = form(x, kernel)
+        else:
+            x = jax.lax.platform_dependent(x, kernel, cpu=form_on_cpu, default=form)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), at_least_float32(self.dtype))
             x = x + bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
@@ -178,15 +182,15 @@ def _banded(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Se
     window, features = kernel.shape[:rank], kernel.shape[-1]
     outputs = _output_size(x.shape[1:-1], window, strides, padding)
 
-    taps, cells, results = ([start + axis for axis in range(rank)] for start in (0, rank, 2 * rank))
-    channels_in, channels_out = 3 * rank, 3 * rank + 1
-    operands = [kernel, [*taps, channels_in, channels_out]]
+    band = kernel
     for axis in range(split, rank):
-        # Whether a cell of the input meets a tap of the kernel in a cell of the result.
-        tap, cell, result = np.ogrid[: window[axis], : x.shape[1 + axis], : outputs[axis]]
-        meets = cell == result * strides[axis] + tap - padding[axis]
-        operands += [jnp.asarray(meets, kernel.dtype), [taps[axis], cells[axis], results[axis]]]
-    band = jnp.einsum(*operands, [*taps[:split], *cells[split:], channels_in, *results[split:], channels_out])
+        # The taps of this axis become the cells of the input, shifted with each cell of the result, which comes last.
+        cells, tap = x.shape[1 + axis], padding[axis]
+        before = max(0, (outputs[axis] - 1) * strides[axis] - tap)
+        after = max(0, cells + tap - window[axis])
+        band = jnp.pad(band, [(before, after) if other == axis else (0, 0) for other in range(band.ndim)])
+        starts = [before + tap - result * strides[axis] for result in range(outputs[axis])]
+        band = jnp.stack([jax.lax.slice_in_dim(band, start, start + cells, axis=axis) for start in starts], axis=-2)
 
     rows = x.reshape(*x.shape[: 1 + split], -1)
     rows = jnp.pad(rows, [(0, 0), *((p, p) for p in padding[:split]), (0, 0)])

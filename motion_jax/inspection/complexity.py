@@ -131,7 +131,8 @@ def xla_flops(module: nn.Module, shape: Shape) -> float:
     """What XLA's cost analysis says of the compiled forward pass for one clip, on the first device. It compiles.
 
     XLA counts a multiplication and an addition as two operations, and element-wise ones too, but no products with
-    padding. It counts the body of a loop once, however often it runs: here that of depth-wise convolutions.
+    padding. It counts the body of a loop once, however often it runs: on a CPU that of depth-wise convolutions. And it
+    counts the form that the device is given: on a CPU a product with a banded matrix, with its zeros.
 
     Args:
         module: as of ``count``.
@@ -176,10 +177,13 @@ def _motion_squeeze(block: MotionSqueeze, shape: Shape) -> Operations:
     return Operations(correlation=sources * (2 * block.radius + 1) ** 2 * (2 * channels - 1))
 
 
-def _zeros_upsampled(block: Selfy | LocalSelfAttention, frames: int, size: Shape, features: int) -> int:
-    """Products of the transposed convolution at the cells it leaves zero, which its ``Conv`` here does not compute."""
+def _upsampled(block: Selfy | LocalSelfAttention, frames: int, size: Shape, features: int) -> Operations:
+    """Products of the transposed convolution at the cells it leaves zero, which are not computed here, and the BN."""
     small = math.prod(-(-side // block.stride) for side in size)
-    return frames * (math.prod(size) - small) * features * block.integration_width
+    full = math.prod(size)
+    return Operations(
+        conv_fc=frames * (full - small) * features * block.integration_width, bn=4 * frames * full * features
+    )
 
 
 def _selfy(block: Selfy, shape: Shape) -> Operations:
@@ -189,8 +193,7 @@ def _selfy(block: Selfy, shape: Shape) -> Operations:
     window = (length if block.offsets is None else len(block.offsets)) * math.prod(sides)
     positions = batch * frames * math.prod(-(-side // block.stride) for side in size)
     attends = block.similarity == "embedded_gaussian"
-    return Operations(
-        conv_fc=_zeros_upsampled(block, batch * frames, size, features),
+    return _upsampled(block, batch * frames, size, features) + Operations(
         correlation=positions * window * (2 * block.channels - 1),
         other=_softmax(positions, window) if attends else 0,
     )
@@ -200,8 +203,7 @@ def _local_self_attention(block: LocalSelfAttention, shape: Shape) -> Operations
     batch, frames, height, width, features = shape
     window = math.prod(block.window)
     positions = batch * frames * math.prod(-(-side // block.stride) for side in (height, width))
-    return Operations(
-        conv_fc=_zeros_upsampled(block, batch * frames, (height, width), features),
+    return _upsampled(block, batch * frames, (height, width), features) + Operations(
         # Query and key, weights and value, query and the embeddings of the distances along the axes.
         correlation=positions * block.channels * (2 * window + sum(block.window)),
         other=_softmax(positions, window),

@@ -63,14 +63,10 @@ def _compare_cells(
     x: jax.Array, *, window: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> jax.Array:
     lead = x.ndim - len(window) - 1
-    padded = jnp.pad(x, [(0, 0)] * lead + [*padding, (0, 0)], constant_values=-jnp.inf)
-    space = padded.shape[-1 - len(window) : -1]
-    largest = None
-    for start in np.ndindex(*window):
-        cell = tuple(
-            slice(first, size - side + first + 1, stride)
-            for first, size, side, stride in zip(start, space, window, strides, strict=True)
-        )
-        other = padded[(..., *cell, slice(None))]
-        largest = other if largest is None else jnp.where((other > largest) | jnp.isnan(other), other, largest)
-    return largest
+    x = jnp.pad(x, [(0, 0)] * lead + [*padding, (0, 0)], constant_values=-jnp.inf)
+    # The last axis first, so that of equal entries the first in row-major order is kept.
+    for axis, side, stride in reversed(list(zip(range(lead, x.ndim), window, strides, strict=False))):
+        end = (x.shape[axis] - side) // stride * stride + 1
+        cells = [jax.lax.slice_in_dim(x, start, start + end, stride, axis) for start in range(side)]
+        x = functools.reduce(lambda largest, cell: jnp.where((cell > largest) | jnp.isnan(cell), cell, largest), cells)
+    return x

@@ -163,6 +163,8 @@ def products(block, shape):
                 total += equation.outvars[0].aval.size * math.prod(inputs[0][axis] for axis in contracted)
             elif equation.primitive.name == "conv_general_dilated":
                 total += equation.outvars[0].aval.size * math.prod(inputs[1][:-1])
+            if equation.primitive.name == "cond":  # forms for several platforms; the last is the general one
+                total += of(equation.params["branches"][-1].jaxpr)
             for value in equation.params.values():
                 if inner := getattr(value, "jaxpr", value if hasattr(value, "eqns") else None):
                     total += of(inner)

@@ -69,7 +69,8 @@ def test_a_config_needs_no_data(call):
 
 
 def test_xla_counts_twice_as_many(call):
-    text = call("tsn_r18", "--frames=1", "--size=64", "--num_classes=5", "--json")
+    # Of more pixels than 64: with maps of 2x2, a CPU's form of the convolution spares what padding would cost.
+    text = call("tsn_r18", "--frames=1", "--size=96", "--num_classes=5", "--json")
     result = last(text)
     assert 1.5 < result["xla_gflops"] / result["gflops"] < 2.2
     assert f"XLA counts {result['xla_gflops']:.3f} GFLOP" in text

@@ -1,0 +1,58 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tolerance import assert_close
+
+from motion_jax.ops import max_pool
+from motion_jax.ops.max_pool import _compare_cells, _reduce_windows
+
+CASES = [
+    ((2, 3, 7, 8, 4), {"window": (3, 3), "strides": (2, 2), "padding": ((1, 1), (1, 1))}),
+    ((2, 5, 4, 6, 3), {"window": (2, 2, 2), "strides": (2, 2, 2), "padding": ((0, 1), (0, 0), (0, 0))}),
+    ((3, 5, 2), {"window": (3,), "strides": (1,), "padding": ((1, 1),)}),
+]
+
+
+def slow_max_pool(x, *, window, strides, padding):
+    rank = len(window)
+    lead = x.ndim - rank - 1
+    x = np.pad(x, [(0, 0)] * lead + [*padding, (0, 0)], constant_values=-np.inf)
+    outputs = [(n - k) // s + 1 for n, k, s in zip(x.shape[lead:-1], window, strides, strict=True)]
+    y = np.zeros((*x.shape[:lead], *outputs, x.shape[-1]), x.dtype)
+    for cell in np.ndindex(*outputs):
+        cut = tuple(slice(c * s, c * s + k) for c, s, k in zip(cell, strides, window, strict=True))
+        y[(..., *cell, slice(None))] = x[(..., *cut, slice(None))].max(tuple(range(lead, lead + rank)))
+    return y
+
+
+@pytest.mark.parametrize(("shape", "options"), CASES)
+@pytest.mark.parametrize("form", [max_pool, _compare_cells, _reduce_windows])
+def test_every_form_equals_the_loop(rng, form, shape, options):
+    x = rng.standard_normal(shape).astype(np.float32)
+    x[0, :2] = np.nan
+    np.testing.assert_array_equal(form(jnp.asarray(x), **options), slow_max_pool(x, **options))
+
+
+@pytest.mark.parametrize(("shape", "options"), CASES)
+def test_gradients_of_all_forms_are_equal_where_entries_are_too(rng, shape, options):
+    """Rectified features have many equal entries: 0. The first of them takes the gradient, as in PyTorch."""
+    x = jnp.asarray(np.maximum(rng.integers(-3, 3, shape), 0), jnp.float32)
+    results = []
+    for form in (_compare_cells, _reduce_windows):
+        y, pull_back = jax.vjp(functools.partial(form, **options), x)
+        results.append(pull_back(jnp.asarray(np.random.default_rng(1).standard_normal(y.shape), y.dtype))[0])
+    assert_close(*results)
+
+
+def test_the_first_of_equal_entries_takes_the_gradient():
+    pool = functools.partial(max_pool, window=(3,), strides=(3,), padding=((0, 0),))
+    gradient = jax.grad(lambda x: pool(x).sum())(jnp.array([[[1.0], [2.0], [2.0]]]))
+    np.testing.assert_array_equal(gradient[0, :, 0], [0, 1, 0])
+
+
+def test_options_of_other_ranks_are_refused():
+    with pytest.raises(ValueError, match="must name the same spatial axes"):
+        max_pool(jnp.ones((1, 4, 4, 2)), window=(3, 3), strides=(2,), padding=((1, 1), (1, 1)))
