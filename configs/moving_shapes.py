@@ -46,7 +46,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     )
     if model.startswith("selfynet"):
         # Its block starts at zero and takes longer to be heard.
-        config.train.steps = 300
+        config.train.steps = 400
     config.checkpoint.every_steps = 100
     if smoke:
         use_made_up_clips(config)
