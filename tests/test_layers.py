@@ -84,6 +84,19 @@ def test_batch_norm_trains_as_pytorch(rng, two_pass):
     np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 + 0.1 * var * count / (count - 1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_zeros_count_without_being_there(rng, two_pass):
+    """What normalises 2 * 3 cells among 24 is what normalises all 24, of which the others are zero."""
+    x = jnp.asarray(3 + rng.standard_normal((2, 3, 5)), jnp.float32)
+    layer = BatchNorm(two_pass=two_pass)
+    variables = layer.init(jax.random.key(0), x, train=False)
+    options = {"train": True, "mutable": ["batch_stats"], "method": "affine"}
+    filled, stats = layer.apply(variables, x, cells=24, **options)
+    expected, expected_stats = layer.apply(variables, jnp.pad(x, [(0, 0), (0, 9), (0, 0)]), **options)
+    for ours, theirs in zip(jax.tree.leaves((filled, stats)), jax.tree.leaves((expected, expected_stats)), strict=True):
+        assert_close(ours, theirs)
+
+
 def test_two_passes_hold_where_the_mean_is_large(rng):
     x = jnp.asarray(1000 + rng.standard_normal((4096, 1)), jnp.float32)
     layer = BatchNorm(two_pass=True)
