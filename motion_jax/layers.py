@@ -203,22 +203,6 @@ def _banded(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Se
     return product.reshape(-1, *outputs, features)
 
 
-def materialise(x: jax.Array) -> jax.Array:
-    """``x`` itself, (b, t, ...), which XLA on a CPU then keeps instead of computing it again for each of its uses.
-
-    What is cheap to compute XLA fuses into everything that reads it, and the result of a ResNet stage is a chain of
-    additions through all its blocks. Read in another order, as for the gradient of a convolution's kernel, that costs
-    more than the convolution. A loop ends the fusion there (an optimization barrier does not: it is removed before).
-    Other platforms keep it by themselves.
-    """
-
-    def copy(x: jax.Array) -> jax.Array:
-        frames = x.reshape(-1, *x.shape[2:])
-        return jax.lax.map(lambda frame: frame + jnp.zeros((), frame.dtype), frames).reshape(x.shape)
-
-    return jax.lax.platform_dependent(x, cpu=copy, default=lambda x: x)
-
-
 class BatchNorm(nn.Module):
     """Batch normalisation over every axis but the last, with PyTorch's running statistics.
 

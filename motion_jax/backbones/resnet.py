@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.backbones.stages import Stages
 from motion_jax.layers import BatchNorm, Conv
-from motion_jax.ops import max_pool, temporal_shift
+from motion_jax.ops import materialise, max_pool, temporal_shift
 
 # Where a motion block may stand, and how many pixels of the clip one cell is wide there.
 SITES = {"pool1": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -49,7 +49,7 @@ class ResidualBlock(nn.Module):
             shortcut = Conv(self.features, (1, 1), strides, dtype=self.dtype, name="downsample_conv")(shortcut)
             shortcut = self.norm(dtype=self.dtype, name="downsample_bn")(shortcut, train=train)
         if self.fold_div is not None:
-            x = temporal_shift(x, fold_div=self.fold_div)
+            x = materialise(temporal_shift(x, fold_div=self.fold_div))
         inner = self.features // 4 if self.bottleneck else self.features
         sides = (1, 3, 1) if self.bottleneck else (3, 3)
         strided = 1 if self.bottleneck else 0
@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
             scale_init = nn.initializers.zeros if last and self.zero_init else nn.initializers.ones
             x = self.norm(dtype=self.dtype, scale_init=scale_init, name=f"bn{index + 1}")(x, train=train)
             x = x if last else nn.relu(x)
-        return nn.relu(x + shortcut)
+        return materialise(nn.relu(x + shortcut))
 
 
 class ResNet(nn.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.feature_integration import conv_bn_relu, integrate, upsample
-from motion_jax.layers import BatchNorm, Conv, materialise
+from motion_jax.layers import BatchNorm, Conv
 from motion_jax.ops import kernel_soft_argmax, l2_normalize, self_similarity
 from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
 
@@ -114,7 +114,7 @@ class Selfy(nn.Module):
         """STSS transformation: (b, t, h, w, c) -> (b, t, h', w', l, u, v)."""
         strides = (self.stride, self.stride)
         x = self._conv_bn_relu(
-            materialise(x), self.channels, (3, 3), name="downsample", train=train, strides=strides, padding=(1, 1)
+            x, self.channels, (3, 3), name="downsample", train=train, strides=strides, padding=(1, 1)
         )
         where = {"window": self.window, "offsets": self.offsets, "temporal_padding": self.temporal_padding}
         if self.similarity == "embedded_gaussian":

@@ -2,6 +2,7 @@
 
 from motion_jax.ops.correlation import local_correlation
 from motion_jax.ops.displacement import kernel_soft_argmax, match
+from motion_jax.ops.materialise import materialise
 from motion_jax.ops.max_pool import max_pool
 from motion_jax.ops.normalization import l2_normalize
 from motion_jax.ops.relative_position import relative_scores
@@ -13,6 +14,7 @@ __all__ = [
     "l2_normalize",
     "local_correlation",
     "match",
+    "materialise",
     "max_pool",
     "relative_scores",
     "self_similarity",

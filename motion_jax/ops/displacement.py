@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.ops.correlation import all_pairs, check_pair
+from motion_jax.ops.materialise import materialise
 
 
 def _gaussian(distance: jax.Array, sigma: float) -> jax.Array:
@@ -69,16 +70,6 @@ def kernel_soft_argmax(
     return jnp.stack(displacement, axis=-1) / radius
 
 
-def _window(length: int, radius: int, dilation: int, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """Along one axis: which targets lie in the window of each source, and the sum of the offsets that do not exist.
-
-    The offsets of a whole window sum to zero, so those outside the frame sum to the negative of those inside.
-    """
-    offset = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
-    within = (jnp.abs(offset) <= radius * dilation) & (offset % dilation == 0)
-    return within, -jnp.sum(jnp.where(within, offset, 0), axis=-1).astype(dtype)
-
-
 @functools.partial(jax.jit, static_argnames=("radius", "sigma", "temperature", "dilation"))
 def match(
     source: Float[Array, "n h w c"],
@@ -129,44 +120,40 @@ def match(
     scores = jax.nn.relu(all_pairs(source, target))  # (n, source, target)
     dtype = scores.dtype
 
-    # Which targets lie in the window of which source, per axis and together: (source, target).
-    within_y, missing_y = _window(height, radius, dilation, dtype)
-    within_x, missing_x = _window(width, radius, dilation, dtype)
-    inside = (within_y[:, None, :, None] & within_x[None, :, None, :]).reshape(1, cells, cells)
-    scores = jnp.where(inside, scores, 0)
+    # Where each cell lies, by division of the flat index: one number per cell, so that everything below broadcasts it.
+    def position(cell: jax.Array) -> tuple[jax.Array, jax.Array]:
+        columns = jnp.full((), width, cell.dtype)
+        return jax.lax.rem(cell, columns).astype(dtype), jax.lax.div(cell, columns).astype(dtype)
+
+    reach = radius * dilation
+    x, y = position(jnp.arange(cells, dtype=jnp.int32)[None, None])
+    offset_x, offset_y = x - jnp.swapaxes(x, 1, 2), y - jnp.swapaxes(y, 1, 2)  # (1, source, target), in cells
+    inside = (jnp.abs(offset_x) <= reach) & (jnp.abs(offset_y) <= reach)
+    if dilation > 1:
+        inside &= (offset_x % dilation == 0) & (offset_y % dilation == 0)
+    scores = materialise(jnp.where(inside, scores, 0))
 
     # If every score is 0 the choice does not matter: all cells weigh the same.
     best = _first_argmax(scores)
     is_best = _distance_to(best, cells, best.dtype) == 0
     confidence = jnp.sum(jnp.where(is_best, scores, 0), axis=-1)
-
-    def position(cell: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return (cell % width).astype(dtype), (cell // width).astype(dtype)
-
-    x, y = position(jnp.arange(cells)[None, None, :])
     logits = temperature * scores
     if sigma is not None:
         best_x, best_y = position(best[..., None])
         logits *= jnp.exp(-(jnp.square(x - best_x) + jnp.square(y - best_y)) / (2 * (sigma * dilation) ** 2))
 
-    # Softmax over the window: its cells in the frame one by one, those outside (score 0) in closed form.
-    largest = temperature * jax.lax.stop_gradient(confidence)
+    # Softmax over the window: its cells in the frame one by one, those outside (score 0) in closed form. The offsets
+    # of a whole window sum to zero, so those outside the frame sum to the negative of those inside.
+    largest = temperature * jnp.max(jax.lax.stop_gradient(scores), axis=-1)
     weights = jnp.where(inside, jnp.exp(logits - largest[..., None]), 0)
     weight_outside = jnp.exp(-largest)
-    count_y, count_x = within_y.sum(-1)[:, None], within_x.sum(-1)[None, :]
-    count_outside = ((2 * radius + 1) ** 2 - count_y * count_x).reshape(1, cells)
+    count_outside = (2 * radius + 1) ** 2 - jnp.sum(inside, axis=-1)
     total = jnp.sum(weights, axis=-1) + count_outside * weight_outside
 
-    def expected(offset: jax.Array, offset_outside: jax.Array) -> jax.Array:
-        numerator = jnp.sum(weights * offset, axis=-1) + offset_outside.reshape(1, cells) * weight_outside
-        return numerator / (total * radius * dilation)
+    def expected(offset: jax.Array) -> jax.Array:
+        offset_outside = -jnp.sum(jnp.where(inside, offset, 0), axis=-1)
+        numerator = jnp.sum(weights * offset, axis=-1) + offset_outside * weight_outside
+        return numerator / (total * reach)
 
-    source_x, source_y = position(jnp.arange(cells)[None, :, None])
-    displacement = jnp.stack(
-        [
-            expected(x - source_x, count_y * missing_x[None, :]),
-            expected(y - source_y, missing_y[:, None] * count_x),
-        ],
-        axis=-1,
-    )
+    displacement = jnp.stack([expected(offset_x), expected(offset_y)], axis=-1)
     return displacement.reshape(batch, height, width, 2), confidence.reshape(batch, height, width, 1)

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from motion_jax.tools import cpu_flags
+
 BAD_INPUT = 2
 
 # What Python and absl say of a value that does not parse, and what would.
@@ -29,6 +31,7 @@ def run(main: Callable[[], dict[str, Any] | None]) -> None:
     A ValueError, or a file that cannot be read or written, becomes one line on stderr and exit status 2; anything else
     is a mistake of ours and keeps its traceback.
     """
+    cpu_flags.use()
     # Ours speak up; libraries only when something is wrong.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     for room in ("motion_jax", "data"):
