@@ -1,4 +1,4 @@
-"""How XLA compiles for a CPU: settings that make the networks here a sixth faster, which it reads from ``XLA_FLAGS``.
+"""How XLA compiles for a CPU: settings that cut a training step by a sixth, which it reads from ``XLA_FLAGS``.
 
 Commands use them by themselves on a machine without an accelerator. In a program of your own call ``use`` before JAX
 touches a device.
@@ -18,18 +18,18 @@ FLAGS = (
     "--xla_disable_hlo_passes=cse_barrier_expander",
 )
 
-# XLA ends the process over a flag it does not know, so only where these have been tried.
-_TRIED = ("0.10.", "0.11.")
+# XLA ends the process over a flag it does not know, so only where these were tried. jaxlib 0.11.2 no longer has the
+# second, does what the first and the third are for by itself, and gains nothing from them.
+_JAXLIB = "0.10.2"
 
 
 def use() -> None:
     """Add the settings to ``XLA_FLAGS``, but those given there already, if this process will compute on a CPU.
 
     Without effect once JAX has touched a device, where an accelerator's plug-in is installed and ``JAX_PLATFORMS`` is
-    not ``cpu``, where the TPU's compiler is installed, which would read them too, and with a jaxlib they were not
-    tried with.
+    not ``cpu``, where the TPU's compiler is installed, which would read them too, and with another jaxlib than 0.10.2.
     """
-    if not importlib.metadata.version("jaxlib").startswith(_TRIED) or not _computes_on_a_cpu():
+    if importlib.metadata.version("jaxlib") != _JAXLIB or not _computes_on_a_cpu():
         return
     given = os.environ.get("XLA_FLAGS", "")
     missing = [flag for flag in FLAGS if flag.partition("=")[0] not in given]
