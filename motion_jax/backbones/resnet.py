@@ -49,7 +49,7 @@ class ResidualBlock(nn.Module):
             shortcut = Conv(self.features, (1, 1), strides, dtype=self.dtype, name="downsample_conv")(shortcut)
             shortcut = self.norm(dtype=self.dtype, name="downsample_bn")(shortcut, train=train)
         if self.fold_div is not None:
-            x = materialise(temporal_shift(x, fold_div=self.fold_div))
+            x = temporal_shift(x, fold_div=self.fold_div)
         inner = self.features // 4 if self.bottleneck else self.features
         sides = (1, 3, 1) if self.bottleneck else (3, 3)
         strided = 1 if self.bottleneck else 0
