@@ -9,10 +9,10 @@ import sys
 import jax
 import pytest
 
-from motion_jax.tools import cpu_flags
+from motion_jax.tools import command, cpu_flags
 
 COMPILE = """
-from motion_jax.tools import command, cpu_flags
+from motion_jax.tools import cpu_flags
 import jax, jax.numpy as jnp
 from motion_jax.ops import materialise
 if {use}:
@@ -81,3 +81,10 @@ def test_heeded_by_xla():
     ]
     assert ["opt-barrier(" in text for text in texts] == [True, False]
     assert ["__ynn_fusion" in text for text in texts] == [False, True]
+
+
+def test_commands_use_them(alone, monkeypatch):
+    seen = []
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+    command.run(lambda: seen.append(os.environ["XLA_FLAGS"]))
+    assert seen == [" ".join(cpu_flags.FLAGS)]
