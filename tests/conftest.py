@@ -23,6 +23,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True)
+def same_xla_flags():
+    """Commands called in this process add settings that only the processes started later would heed."""
+    before = os.environ["XLA_FLAGS"]
+    yield
+    os.environ["XLA_FLAGS"] = before
+
+
 @pytest.fixture
 def goldens() -> pathlib.Path:
     """The folder of measured reference values."""
