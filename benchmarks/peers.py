@@ -408,6 +408,7 @@ def setting_of(ours: dict[str, Any], twins: dict[str, Any], *, threads: int) -> 
         "processor": processor(),
         "threads": threads,
         "allocator": os.environ.get("GLIBC_TUNABLES", ALLOCATOR),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "date": datetime.date.today().isoformat(),
         "load_before": os.getloadavg(),
     }

@@ -19,7 +19,7 @@ FLAGS = (
 )
 
 # XLA ends the process over a flag it does not know, so only where these were tried. jaxlib 0.11.2 no longer has the
-# second, does what the first and the third are for by itself, and gains nothing from them.
+# second, does the third by itself, and loses by the first elsewhere the few percent that it gains in training.
 _JAXLIB = "0.10.2"
 
 
