@@ -39,6 +39,9 @@ class Conv(nn.Module):
         strides: one per spatial axis, or None for 1.
         padding: zeros added on both sides, one per spatial axis, or None for 0.
         depthwise: convolve each channel by itself (``features`` must equal the input's channels).
+        side_by_side: how many maps the channels of the input hold one after the other, each convolved with the same
+            kernel to as many in the result: of few channels each, they fill a TPU's rows of 128 together. For
+            depth-wise kernels and those of size 1. ``features`` are those of one map.
         banded: on a CPU, compute it as a matrix product over whole rows of the last spatial axis (see ``_banded``):
             faster for many windows of a few cells with few channels, such as SELFY's.
         use_bias: add a bias per output channel.
@@ -51,6 +54,7 @@ class Conv(nn.Module):
     strides: tuple[int, ...] | None = None
     padding: tuple[int, ...] | None = None
     depthwise: bool = False
+    side_by_side: int = 1
     banded: bool = False
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
@@ -61,7 +65,7 @@ class Conv(nn.Module):
         rank = len(self.kernel_size)
         strides = self.strides or (1,) * rank
         padding = self.padding or (0,) * rank
-        channels = x.shape[-1]
+        channels = x.shape[-1] // self.side_by_side
         if x.ndim < rank + 1:
             raise ValueError(
                 f"Conv with a kernel {self.kernel_size} needs {rank} spatial axes and channels; got {x.shape}"
@@ -74,11 +78,15 @@ class Conv(nn.Module):
         ).astype(self.dtype)
         lead, x = x.shape[: x.ndim - rank - 1], x.reshape(-1, *x.shape[x.ndim - rank - 1 :]).astype(self.dtype)
         sizes = {"strides": strides, "padding": padding}
-        form = functools.partial(_convolve, **sizes, groups=channels if self.depthwise else 1)
+        is_product = math.prod(self.kernel_size) == 1 and not any(padding) and not self.depthwise
+        if self.side_by_side > 1 and not (self.depthwise or is_product):
+            raise ValueError("side_by_side is for depth-wise convolutions and kernels of size 1 without padding")
+        form = functools.partial(_convolve, **sizes, groups=x.shape[-1] if self.depthwise else 1)
         form_on_cpu = None
         if self.depthwise:
+            kernel = jnp.tile(kernel, self.side_by_side)
             form_on_cpu = functools.partial(_depthwise, **sizes)
-        elif math.prod(self.kernel_size) == 1 and not any(padding):
+        elif is_product:
             form = functools.partial(_product, strides=strides)
             form_on_cpu = functools.partial(_product_of_rows, strides=strides)
         elif _reaches_everywhere(x.shape[1:-1], self.kernel_size, strides, padding):
@@ -91,7 +99,7 @@ class Conv(nn.Module):
             x = jax.lax.platform_dependent(x, kernel, cpu=form_on_cpu, default=form)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), at_least_float32(self.dtype))
-            x = x + bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+            x = x + jnp.tile(bias.astype(self.dtype), self.side_by_side).reshape((1,) * (x.ndim - 1) + (-1,))
         return x.reshape(*lead, *x.shape[1:])
 
 
@@ -110,16 +118,21 @@ def _convolve(
 
 
 def _product(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int]) -> jax.Array:
-    """Convolution with a kernel of size 1."""
+    """Convolution with a kernel of size 1; of maps side by side with a block-diagonal one."""
     x = x[(slice(None), *(slice(None, None, stride) for stride in strides))]
-    return jnp.dot(x, kernel.reshape(kernel.shape[-2:]))
+    kernel = kernel.reshape(kernel.shape[-2:])
+    maps = x.shape[-1] // kernel.shape[0]
+    return jnp.dot(x, kernel if maps == 1 else jnp.kron(jnp.eye(maps, dtype=kernel.dtype), kernel))
 
 
 def _product_of_rows(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int]) -> jax.Array:
-    """The same of two dimensions: of more, XLA on a CPU transposes a copy of the input for the kernel's gradient."""
+    """The same of two dimensions: of more, XLA on a CPU transposes a copy of the input for the kernel's gradient.
+
+    Maps side by side become rows of their own.
+    """
     x = x[(slice(None), *(slice(None, None, stride) for stride in strides))]
-    product = jnp.dot(x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[-2:]))
-    return product.reshape(*x.shape[:-1], kernel.shape[-1])
+    product = jnp.dot(x.reshape(-1, kernel.shape[-2]), kernel.reshape(kernel.shape[-2:]))
+    return product.reshape(*x.shape[:-1], -1)
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[int]) -> jax.Array:
@@ -215,6 +228,7 @@ class BatchNorm(nn.Module):
         epsilon: added to the variance.
         axis_name: mapped axis over which to take the statistics together; None keeps them per device.
         frozen: normalise with the running statistics in training too, and leave them as they are.
+        side_by_side: how many maps the channels hold one after the other; they share statistics and parameters.
         two_pass: subtract the mean before squaring; exact where the mean is far larger than the deviation, slower.
         dtype: of the result.
         scale_init: of the scale; zeros make a residual branch start as the identity.
@@ -224,6 +238,7 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     axis_name: str | None = None
     frozen: bool = False
+    side_by_side: int = 1
     two_pass: bool = False
     dtype: jnp.dtype = jnp.float32
     scale_init: Initializer = nn.initializers.ones
@@ -243,7 +258,7 @@ class BatchNorm(nn.Module):
             train: take and store batch statistics unless they are frozen.
             cells: take the statistics as if zeros filled ``x`` up to as many cells; None where there are none.
         """
-        features, param_dtype = x.shape[-1:], at_least_float32(self.dtype)
+        features, param_dtype = (x.shape[-1] // self.side_by_side,), at_least_float32(self.dtype)
         scale = self.param("scale", self.scale_init, features, param_dtype)
         bias = self.param("bias", nn.initializers.zeros, features, param_dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, param_dtype)
@@ -257,22 +272,25 @@ class BatchNorm(nn.Module):
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        return factor.reshape(shape), (bias - mean * factor).reshape(shape)
+        return self._per_channel(factor, x), self._per_channel(bias - mean * factor, x)
+
+    def _per_channel(self, values: jax.Array, x: jax.Array) -> jax.Array:
+        """``(c,)``, for each of the maps side by side, with as many axes as ``x``."""
+        return jnp.tile(values, self.side_by_side).reshape((1,) * (x.ndim - 1) + (-1,))
 
     def _batch_statistics(self, x: jax.Array, cells: int | None) -> tuple[jax.Array, jax.Array, int]:
         synchronised = self.axis_name is not None and not self.is_initializing()
-        present = math.prod(x.shape[:-1])
+        present = math.prod(x.shape[:-1]) * self.side_by_side
         cells = present if cells is None else cells
         filled = present / max(cells, 1)
 
         def average(values: jax.Array) -> jax.Array:
-            mean = filled * values.mean(range(values.ndim - 1))
+            mean = filled * values.mean(range(values.ndim - 1)).reshape(self.side_by_side, -1).mean(0)
             return jax.lax.pmean(mean, self.axis_name) if synchronised else mean
 
         count = cells * (jax.lax.axis_size(self.axis_name) if synchronised else 1)
         mean = average(x)
         if self.two_pass:
-            centred = jnp.square(x - mean.reshape((1,) * (x.ndim - 1) + (-1,)))
+            centred = jnp.square(x - self._per_channel(mean, x))
             return mean, average(centred) + (1 - filled) * jnp.square(mean), count
         return mean, jnp.maximum(average(jnp.square(x)) - jnp.square(mean), 0), count

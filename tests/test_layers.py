@@ -62,9 +62,53 @@ def test_conv_with_bias_in_bfloat16_keeps_float32_parameters():
     assert_close(layer.apply(shifted, x), layer.apply(variables, x) + 1, dtype="bfloat16")
 
 
+@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize(
+    "options", [{"kernel_size": (3, 3), "padding": (1, 1), "depthwise": True}, {"kernel_size": (1, 1)}]
+)
+def test_maps_side_by_side_are_convolved_alike(rng, options, use_bias, monkeypatch):
+    """On every platform: one map after the other gives the same."""
+    x = jnp.asarray(rng.standard_normal((2, 5, 4, 3, 6)), jnp.float32)  # three maps of six channels
+    features = 6 if options.get("depthwise") else 4
+    alone = Conv(features, use_bias=use_bias, **options)
+    together = Conv(features, use_bias=use_bias, side_by_side=3, **options)
+    variables = alone.init(jax.random.key(0), x[..., 0, :])
+    if use_bias:
+        variables["params"]["bias"] = jnp.asarray(rng.standard_normal(features), jnp.float32)
+    wide = x.reshape(2, 5, 4, 18)
+    assert jax.tree.map(jnp.shape, together.init(jax.random.key(0), wide)) == jax.tree.map(jnp.shape, variables)
+    expected = jnp.stack([alone.apply(variables, x[..., index, :]) for index in range(3)], axis=-2).reshape(2, 5, 4, -1)
+    assert_close(together.apply(variables, wide), expected)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, default, **forms: default(*arguments))
+    assert_close(together.apply(variables, wide), expected)
+
+
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_maps_side_by_side_share_their_statistics(rng, two_pass):
+    x = jnp.asarray(1 + rng.standard_normal((2, 5, 4, 3, 6)), jnp.float32)
+    alone, together = BatchNorm(two_pass=two_pass), BatchNorm(two_pass=two_pass, side_by_side=3)
+    variables = alone.init(jax.random.key(0), x, train=False)
+    variables["params"]["scale"] = jnp.asarray(rng.standard_normal(6), jnp.float32)
+    wide = x.reshape(2, 5, 4, 18)
+    assert jax.tree.map(jnp.shape, together.init(jax.random.key(0), wide, train=False)) == jax.tree.map(
+        jnp.shape, variables
+    )
+    expected, actual = (
+        layer.apply(variables, given, train=True, mutable=["batch_stats"])
+        for layer, given in ((alone, x), (together, wide))
+    )
+    assert_close(actual[0], expected[0].reshape(wide.shape))
+    for ours, theirs in zip(*(jax.tree.leaves(updates) for _, updates in (actual, expected)), strict=True):
+        assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
-    [(Conv(5, (3, 3), depthwise=True), "keeps the channels"), (Conv(5, (3,) * 4), "needs 4 spatial axes")],
+    [
+        (Conv(5, (3, 3), depthwise=True), "keeps the channels"),
+        (Conv(5, (3,) * 4), "needs 4 spatial axes"),
+        (Conv(5, (3, 3), side_by_side=3), "side_by_side is for"),
+    ],
 )
 def test_conv_refuses_what_does_not_fit(layer, message):
     with pytest.raises(ValueError, match=message):

@@ -81,7 +81,7 @@ class CorrespondenceProposal(nn.Module):
         if frames == 1:
             return jnp.broadcast_to(jnp.arange(positions)[None, :, None], (*x.shape[:2], 1))
         x = jax.lax.stop_gradient(x)  # indices have none: this spares computing that of the distances
-        products = all_pairs(x[:, :, None], x[:, :, None]).reshape(-1, positions, positions)
+        products = all_pairs(x, x)
         # The squared distance less what all candidates of a position have in common.
         closeness = 2 * products - jnp.sum(jnp.square(x.astype(products.dtype)), axis=-1)[:, None]
         frame = jnp.arange(positions) // per_frame

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from motion_jax.layers import Conv
 
@@ -41,10 +42,12 @@ def integrate(x: jax.Array, width: int, *, norm: Norm, dtype: jnp.dtype, train: 
     Source: SELFY, section 3.3; the official code's ``STSSIntegration``.
     """
     options = {"padding": (1, 1), "norm": norm, "dtype": dtype, "train": train}
-    x = jnp.moveaxis(x, 4, 2)  # (b, t, l, h, w, d)
+    batch, frames, *space, offsets, channels = x.shape
+    # One axis for all maps: a TPU can then lay it along its rows of 128, which the channels would leave half empty.
+    x = jnp.moveaxis(x, 4, 2).reshape(-1, *space, channels)
     for index in range(3):
         x = conv_bn_relu(x, width, (3, 3), name=f"integration{index}", **options)
-    x = jnp.moveaxis(x, 2, 4)
+    x = jnp.moveaxis(x.reshape(batch, frames, offsets, *space, width), 2, 4)
     x = x.reshape(*x.shape[:4], -1)  # offset-major
     return conv_bn_relu(x, width, (3, 3), name="integration3", **options)
 
@@ -64,5 +67,8 @@ def upsample(x: jax.Array, *, like: jax.Array, stride: int, norm: Norm, dtype: j
     ]
     norm_of_all = norm(dtype=dtype, scale_init=nn.initializers.zeros, name="upsample_bn")
     factor, shift = norm_of_all.affine(x, train=train, cells=math.prod(like.shape[:-1]))
-    x = jax.lax.pad(x * factor, jnp.zeros((), factor.dtype), [(0, 0, 0), (0, 0, 0), *gaps, (0, 0, 0)])
-    return (x + shift).astype(dtype)
+    x = (x * factor + shift).astype(dtype)
+    x = jax.lax.pad(x, jnp.zeros((), dtype), [(0, 0, 0), (0, 0, 0), *gaps, (0, 0, 0)])
+    rows, columns = (np.arange(side) % stride == 0 for side in (height, width))
+    is_cell = jnp.asarray(rows[None, None, :, None, None] & columns[:, None])
+    return jnp.where(is_cell, x.astype(shift.dtype), shift).astype(dtype)

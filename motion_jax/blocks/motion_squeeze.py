@@ -1,5 +1,6 @@
 """MotionSqueeze: displacement between neighbouring frames, learned inside a network."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.layers import BatchNorm, Conv
-from motion_jax.ops import l2_normalize, match
+from motion_jax.ops import match
 
 # Forms of the feature transformation and their hidden channels.
 TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
@@ -19,6 +20,8 @@ TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
 }
 # Whether a frame is matched with the next one only, or with the one before it too; by the suffix of what is sown.
 DIRECTIONS: dict[str, tuple[str, ...]] = {"forward": ("",), "forward_and_backward": ("", "_backward")}
+# The most frames that stand side by side in the feature transformation: 8 times its 16 channels fill a row of a TPU.
+FRAMES_TOGETHER = 8
 FUSIONS = ("add", "multiply", "concatenate", "motion")
 
 
@@ -95,20 +98,25 @@ class MotionSqueeze(nn.Module):
 
     def _motion_tensor(self, x: jax.Array) -> jax.Array:
         """Displacement, and confidence, of every frame in every direction: (b, t, h, w, 3 or 2 per direction)."""
-        x = l2_normalize(x)
         return jnp.concatenate([self._motion_towards(x, suffix) for suffix in DIRECTIONS[self.directions]], axis=-1)
 
     def _motion_towards(self, x: jax.Array, suffix: str) -> jax.Array:
         """Motion towards the next frame, the last pair repeated for the last frame; or to the one before, likewise."""
-        batch, frames, *space, _ = x.shape
+        batch, frames, *space, channels = x.shape
+        x = x.reshape(batch, frames, -1, channels)
         backward = suffix == "_backward"
         pair = (x[:, 1:], x[:, :-1]) if backward else (x[:, :-1], x[:, 1:])
-        displacement, confidence = match(
-            *(half.reshape(-1, *half.shape[2:]) for half in pair),
+        compare = functools.partial(
+            match,
             radius=self.radius,
             sigma=self.sigma if self.kernel else None,
             temperature=self.temperature,
             dilation=self.dilation,
+            cosine=True,
+        )
+        # On a TPU the gradient matches again rather than keep the scores: they fit the chip's fast memory.
+        displacement, confidence = jax.lax.platform_dependent(
+            *(half.reshape(-1, *space, channels) for half in pair), tpu=jax.checkpoint(compare), default=compare
         )
         displacement = displacement.reshape(batch, frames - 1, *space, 2)
         confidence = confidence.reshape(batch, frames - 1, *space, 1)
@@ -123,23 +131,57 @@ class MotionSqueeze(nn.Module):
     def _transform_features(self, x: jax.Array, features: int, *, train: bool) -> jax.Array:
         """Convolutions of the chosen form, BN and ReLU after each of them, up to ``features`` channels."""
         hidden = TRANSFORMATIONS[self.transformation] if self.widths is None else self.widths
-        for index, width in enumerate((*hidden, features), start=1):
-            name = f"transform{index}"
-            if self.transformation == "depthwise_separable":
-                side = 7 if index == 1 else 3
-                x = self._conv_bn_relu(x, x.shape[-1], side, name=f"{name}_depthwise", train=train, depthwise=True)
-                x = self._conv_bn_relu(x, width, 1, name=f"{name}_pointwise", train=train)
-            else:
-                side = 1 if self.transformation == "1x(1,1)" else 3
-                x = self._conv_bn_relu(x, width, side, name=f"{name}_conv", train=train)
+        widths = (*hidden, features)
+        if self.transformation == "depthwise_separable":
+            return self._transform_separably(x, widths, train=train)
+        side = 1 if self.transformation == "1x(1,1)" else 3
+        for index, width in enumerate(widths, start=1):
+            x = self._conv_bn_relu(x, width, side, name=f"transform{index}_conv", train=train)
+        return x
+
+    def _transform_separably(self, x: jax.Array, widths: tuple[int, ...], *, train: bool) -> jax.Array:
+        """A depth-wise and a 1x1 convolution to each of the widths.
+
+        Up to the last of them, frames of a clip stand side by side along the channels, which are few: (n, h, w, f c).
+        """
+        batch, frames, height, width, channels = x.shape
+        together = max(n for n in range(1, FRAMES_TOGETHER + 1) if frames % n == 0)
+        x = x.reshape(batch * frames // together, together, height, width, channels)
+        x = jnp.moveaxis(x, 1, 3).reshape(*x.shape[:1], height, width, together * channels)
+        for index, after in enumerate(widths, start=1):
+            name, side = f"transform{index}", 7 if index == 1 else 3
+            options = {"train": train, "side_by_side": together}
+            x = self._conv_bn_relu(x, channels, side, name=f"{name}_depthwise", depthwise=True, **options)
+            if index == len(widths):
+                x = jnp.moveaxis(x.reshape(*x.shape[:3], together, channels), 3, 1)
+                x = x.reshape(batch, frames, height, width, channels)
+                options["side_by_side"] = 1
+            x = self._conv_bn_relu(x, after, 1, name=f"{name}_pointwise", **options)
+            channels = after
         return x
 
     def _conv_bn_relu(
-        self, x: jax.Array, features: int, side: int, *, name: str, train: bool, depthwise: bool = False
+        self,
+        x: jax.Array,
+        features: int,
+        side: int,
+        *,
+        name: str,
+        train: bool,
+        depthwise: bool = False,
+        side_by_side: int = 1,
     ) -> jax.Array:
-        padding = (side // 2, side // 2)
-        x = Conv(features, (side, side), padding=padding, depthwise=depthwise, dtype=self.dtype, name=name)(x)
-        return nn.relu(self.norm(dtype=self.dtype, name=f"{name}_bn")(x, train=train))
+        conv = Conv(
+            features,
+            (side, side),
+            padding=(side // 2, side // 2),
+            depthwise=depthwise,
+            side_by_side=side_by_side,
+            dtype=self.dtype,
+            name=name,
+        )
+        norm = self.norm(dtype=self.dtype, side_by_side=side_by_side, name=f"{name}_bn")
+        return nn.relu(norm(conv(x), train=train))
 
     def _fuse(self, x: jax.Array, motion: jax.Array) -> jax.Array:
         if self.fusion == "add":

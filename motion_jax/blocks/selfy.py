@@ -1,5 +1,6 @@
 """SELFY: spatio-temporal self-similarity (STSS) as a motion representation."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.feature_integration import conv_bn_relu, integrate, upsample
-from motion_jax.layers import BatchNorm, Conv
-from motion_jax.ops import kernel_soft_argmax, l2_normalize, self_similarity
+from motion_jax.layers import BatchNorm, Conv, at_least_float32
+from motion_jax.ops import kernel_soft_argmax, self_similarity
 from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
 
 FUSIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -31,7 +32,7 @@ EXTRACTIONS: dict[str, tuple[int, ...]] = {
 class Selfy(nn.Module):
     """The SELFY block: self-similarity transformation, feature extraction, feature integration, fusion.
 
-    Sows ``stss`` (b, t, h', w', l, u, v), at the reduced resolution.
+    Sows ``stss`` (b, t, h', w', l, u, v), at the reduced resolution, as the extraction reads it, in float32 at least.
 
     The papers compare at 14x14 for inputs of 224, wherever the block stands: ``stride`` 4, 2, 1 for maps of 56x56,
     28x28, 14x14, and ``enlarge`` 2 with ``stride`` 1 for 7x7.
@@ -56,7 +57,8 @@ class Selfy(nn.Module):
         sigma: of ``soft_argmax``: width of the Gaussian around the best match, in cells; None for none.
         temperature: of ``soft_argmax``: multiplier of the scores before the softmax.
         norm: a ``BatchNorm`` with its options bound.
-        dtype: compute dtype; normalisation and similarities are float32 at least.
+        dtype: compute dtype; normalisation and similarities are float32 at least, and then rounded to it unless
+            the extraction is ``soft_argmax``.
 
     Raises:
         ValueError: for an unknown fusion, extraction, similarity or padding, or a window that does not fit them.
@@ -123,8 +125,12 @@ class Selfy(nn.Module):
             )
             stss = self._softmax(self_similarity(query, key, **where))
         else:
-            stss = self_similarity(l2_normalize(x) if self.similarity == "cosine" else x, **where)
-        self.sow("intermediates", "stss", stss, reduce_fn=lambda _, new: new)
+            # Rounded to what the extraction reads before the windows are picked, which in bfloat16 halves their bytes.
+            dtype = None if self.extraction == "soft_argmax" else self.dtype
+            compare = functools.partial(self_similarity, cosine=self.similarity == "cosine", dtype=dtype, **where)
+            # The gradient needs the features alone: not kept are their copies, one for every temporal offset.
+            stss = jax.checkpoint(compare)(x)
+        self.sow("intermediates", "stss", stss.astype(at_least_float32(stss.dtype)), reduce_fn=lambda _, new: new)
         return stss
 
     def _softmax(self, scores: jax.Array) -> jax.Array:

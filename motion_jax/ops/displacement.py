@@ -9,6 +9,9 @@ from jaxtyping import Array, Float
 from motion_jax.ops.correlation import all_pairs, check_pair
 from motion_jax.ops.materialise import materialise
 
+# Into how many groups the rows of a map are cut for matching, where a displacement spans less than the map.
+GROUPS = 4
+
 
 def _gaussian(distance: jax.Array, sigma: float) -> jax.Array:
     return jnp.exp(-jnp.square(distance) / (2 * sigma**2))
@@ -70,7 +73,7 @@ def kernel_soft_argmax(
     return jnp.stack(displacement, axis=-1) / radius
 
 
-@functools.partial(jax.jit, static_argnames=("radius", "sigma", "temperature", "dilation"))
+@functools.partial(jax.jit, static_argnames=("radius", "sigma", "temperature", "dilation", "cosine"))
 def match(
     source: Float[Array, "n h w c"],
     target: Float[Array, "n h w c"],
@@ -79,6 +82,7 @@ def match(
     sigma: float | None,
     temperature: float,
     dilation: int = 1,
+    cosine: bool = False,
 ) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w 1"]]:
     """Where each source position went, and how sure that is.
 
@@ -89,12 +93,13 @@ def match(
     and the sum of their displacements suffice.
 
     Args:
-        source: features of the frame that moves, normalised (see ``l2_normalize``).
+        source: features of the frame that moves, normalised (see ``l2_normalize``) unless ``cosine`` is set.
         target: features of the frame it is looked for in, same shape and dtype.
         radius: the largest displacement, in steps of ``dilation`` cells; the window has ``2 * radius + 1`` a side.
         sigma: width of the Gaussian around the best match, in steps; None for the plain soft-argmax.
         temperature: multiplier of the scores before the softmax.
         dilation: cells of the map between neighbouring displacements.
+        cosine: divide the scores by the lengths of the two features, as if they had been normalised.
 
     Returns:
         displacement (dx, dy) in units of the radius, so that 1 is ``radius * dilation`` cells of the map; and
@@ -115,9 +120,50 @@ def match(
     check_pair(source, target, radius, dilation)
     if radius < 1:
         raise ValueError(f"match needs a radius of 1 or more; got {radius}")
-    batch, height, width, _ = source.shape
-    cells = height * width
-    scores = jax.nn.relu(all_pairs(source, target))  # (n, source, target)
+    batch, height, width, channels = source.shape
+    source, target = (x.reshape(batch, height * width, channels) for x in (source, target))
+    reach = radius * dilation
+    # Rows of the source in groups, each matched with the rows of the target that it reaches.
+    rows = height if 2 * reach >= height else -(-height // GROUPS)
+    matches = []
+    for first in range(0, height, rows):
+        above, last = max(0, first - reach), min(height, first + rows)
+        matches.append(
+            _match_rows(
+                source[:, first * width : last * width],
+                target[:, above * width : (last + reach) * width],
+                first - above,
+                width,
+                radius=radius,
+                sigma=sigma,
+                temperature=temperature,
+                dilation=dilation,
+                cosine=cosine,
+            )
+        )
+    x, y, confidence = (jnp.concatenate(parts, axis=1) for parts in zip(*matches, strict=True))
+    shape = (batch, height, width, 1)
+    displacement = jnp.concatenate([x.reshape(shape), y.reshape(shape)], axis=-1)
+    return displacement, confidence.reshape(shape)
+
+
+def _match_rows(
+    source: jax.Array,
+    target: jax.Array,
+    first: int,
+    width: int,
+    *,
+    radius: int,
+    sigma: float | None,
+    temperature: float,
+    dilation: int,
+    cosine: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``match`` of some rows with all rows they reach, of which ``first`` is where their own first row lies.
+
+    dx, dy and confidence, each (n, cells of the source).
+    """
+    scores = jax.nn.relu(all_pairs(source, target, cosine=cosine))  # (n, source, target)
     dtype = scores.dtype
 
     # Where each cell lies, by division of the flat index: one number per cell, so that everything below broadcasts it.
@@ -126,8 +172,9 @@ def match(
         return jax.lax.rem(cell, columns).astype(dtype), jax.lax.div(cell, columns).astype(dtype)
 
     reach = radius * dilation
-    x, y = position(jnp.arange(cells, dtype=jnp.int32)[None, None])
-    offset_x, offset_y = x - jnp.swapaxes(x, 1, 2), y - jnp.swapaxes(y, 1, 2)  # (1, source, target), in cells
+    source_x, source_y = position(first * width + jnp.arange(scores.shape[1], dtype=jnp.int32)[None, :, None])
+    x, y = position(jnp.arange(scores.shape[2], dtype=jnp.int32)[None, None])
+    offset_x, offset_y = x - source_x, y - source_y  # (1, source, target), in cells
     inside = (jnp.abs(offset_x) <= reach) & (jnp.abs(offset_y) <= reach)
     if dilation > 1:
         inside &= (offset_x % dilation == 0) & (offset_y % dilation == 0)
@@ -135,7 +182,7 @@ def match(
 
     # If every score is 0 the choice does not matter: all cells weigh the same.
     best = _first_argmax(scores)
-    is_best = _distance_to(best, cells, best.dtype) == 0
+    is_best = _distance_to(best, scores.shape[2], best.dtype) == 0
     confidence = jnp.sum(jnp.where(is_best, scores, 0), axis=-1)
     logits = temperature * scores
     if sigma is not None:
@@ -155,5 +202,4 @@ def match(
         numerator = jnp.sum(weights * offset, axis=-1) + offset_outside * weight_outside
         return numerator / (total * reach)
 
-    displacement = jnp.stack([expected(offset_x), expected(offset_y)], axis=-1)
-    return displacement.reshape(batch, height, width, 2), confidence.reshape(batch, height, width, 1)
+    return expected(offset_x), expected(offset_y), confidence

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from motion_jax.ops.correlation import local_correlation
@@ -32,12 +33,13 @@ def self_similarity(
     window: tuple[int, int, int] = (5, 9, 9),
     offsets: Sequence[int] | None = None,
     temporal_padding: str = "zero",
+    cosine: bool = False,
+    dtype: DTypeLike | None = None,
 ) -> Float[Array, "b t h w l u v"]:
     """Inner products of each position with the positions of a window in space and time.
 
     Entry ``[b, t, y, x, l, i, j]`` is ``x[b, t, y, x] . x[b, t + offsets[l], y + i - U // 2, x + j - V // 2]``, and 0
-    where that position lies outside the frame: ``u`` is vertical, ``v`` horizontal. Normalise the features first for
-    cosine similarity. float32 at least.
+    where that position lies outside the frame: ``u`` is vertical, ``v`` horizontal. float32 at least.
 
     Args:
         x: features of whole clips.
@@ -47,6 +49,8 @@ def self_similarity(
         temporal_padding: what stands where ``t + offsets[l]`` lies outside the clip: ``zero``, or ``edge``, the
             similarities of the nearest frame that has a partner (as MotionSqueeze repeats its last pair). An offset
             for which no frame has one stays 0.
+        cosine: divide by the lengths of the two features (see ``l2_normalize``).
+        dtype: to round the products to; None keeps them as they are summed.
 
     Raises:
         ValueError: if a side of the window is even or not positive, there is no offset, the padding is unknown, or
@@ -69,9 +73,11 @@ def self_similarity(
     other = x if other is None else other
     if other.shape != x.shape:
         raise ValueError(f"the features to compare must have one shape; got {x.shape} and {other.shape}")
-    batch, frames, *space_and_channels = x.shape
+    batch, frames, *space, channels = x.shape
+    # Flat positions until the pairs are made: rows of few cells would be padded on a TPU, and copied to be joined.
+    x, other = (z.reshape(batch, frames, -1, channels) for z in (x, other))
     reach = max(abs(offset) for offset in offsets)
-    padded = jnp.pad(other, [(0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)])
+    padded = jnp.pad(other, [(0, 0), (reach, reach), (0, 0), (0, 0)])
     if temporal_padding == "zero":
         neighbours = jnp.stack([padded[:, reach + offset : reach + offset + frames] for offset in offsets], axis=2)
         source = jnp.broadcast_to(x[:, :, None], neighbours.shape)
@@ -79,9 +85,8 @@ def self_similarity(
         nearest = np.stack([_nearest_with_partner(frames, offset) for offset in offsets], axis=1)
         source, neighbours = x[:, nearest], padded[:, reach + nearest + np.array(offsets)[None]]
     radius = max(height, width) // 2
-    similarities = local_correlation(
-        source.reshape(-1, *space_and_channels), neighbours.reshape(-1, *space_and_channels), radius=radius
-    )
+    pairs = (source.reshape(-1, *space, channels), neighbours.reshape(-1, *space, channels))
+    similarities = local_correlation(*pairs, radius=radius, cosine=cosine, dtype=dtype)
     similarities = similarities.reshape(batch, frames, len(offsets), *similarities.shape[1:])
     similarities = jnp.moveaxis(similarities, 2, 4)
     u, v = radius - height // 2, radius - width // 2

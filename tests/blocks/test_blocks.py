@@ -47,7 +47,10 @@ BLOCKS = {
     "selfy_mlp": Selfy(
         window=(3, 5, 3), extraction="mlp", extraction_widths=(8, 8), similarity="dot", stride=1, **SMALL_SELFY
     ),
-    "selfy_soft_argmax": Selfy(window=(3, 5, 5), extraction="soft_argmax", stride=1, enlarge=2, **SMALL_SELFY),
+    # 32 channels: of 16 rectified ones often one alone is left, whose similarities are equal up to rounding.
+    "selfy_soft_argmax": Selfy(
+        window=(3, 5, 5), channels=32, integration_width=8, extraction="soft_argmax", stride=1, enlarge=2
+    ),
     "correspondence_proposal": CorrespondenceProposal(k=3),
     "non_local": NonLocal(),
     "multi_head_self_attention": MultiHeadSelfAttention(heads=2, head_channels=4, distances=(2, 3, 27)),

@@ -1,4 +1,5 @@
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,23 @@ def test_equals_the_formula(rng, form, shape):
     x = rng.standard_normal(shape).astype(np.float32)
     variables = variables_of(block, jnp.asarray(x), rng, signed=True)
     assert_close(jitted(block, variables, jnp.asarray(x))[0], formula(block, variables, x), kind="block")
+
+
+@pytest.mark.parametrize("frames", [11, 16])
+def test_frames_side_by_side_in_any_number(rng, frames):
+    """8 by 8 of 16; of 11, which has no divisor up to 8, each by itself."""
+    test_equals_the_formula(rng, {"widths": (5, 6)}, (2, frames, 3, 4, 6))
+
+
+@pytest.mark.parametrize(("platform", "products"), [("cpu", 12), ("tpu", 16)])
+def test_a_tpu_matches_again_for_the_gradient(platform, products):
+    """Products of four groups of rows: forward, two of the gradient, and once more."""
+    block = MotionSqueeze(reduction=None, transformation="1x(3,3)")
+    clip = jax.ShapeDtypeStruct((1, 2, 28, 4, 8), jnp.float32)
+    variables = jax.eval_shape(lambda x: block.init(jax.random.key(0), x, train=False), clip)
+    slope = jax.jit(jax.grad(lambda x, variables: block.apply(variables, x, train=False).sum()))
+    program = jax.export.export(slope, platforms=[platform])(clip, variables).mlir_module()
+    assert len(re.findall(r"dot_general.*batching_dims", program)) == products
 
 
 @pytest.mark.parametrize(

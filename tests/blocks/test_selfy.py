@@ -219,3 +219,14 @@ def test_multi_channel_kernels_of_table_3d():
 def test_bad_forms(form, message):
     with pytest.raises(ValueError, match=message):
         Selfy(**form).init(jax.random.key(0), CLIP, train=False)
+
+
+@pytest.mark.parametrize(("extraction", "rounded"), [("conv", True), ("soft_argmax", False)])
+def test_similarities_are_rounded_only_where_the_extraction_computes_in_bfloat16(rng, extraction, rounded):
+    """What is sown is float32 either way; a soft-argmax at temperature 100 needs all of it."""
+    block = Selfy(window=(3, 3, 3), channels=16, stride=1, extraction=extraction, dtype=jnp.bfloat16)
+    x = jnp.asarray(rng.standard_normal((1, 2, 4, 5, 8)), jnp.bfloat16)
+    variables = variables_of(block, x, rng)
+    stss = block.apply(variables, x, train=False, mutable=["intermediates"])[1]["intermediates"]["stss"]
+    assert stss.dtype == jnp.float32
+    assert np.array_equal(stss, stss.astype(jnp.bfloat16)) == rounded

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,22 @@ def test_plain_and_dilated_match_equal_the_loop(rng, shape, radius, form):
     expected = twins.match(source, target, radius, temperature=5.0, **form)
     for ours, theirs in zip(actual, expected, strict=True):
         assert_close(ours, theirs)
+
+
+def test_match_of_any_length_by_its_cosine(rng):
+    source, target = jnp.asarray(3 * rng.standard_normal((2, 2, 6, 5, 8)), jnp.float32)
+    expected = match(l2_normalize(source), l2_normalize(target), radius=2, **PAPER)
+    for ours, theirs in zip(match(source, target, radius=2, cosine=True, **PAPER), expected, strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("height", "share"), [(28, 0.625), (14, 1.0), (56, 0.4375)])
+def test_rows_are_compared_only_with_those_they_reach(height, share):
+    """A share of all pairs of rows, of what one product of the whole map costs."""
+    maps = jax.ShapeDtypeStruct((1, height, 4, 64), jnp.float32)
+    program = jax.jit(lambda a, b: match(a, b, radius=7, **PAPER)).lower(maps, maps).as_text()
+    shapes = re.findall(r"dot_general.*-> tensor<1x(\d+)x(\d+)xf32>", program)
+    assert sum(int(s) * int(t) for s, t in shapes) == share * (4 * height) ** 2
 
 
 def test_plain_soft_argmax_equals_the_loop(rng):

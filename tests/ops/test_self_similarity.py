@@ -38,6 +38,17 @@ def test_two_embeddings_and_padding_in_time_equal_the_loop(rng, frames, window, 
     np.testing.assert_array_equal(window_exists(frames, 3, 4, **options), twins.self_similarity(ones, **options)[0] > 0)
 
 
+@pytest.mark.parametrize("temporal_padding", ["zero", "edge"])
+def test_cosine_similarity_rounded_where_asked(rng, temporal_padding):
+    x = jnp.asarray(3 * rng.standard_normal((1, 3, 4, 5, 8)), jnp.float32)
+    options = {"window": (3, 3, 5), "temporal_padding": temporal_padding}
+    expected = self_similarity(l2_normalize(x), **options)
+    assert_close(self_similarity(x, cosine=True, **options), expected)
+    rounded = self_similarity(x, cosine=True, dtype=jnp.bfloat16, **options)
+    assert rounded.dtype == jnp.bfloat16
+    assert_close(rounded, expected, dtype="bfloat16")
+
+
 def test_a_still_clip_is_most_similar_to_itself_in_place(rng):
     frame = l2_normalize(jnp.asarray(rng.standard_normal((1, 1, 6, 6, 32)), jnp.float32))
     stss = self_similarity(jnp.tile(frame, (1, 3, 1, 1, 1)), window=(3, 5, 5))

@@ -33,8 +33,10 @@ def call(monkeypatch, capsys):
 
 
 def failed(name, dtype="float32"):
-    """The parts of the smallest subject of a name that are found wrong now."""
-    return {check.part for check in health.examine(SMALLEST[name], dtype) if not check.passed}
+    """The parts of the smallest subject of a name that are found wrong now, all having been compared."""
+    checks = health.examine(SMALLEST[name], dtype)
+    assert not any(check.error for check in checks), checks
+    return {check.part for check in checks if not check.passed}
 
 
 def test_this_machine_is_sound(call):
@@ -124,52 +126,54 @@ def test_no_block_rests_on_a_rounding(monkeypatch, name):
 CORRELATION, MATCH = ops.local_correlation, ops.match
 
 
-def transposed(source, target, *, radius):
-    return jnp.swapaxes(CORRELATION(source, target, radius=radius), -1, -2)
+def transposed(source, target, *, radius, **options):
+    return jnp.swapaxes(CORRELATION(source, target, radius=radius, **options), -1, -2)
 
 
-def only_first(source, target, *, radius):
-    scores = CORRELATION(source, target, radius=radius)
+def only_first(source, target, *, radius, **options):
+    scores = CORRELATION(source, target, radius=radius, **options)
     return scores.at[1:].set(0)
 
 
-def off_by_one(source, target, *, radius):
-    return jnp.roll(CORRELATION(source, target, radius=radius), 1, axis=-1)
+def off_by_one(source, target, *, radius, **options):
+    return jnp.roll(CORRELATION(source, target, radius=radius, **options), 1, axis=-1)
 
 
-def mirrored(source, target, *, radius):
-    return CORRELATION(source, target, radius=radius)[..., ::-1, ::-1]
+def mirrored(source, target, *, radius, **options):
+    return CORRELATION(source, target, radius=radius, **options)[..., ::-1, ::-1]
 
 
-def wrapped_round(source, target, *, radius):
+def wrapped_round(source, target, *, radius, **options):
+    if options.get("cosine"):
+        source, target = ops.l2_normalize(source), ops.l2_normalize(target)
     moves = range(-radius, radius + 1)
     rows = [[(source * jnp.roll(target, (-i, -j), (1, 2))).sum(-1) for j in moves] for i in moves]
     return jnp.stack([jnp.stack(row, -1) for row in rows], -2).astype(jnp.float32)
 
 
-def mean_of_channels(source, target, *, radius):
-    return CORRELATION(source, target, radius=radius) / source.shape[-1]
+def mean_of_channels(source, target, *, radius, **options):
+    return CORRELATION(source, target, radius=radius, **options) / source.shape[-1]
 
 
-def coarse(source, target, *, radius):
+def coarse(source, target, *, radius, **options):
     """As an accelerator multiplies unless told otherwise: 10 bits of each factor are kept."""
     cut = lambda x: x + jax.lax.stop_gradient(jax.lax.reduce_precision(x, 8, 10) - x)  # noqa: E731
-    return CORRELATION(cut(source), cut(target), radius=radius)
+    return CORRELATION(cut(source), cut(target), radius=radius, **options)
 
 
-def without_gradient_of_target(source, target, *, radius):
-    return CORRELATION(source, jax.lax.stop_gradient(target), radius=radius)
+def without_gradient_of_target(source, target, *, radius, **options):
+    return CORRELATION(source, jax.lax.stop_gradient(target), radius=radius, **options)
 
 
-def border_without_gradient(source, target, *, radius):
+def border_without_gradient(source, target, *, radius, **options):
     inner = target[:, :-1, :, :]
     target = jnp.concatenate([inner, jax.lax.stop_gradient(target[:, -1:])], axis=1)
-    return CORRELATION(source, target, radius=radius)
+    return CORRELATION(source, target, radius=radius, **options)
 
 
-def gradient_of_target_not_a_number(source, target, *, radius):
+def gradient_of_target_not_a_number(source, target, *, radius, **options):
     # The slope of a square root at zero, times zero.
-    return CORRELATION(source, target + jnp.sqrt(0 * target), radius=radius)
+    return CORRELATION(source, target + jnp.sqrt(0 * target), radius=radius, **options)
 
 
 WRONG = [transposed, only_first, off_by_one, mirrored, wrapped_round, mean_of_channels, coarse]
@@ -192,8 +196,8 @@ def test_a_wrong_correlation_is_found_in_the_self_similarity(monkeypatch, wrong)
 def match_through(correlation):
     """Matching on some other correlation."""
 
-    def match(source, target, *, radius, sigma, temperature, dilation=1):
-        scores = jax.nn.relu(correlation(source, target, radius=radius))
+    def match(source, target, *, radius, sigma, temperature, dilation=1, cosine=False):
+        scores = jax.nn.relu(correlation(source, target, radius=radius, cosine=cosine))
         displacement = ops.kernel_soft_argmax(scores, sigma=sigma, temperature=temperature)
         return displacement, scores.max((-1, -2))[..., None]
 
@@ -221,12 +225,14 @@ def test_blocks_with_a_wrong_correlation_are_found(monkeypatch, wrong, dtype):
     assert failed("Selfy", dtype)
 
 
-@pytest.mark.parametrize("name", ["MotionSqueeze", "Selfy"])
-def test_missing_normalisation_is_found(monkeypatch, name):
-    module = importlib.import_module(
-        {"MotionSqueeze": "motion_jax.blocks.motion_squeeze", "Selfy": "motion_jax.blocks.selfy"}[name]
-    )
-    monkeypatch.setattr(module, "l2_normalize", lambda x: x.astype(jnp.float32))
+@pytest.mark.parametrize(
+    ("name", "module", "compare"),
+    [("MotionSqueeze", "motion_squeeze", "match"), ("Selfy", "selfy", "self_similarity")],
+)
+def test_missing_normalisation_is_found(monkeypatch, name, module, compare):
+    module = importlib.import_module(f"motion_jax.blocks.{module}")
+    compared = getattr(module, compare)
+    monkeypatch.setattr(module, compare, lambda *x, cosine, **options: compared(*x, cosine=not cosine, **options))
     assert "result" in failed(name)
 
 
