@@ -59,7 +59,7 @@ def _apply(equation: core.JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
     if name in _CALLS:
         inner = params[_CALLS[name]]
         return _evaluate(inner.jaxpr, inner.consts, inputs)
-    if name == "checkpoint":
+    if name == "remat2":  # jax.checkpoint
         return _evaluate(params["jaxpr"], (), inputs)
     if name == "scan":
         return _written_out(equation, inputs)

@@ -10,7 +10,8 @@ from motion_jax.layers import Conv
 from motion_jax.ops import match, self_similarity, temporal_shift
 from motion_jax.weights.plain_graph import plain
 
-REPLACED = {"pad", "gather", "dynamic_slice", "scan", "rem", "reduce_window_max", "jit", "pjit", "custom_jvp_call"}
+CALLS = {"jit", "pjit", "custom_jvp_call", "remat2", "cond", "scan"}
+REPLACED = {"pad", "gather", "dynamic_slice", "rem", "reduce_window_max", *CALLS}
 SHAPE = (5, 6, 7, 8)
 
 
@@ -43,6 +44,7 @@ FUNCTIONS = {
     "depthwise": depthwise,
     "match": matched,
     "self_similarity": lambda x: self_similarity(x, window=(3, 3, 5)),
+    "self_similarity_by_cosine": jax.checkpoint(lambda x: self_similarity(x, window=(3, 3, 5), cosine=True)),
     "self_similarity_edge": lambda x: self_similarity(x, window=(3, 3, 3), temporal_padding="edge"),
     "relu": lambda x: jax.nn.relu(x) * jax.nn.softmax(x),
 }
