@@ -230,3 +230,14 @@ def test_similarities_are_rounded_only_where_the_extraction_computes_in_bfloat16
     stss = block.apply(variables, x, train=False, mutable=["intermediates"])[1]["intermediates"]["stss"]
     assert stss.dtype == jnp.float32
     assert np.array_equal(stss, stss.astype(jnp.bfloat16)) == rounded
+
+
+def test_copies_of_the_features_for_every_offset_are_not_kept_for_the_gradient(rng):
+    """Of the 4 frames' 5 neighbours each, 20 pairs; what a pull-back holds are its leaves."""
+    block = Selfy(window=(5, 3, 3), channels=16, stride=1, extraction="mlp", extraction_widths=(4,))
+    x = jnp.asarray(rng.standard_normal((1, 4, 6, 7, 8)), jnp.float32)
+    variables = variables_of(block, x, rng)
+    _, pull_back = jax.vjp(lambda x: block.apply(variables, x, train=False), x)
+    kept = [leaf.shape for leaf in jax.tree.leaves(pull_back)]
+    assert (1, 4, 6, 7, 16) in kept
+    assert not [shape for shape in kept if np.prod(shape) == 20 * 6 * 7 * 16]
