@@ -26,7 +26,7 @@ def all_pairs(
 
 
 def _products(source: jax.Array, target: jax.Array) -> jax.Array:
-    """Full precision is asked for by name.
+    """Inner products in full precision, which is asked for by name.
 
     The default of an accelerator (TF32, bfloat16 passes) would move a matching score by 1e-3, which a temperature of
     100 turns into another displacement.
