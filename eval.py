@@ -16,8 +16,8 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from motion_jax.tools.command import print_json, run_with_flags
-from motion_jax.tools.experiment import Experiment, VideoIds, check_same_model, open_data, workdir_of
+from motion_jax.cli import print_json, run_with_flags
+from motion_jax.experiment import Experiment, VideoIds, check_same_model, open_data, workdir_of
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config in place of the checkpoint's: FILE[:ARGUMENTS].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run; eval.json is written here.")
@@ -37,8 +37,8 @@ def main() -> None:
     if not (_WORKDIR.value or _CHECKPOINT.value):
         raise ValueError("--workdir=DIR or --checkpoint=PATH is needed; see --help")
 
-    from data.corruption import Corruption
-    from data.pipeline import eval_batches
+    from motion_jax.data.clips.corruption import Corruption
+    from motion_jax.data.pipeline import eval_batches
     from motion_jax.training.checkpoints import restore
     from motion_jax.training.evaluation import evaluate_model, write_evaluation
 

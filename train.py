@@ -15,8 +15,8 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from motion_jax.tools.command import print_json, run_with_flags
-from motion_jax.tools.experiment import Experiment, initial_variables, open_data
+from motion_jax.cli import print_json, run_with_flags
+from motion_jax.experiment import Experiment, initial_variables, open_data
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, arguments after a colon: FILE[:ARGUMENTS].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, logs, prepared data.")
@@ -34,7 +34,7 @@ def main() -> None:
     experiment = Experiment.from_config(config)
     workdir = pathlib.Path(_WORKDIR.value)
 
-    from data.pipeline import eval_batches, train_batches
+    from motion_jax.data.pipeline import eval_batches, train_batches
     from motion_jax.training.loop import fit
     from motion_jax.training.parallel import check_batch_size
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from motion_jax.tools.command import Parser, positive, print_json, run, table
+from motion_jax.cli import Parser, positive, print_json, run, table
 from motion_jax.tools.report import read_run
 from motion_jax.training.progress import bar
 
@@ -85,8 +85,8 @@ def read_seeds(folders: Sequence[pathlib.Path]) -> dict[str, Any]:
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     """Each seed's value, their mean, and their standard deviation as ``spread``."""
     # Of a sample, since the seeds stand for all others.
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"seeds": list(values), "mean": float(np.mean(values)), "spread": spread}
+    replicate = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"seeds": list(values), "mean": float(np.mean(values)), "spread": replicate}
 
 
 def accuracy_table(rows: dict[str, dict[str, Any]]) -> str:

@@ -18,14 +18,14 @@ import ml_collections
 
 from benchmarks.accuracy import mean_and_spread, train_all
 from benchmarks.cost_over_time import CELLS, CHANNELS, FRAMES, cost_over_time, exponent
-from configs import moving_shapes
-from data.moving_shapes import CLASSES
-from motion_jax.inspection.complexity import count
+from motion_jax.cli import Parser, print_json, run
+from motion_jax.configs import moving_shapes
+from motion_jax.data.sources.moving_shapes import CLASSES
 from motion_jax.models import VideoClassifier
-from motion_jax.models.table import Model
+from motion_jax.models.table import ModelConfig
+from motion_jax.profiling import timing
+from motion_jax.profiling.operations import count
 from motion_jax.tools.benchmark import describe_setting, described
-from motion_jax.tools.command import Parser, print_json, run
-from motion_jax.training import timing
 from motion_jax.training.progress import bar
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -135,7 +135,7 @@ def config_of(label: str) -> ml_collections.ConfigDict:
 
 def network(label: str) -> VideoClassifier:
     """The network as it is trained."""
-    return Model(**{**config_of(label).model.to_dict(), "sites": (SITE,)}).build(len(CLASSES))
+    return ModelConfig(**{**config_of(label).model.to_dict(), "sites": (SITE,)}).build(len(CLASSES))
 
 
 def clip_shape() -> tuple[int, int, int, int]:

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from motion_jax import blocks
-from motion_jax.inspection.complexity import count
-from motion_jax.tools.command import Parser, positive, print_json, run, table
+from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.profiling.operations import count
+from motion_jax.profiling.timing import Program, measure
 from motion_jax.training.progress import bar
-from motion_jax.training.timing import Program, measure
 
 FRAMES = (4, 8, 16, 32)
 CELLS = (14, 14)

@@ -30,15 +30,15 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from configs.video_folder import get_config
-from data import sampling, transforms
-from data.dataset import Dataset
-from data.pipeline import train_batches
-from data.preparation import prepared
-from data.progress import progress_bar
-from data.records import open_sources
-from data.section import Data
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.configs.video_folder import get_config
+from motion_jax.data.clips import sampling, transforms
+from motion_jax.data.config import DataConfig
+from motion_jax.data.pipeline import train_batches
+from motion_jax.data.progress import progress_bar
+from motion_jax.data.storage.dataset import Dataset
+from motion_jax.data.storage.preparation import prepared
+from motion_jax.data.storage.records import open_sources
 
 HEIGHT, WIDTH, FRAMES = 240, 320, 48
 SHOWN, SIZE = 8, 224
@@ -150,7 +150,7 @@ def make_dataset(folder: pathlib.Path, *, clips: int, threads: int) -> Dataset:
         "resize": (HEIGHT, WIDTH),
         "threads": threads,
     }
-    dataset = Dataset(Data(**section), builder)
+    dataset = Dataset(DataConfig(**section), builder)
     records = open_sources(str(builder.data_path))["train"]
     for index in range(clips):
         target = frame_folder(folder, index)
@@ -343,13 +343,13 @@ def ratios(variants: dict[str, dict[str, Any]]) -> dict[str, float]:
 def comparison_table(variants: dict[str, dict[str, Any]]) -> str:
     """One line per variant: median [smallest-largest] of the rounds."""
 
-    def spread(values: Sequence[float], digits: int) -> str:
+    def replicate(values: Sequence[float], digits: int) -> str:
         return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}-{max(values):.{digits}f}]"
 
     return table(
         ("variant", "clips/s", "CPU ms/clip"),
         [
-            (name, spread(row["clips_per_second"], 0), spread(row["cpu_ms_per_clip"], 2))
+            (name, replicate(row["clips_per_second"], 0), replicate(row["cpu_ms_per_clip"], 2))
             for name, row in variants.items()
         ],
     )

@@ -35,8 +35,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.progress import progress_bar
-from motion_jax.tools.command import Parser, positive, print_json, run, table
+from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.data.progress import progress_bar
 
 MODELS = ("tsm_r50", "msnet_tsm_r50", "selfynet_tsm_r50")
 MODES = {"forward": 1, "train": 2}  # and the batch without --batch
@@ -318,7 +318,7 @@ class Ours:
     def program(self, case: Case, by: None) -> Callable[[], None]:
         """A compiled call with its arguments on the device."""
         from motion_jax import build_model
-        from motion_jax.training import timing
+        from motion_jax.profiling import timing
 
         del by
         model = build_model(case.model, num_classes=NUM_CLASSES, dtype=case.dtype)
@@ -475,10 +475,10 @@ def times_table(rows: Sequence[dict[str, Any]]) -> str:
 
     def line(row: dict[str, Any]) -> tuple:
         times = row["milliseconds"]
-        spread = f"{min(times):.1f}-{max(times):.1f}"
+        replicate = f"{min(times):.1f}-{max(times):.1f}"
         cpu = round(statistics.median(row["cpu_seconds"]), 3)
         where = (row["model"], row["mode"], row["batch"], row["dtype"], row["by"])
-        return *where, round(statistics.median(times), 1), spread, cpu, row["preparation_seconds"]
+        return *where, round(statistics.median(times), 1), replicate, cpu, row["preparation_seconds"]
 
     header = ("model", "mode", "batch", "dtype", "by", "ms", "range", "CPU s", "prepared in s")
     return table(header, [line(row) for row in rows])

@@ -1,1 +1,7 @@
-"""Experiments as values: one file per family, arguments after a colon choose model and frames."""
+"""Experiments as values: one file per family, arguments after a colon choose model and frames.
+
+The folder ``configs/`` of the checkout is imported as ``motion_jax.configs`` alone.
+"""
+
+if __name__ != "motion_jax.configs":
+    raise ImportError(f"import motion_jax.configs, not {__name__}: install the checkout with pip install -e .")

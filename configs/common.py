@@ -116,7 +116,7 @@ def use_fine_tuning(config: ml_collections.ConfigDict) -> None:
     config.train.update(learning_rate=0.001, epochs=25.0, milestones=(10.0, 20.0))
 
 
-def use_made_up_clips(config: ml_collections.ConfigDict) -> None:
+def use_smoke(config: ml_collections.ConfigDict) -> None:
     """Make any experiment a smoke run: a narrow network on a few generated clips, a minute on two cores."""
     config.model.width = 8
     config.data.update(name="moving_shapes", version=None, quality=95)

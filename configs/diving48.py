@@ -6,7 +6,7 @@ Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,16``. ``--con
 
 import ml_collections
 
-from configs.common import base, parse, use_cosine, use_made_up_clips, use_videos
+from motion_jax.configs.common import base, parse, use_cosine, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -19,5 +19,5 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     use_videos(config, "diving48", resize=(240, 320), version="v2")
     use_cosine(config, epochs=30.0)
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()

@@ -6,7 +6,7 @@ Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--conf
 
 import ml_collections
 
-from configs.common import base, parse, use_cosine, use_made_up_clips, use_videos
+from motion_jax.configs.common import base, parse, use_cosine, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -16,5 +16,5 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     use_videos(config, "finegym", resize=(240, 320), version="gym99")
     use_cosine(config, epochs=40.0)
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()

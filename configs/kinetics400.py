@@ -8,7 +8,7 @@ Evaluation in training takes one clip and one crop. The papers' protocol of 30 v
 
 import ml_collections
 
-from configs.common import base, parse, use_cosine, use_made_up_clips, use_videos
+from motion_jax.configs.common import base, parse, use_cosine, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -17,7 +17,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     recipe = motionsqueeze_recipe if model.startswith("msnet") and frames == 8 else selfy_recipe
     config = recipe(model, frames)
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()
 
 

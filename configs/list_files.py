@@ -6,7 +6,7 @@ below it, and ``root/labels.txt``, where there is one, names the classes; with i
 
 import ml_collections
 
-from configs.common import base, parse, use_made_up_clips, use_videos
+from motion_jax.configs.common import base, parse, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -19,5 +19,5 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     use_videos(config, "list_files", resize=(240, 320))
     config.data.flip = "none"
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()

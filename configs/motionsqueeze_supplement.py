@@ -8,8 +8,8 @@ import functools
 
 import ml_collections
 
-from configs.rows import Printed, Row, config_of
-from configs.something_v1 import motionsqueeze_recipe
+from motion_jax.configs.rows import Printed, Row, config_of
+from motion_jax.configs.something_v1 import motionsqueeze_recipe
 
 # The supplement compares with "the same backbone and setup": baselines and CP train by MotionSqueeze's recipe too.
 _row = functools.partial(Row, recipe=motionsqueeze_recipe, classes=174, frames=8)

@@ -5,7 +5,7 @@ Arguments: ``model,frames[,smoke]``, by default ``msnet_tsm_r18,8``.
 
 import ml_collections
 
-from configs.common import base, parse, use_made_up_clips
+from motion_jax.configs.common import base, parse, use_smoke
 
 # The compared blocks shrink with the backbone, to the 16 channels that MotionSqueeze matches here: what they make of an
 # input of 8 channels by themselves is for networks eight times as wide.
@@ -49,5 +49,5 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         config.train.steps = 400
     config.checkpoint.every_steps = 100
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from configs.common import use_made_up_clips
+from motion_jax.configs.common import use_smoke
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,5 +93,5 @@ def config_of(rows: Mapping[str, Row], arguments: str, default: str) -> ml_colle
         config.model.sites = row.sites
     config.model.block.update(row.block)
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()

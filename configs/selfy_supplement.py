@@ -8,8 +8,8 @@ import functools
 
 import ml_collections
 
-from configs import kinetics400, something_v1
-from configs.rows import Printed, Quoted, Row, config_of
+from motion_jax.configs import kinetics400, something_v1
+from motion_jax.configs.rows import Printed, Quoted, Row, config_of
 
 _kinetics = functools.partial(Row, table="Table 2", recipe=kinetics400.selfy_recipe, classes=400, frames=16)
 _something = functools.partial(Row, recipe=something_v1.selfy_recipe, classes=174, frames=8)

@@ -5,7 +5,7 @@ Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--conf
 
 import ml_collections
 
-from configs.common import base, parse, use_made_up_clips, use_videos
+from motion_jax.configs.common import base, parse, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -14,7 +14,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     recipe = motionsqueeze_recipe if model.startswith("msnet") else selfy_recipe
     config = recipe(model, frames)
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()
 
 

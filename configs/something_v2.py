@@ -5,7 +5,7 @@ Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--conf
 
 import ml_collections
 
-from configs.common import base, parse, use_made_up_clips, use_videos
+from motion_jax.configs.common import base, parse, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -14,5 +14,5 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config = base(model, frames)
     use_videos(config, "something_v2", resize=(240, 320))
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()

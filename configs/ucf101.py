@@ -6,7 +6,7 @@ Arguments: ``model,frames[,smoke]``, by default ``tsm_r50,8``. ``--config.data.r
 
 import ml_collections
 
-from configs.common import base, parse, use_fine_tuning, use_made_up_clips, use_videos
+from motion_jax.configs.common import base, parse, use_fine_tuning, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -16,5 +16,5 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     use_videos(config, "ucf101", resize=256, version="split1")
     use_fine_tuning(config)
     if smoke:
-        use_made_up_clips(config)
+        use_smoke(config)
     return config.lock()

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from data import augmentation, labels, sampling, transforms
-from data.buffers import Buffers
-from data.corruption import Corruption
-from data.dataset import Dataset, open_dataset
-from data.decoding import decode_jpeg
-from data.section import Data
+from motion_jax.data.buffers import Buffers
+from motion_jax.data.clips import augmentation, labels, sampling, transforms
+from motion_jax.data.clips.corruption import Corruption
+from motion_jax.data.config import DataConfig
+from motion_jax.data.storage.dataset import Dataset, open_dataset
+from motion_jax.data.storage.decoding import decode_jpeg
 
-__all__ = ["Data", "Dataset", "eval_batches", "open_dataset", "train_batches"]
+__all__ = ["DataConfig", "Dataset", "eval_batches", "open_dataset", "train_batches"]
 
 Batch = dict[str, np.ndarray]
 
@@ -87,7 +87,7 @@ def eval_batches(
         dataset: what to read.
         split: the split.
         batch_size: examples per step of all processes together.
-        clips: clips per example: see :func:`data.sampling.segment_test` and :func:`data.sampling.dense_test`.
+        clips: clips per example: see :func:`segment_test` and :func:`dense_test`.
         crops: 1 (centre) or 3 (along the longer side, whose shorter one is brought to ``data.size``).
         full_resolution: views are as large as the short side of the stored frames, in place of ``data.size``.
         corruption: what every view undergoes once it is cropped.
@@ -191,7 +191,7 @@ class _EvalBatches:
     """Step -> this process's part of the evaluation batch."""
 
     dataset: Dataset
-    section: Data
+    section: DataConfig
     split: str
     batch_size: int
     rows: range
@@ -228,7 +228,7 @@ class _EvalBatches:
         return int(record["label"]), record["id"]
 
 
-def write_views(out: np.ndarray, frames: Sequence[bytes], section: Data, *, clips: int, crops: int) -> None:
+def write_views(out: np.ndarray, frames: Sequence[bytes], section: DataConfig, *, clips: int, crops: int) -> None:
     """Fill ``out``, uint8 (clips * crops, t, h, w, 3), with the views evaluation takes of a stored video.
 
     Args:
@@ -268,7 +268,7 @@ def _decode(
     return first.shape[:2], images()
 
 
-def eval_views(height: int, width: int, section: Data, *, crops: int) -> list[Callable[[np.ndarray], np.ndarray]]:
+def eval_views(height: int, width: int, section: DataConfig, *, crops: int) -> list[Callable[[np.ndarray], np.ndarray]]:
     """One function per crop, from a frame (height, width, 3) to (size, size, 3).
 
     Centre crops are taken from the frame as stored when ``data.resize`` set its size. Frames of any size, and frames
@@ -295,7 +295,7 @@ def eval_views(height: int, width: int, section: Data, *, crops: int) -> list[Ca
     return [view(box) for box in boxes]
 
 
-def at_full_resolution(section: Data) -> Data:
+def at_full_resolution(section: DataConfig) -> DataConfig:
     """The section with views as large as the short side of the stored frames.
 
     Raises:
@@ -308,14 +308,14 @@ def at_full_resolution(section: Data) -> Data:
     return replace(section, size=section.resize if isinstance(section.resize, int) else min(section.resize))
 
 
-def _iterate(make: Callable[[int], Batch], steps: range, section: Data) -> Iterator[Batch]:
+def _iterate(make: Callable[[int], Batch], steps: range, section: DataConfig) -> Iterator[Batch]:
     """``make`` of each step, in order, made ahead by Grain's threads or processes."""
     batches = _generate(make, steps, section)
     _open.add(batches)
     return batches
 
 
-def _generate(make: Callable[[int], Batch], steps: range, section: Data) -> Generator[Batch, None, None]:
+def _generate(make: Callable[[int], Batch], steps: range, section: DataConfig) -> Generator[Batch, None, None]:
     import grain
     from absl import flags
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands_support import kill_when, run, snapshot, start, succeed, wait_for, write_videos
 
-from motion_jax.tools.experiment import Experiment
+from motion_jax.experiment import Experiment
 from motion_jax.training.checkpoints import restore
 from motion_jax.training.state import fingerprint
 

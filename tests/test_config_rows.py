@@ -5,13 +5,13 @@ import re
 import pytest
 from commands_support import ROOT, run, succeed
 
-from configs import motionsqueeze_supplement, selfy_supplement
 from motion_jax import list_models
-from motion_jax.inspection.published_flops import PUBLISHED
-from motion_jax.models import Model, build_model
+from motion_jax.configs import motionsqueeze_supplement, selfy_supplement
+from motion_jax.experiment import Experiment
+from motion_jax.models import ModelConfig, build_model
+from motion_jax.profiling.published import PUBLISHED
 from motion_jax.tools import rows as tool
 from motion_jax.tools.complexity import read_config
-from motion_jax.tools.experiment import Experiment
 
 README = ROOT / "configs" / "README.md"
 SUPPLEMENTS = {"MotionSqueeze": motionsqueeze_supplement, "SELFY": selfy_supplement}
@@ -236,7 +236,7 @@ def test_ours_of_a_row_is_ours_of_its_published_figure():
 
         def same_network(model, *, frames=8, num_classes=174, asked=asked, row=row, config=config, **fields):
             asked.append(model)
-            network = Model(**config.model.to_dict()).build(num_classes)
+            network = ModelConfig(**config.model.to_dict()).build(num_classes)
             assert network == build_model(model, num_classes=num_classes, **fields)
             assert (config.data.frames, config.data.size, row.classes) == (frames, 224, num_classes)
             return 1.0

@@ -10,7 +10,7 @@ import pytest
 from commands_support import ROOT
 
 from motion_jax import list_models
-from motion_jax.tools.experiment import Experiment, check_same_model
+from motion_jax.experiment import Experiment, check_same_model
 from motion_jax.training.loop import make_schedule
 
 # Experiment -> its default arguments and others to try; a file that is not listed here fails a test.
@@ -30,7 +30,7 @@ SUPPLEMENTS = {"motionsqueeze_supplement", "selfy_supplement"}
 
 
 def config_of(name, arguments=""):
-    config = importlib.import_module(f"configs.{name}").get_config(arguments)
+    config = importlib.import_module(f"motion_jax.configs.{name}").get_config(arguments)
     if name != "moving_shapes" and "smoke" not in arguments:
         # An experiment on videos cannot do without their folder, and its file cannot know it.
         config.data.root = "videos"
@@ -148,7 +148,7 @@ def test_every_model_in_every_config(model):
 
 @pytest.mark.parametrize("name", [*EXPERIMENTS, *sorted(SUPPLEMENTS)])
 def test_is_locked(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"motion_jax.configs.{name}").get_config()
     assert isinstance(config, ml_collections.ConfigDict)
     assert config.is_locked
     with pytest.raises(AttributeError):

@@ -1,26 +1,37 @@
-"""Imports run one way: {ops, layers} <- blocks <- backbones <- models <- {weights, inspection, training} <- tools."""
+"""Imports run one way: {ops, layers} <- blocks <- backbones <- models <- {weights, ...} <- experiment <- tools."""
 
 import ast
 import pathlib
+import pkgutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
+import motion_jax
+import motion_jax.data
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LIBRARY = {
-    "ops": set(),
-    "layers": set(),
+# Each room of motion_jax with the others it may import.
+NETWORKS = {"ops", "layers", "blocks", "backbones", "models"}
+ROOMS = {
+    "kernels": set(),
+    "ops": {"kernels"},
+    "layers": {"kernels"},
     "blocks": {"ops", "layers"},
     "backbones": {"ops", "layers", "blocks"},
     "models": {"ops", "layers", "blocks", "backbones"},
+    "weights": NETWORKS,
+    "inspection": NETWORKS,
+    "profiling": {*NETWORKS, "kernels", "training"},
+    "training": NETWORKS,
+    "data": set(),
+    "configs": set(),
+    "experiment": {*NETWORKS, "weights", "training", "data"},
+    "cli": {"kernels", "experiment", "configs"},
 }
-LIBRARY["weights"] = LIBRARY["inspection"] = LIBRARY["training"] = {*LIBRARY, "models"} - {
-    "weights",
-    "inspection",
-    "training",
-}
-ENTRY_POINTS = {"train.py", "eval.py"}
+TOOLS = {*ROOMS, "tools"}
 FILES = [
     path
     for path in ROOT.rglob("*.py")
@@ -40,33 +51,59 @@ def imported(path: pathlib.Path) -> set[str]:
     return {name for name in names if name.split(".")[0] in {"motion_jax", "data", "configs", "benchmarks"}}
 
 
+def room_of(path: pathlib.Path) -> str:
+    """The room a file belongs to: ``data``, ``ops``, ``layers``; "" for files outside the package."""
+    top, *rest = path.relative_to(ROOT).parts
+    if top in ("data", "configs"):
+        return top
+    return rest[0].removesuffix(".py") if top == "motion_jax" else ""
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_direction(path):
-    top, *rest = path.relative_to(ROOT).parts
     names = imported(path)
-    if top == "data":
-        assert all(name.split(".")[0] == "data" for name in names), f"data/ takes and gives NumPy arrays only: {names}"
-    elif top == "configs":
-        assert all(name.split(".")[0] == "configs" for name in names), f"configs hold values only: {names}"
-    elif top == "motion_jax" and rest[0] not in ("tools", "__init__.py"):
-        room = rest[0].removesuffix(".py")
-        rooms = {name.split(".")[1] for name in names if name.startswith("motion_jax.")}
-        assert rooms <= LIBRARY[room] | {room}, f"{room} may import {LIBRARY[room] or 'nothing'}"
-        assert not {name for name in names if not name.startswith("motion_jax")}, (
-            "the library knows no data and no configs"
-        )
-        assert "tools" not in rooms
+    assert not {name for name in names if name.split(".")[0] in ("data", "configs")}, "data and configs have one name"
+    room = room_of(path)
+    if not room or room in ("__init__", "__main__"):
+        return
+    assert not {name for name in names if name.startswith("benchmarks")}
+    rooms = {name.split(".")[1] for name in names if name.startswith("motion_jax.")}
+    allowed = TOOLS if room == "tools" else ROOMS[room] | {room}
+    assert rooms <= allowed, f"{room} may import {sorted(allowed)}"
+
+
+def test_no_command_imports_another():
+    for path in (ROOT / "motion_jax" / "tools").glob("*.py"):
+        assert not {name for name in imported(path) if name.startswith("motion_jax.tools.")}, path.name
 
 
 def test_every_room_is_in_the_table():
     rooms = {path.name.removesuffix(".py") for path in (ROOT / "motion_jax").iterdir() if not path.name.startswith("_")}
-    assert rooms == {*LIBRARY, "tools"}
+    assert rooms | {"data", "configs"} == TOOLS
+
+
+def test_every_package_is_installed():
+    packages = {"motion_jax", "motion_jax.data", "motion_jax.configs"} | {
+        module.name
+        for package in (motion_jax, motion_jax.data)
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if module.ispkg
+    }
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert set(declared) == packages
+
+
+@pytest.mark.parametrize("name", ["data", "data.pipeline", "configs", "configs.common"])
+def test_data_and_configs_have_one_name(name):
+    done = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True)
+    assert f"import motion_jax.{name.partition('.')[0]}" in done.stderr.splitlines()[-1]
 
 
 def test_importing_the_library_is_quick_and_leaves_data_alone():
     code = (
         "import sys, time; start = time.process_time(); import motion_jax; took = time.process_time() - start;"
-        "heavy = {'data', 'cv2', 'grain', 'tensorflow_datasets', 'tensorflow', 'torch', 'matplotlib', 'orbax'};"
+        "heavy = {'motion_jax.data', 'cv2', 'grain', 'tensorflow_datasets', 'tensorflow', 'torch', 'matplotlib', "
+        "'orbax'};"
         "print(took, *sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -156,7 +156,7 @@ class InceptionI3D(nn.Module):
                 x = _max_pool(x, (2, 2, 2), strides=(2, 2, 2))
             widths = tuple(scaled(channels) for channels in branches)
             x = stages.run(InceptionBlock(widths, norm=self.norm, dtype=self.dtype, name=name), x)
-            x = stages.leave(site, x)
+            x = stages.record(site, x)
         return stages.named
 
 

@@ -112,7 +112,7 @@ class MobileNetV2(nn.Module):
         stages = Stages(self, sites=SITES, blocks=self.blocks, train=train, remat=self.remat)
         side, margin = self.stem_kernel, self.stem_kernel // 2
         x = self._conv_bn_relu6(x, self.width, side, stride=2, padding=margin, name="stem", train=train)
-        x = stages.leave("stage1", x)
+        x = stages.record("stage1", x)
         count = 0
         for site, groups in INVERTED_RESIDUALS.items():
             for expansion, channels, size, stride in groups:
@@ -132,7 +132,7 @@ class MobileNetV2(nn.Module):
             if site == "stage5":  # ends with the channels that are classified
                 head = _share_of(HEAD_WIDTH, max(self.width, PUBLISHED_WIDTH))
                 x = self._conv_bn_relu6(x, head, 1, stride=1, padding=0, name="head", train=train)
-            x = stages.leave(site, x)
+            x = stages.record(site, x)
         return stages.named
 
     def _conv_bn_relu6(

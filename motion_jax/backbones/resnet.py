@@ -111,7 +111,7 @@ class ResNet(nn.Module):
         x = Conv(self.width, (7, 7), (2, 2), (3, 3), dtype=self.dtype, name="conv1")(x)
         x = nn.relu(self.norm(dtype=self.dtype, name="bn1")(x, train=train))
         x = max_pool(x, window=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        x = stages.leave("pool1", x)
+        x = stages.record("pool1", x)
         _, *sites = SITES
         for stage, (site, size) in enumerate(zip(sites, self.stage_sizes, strict=True)):
             for index in range(size):
@@ -126,5 +126,5 @@ class ResNet(nn.Module):
                     name=f"layer{stage + 1}_{index}",
                 )
                 x = stages.run(block, x)
-            x = stages.leave(site, x)
+            x = stages.record(site, x)
         return stages.named

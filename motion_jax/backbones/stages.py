@@ -42,7 +42,7 @@ class Stages:
             return nn.remat(lambda block, x: block(x, train=True))(block, x)
         return block(x, train=self._train)
 
-    def leave(self, site: str, x: jax.Array) -> jax.Array:
+    def record(self, site: str, x: jax.Array) -> jax.Array:
         """Keep ``x`` as the stage ``site``; what the next stage takes comes back."""
         self.named[site] = x
         if site in self._blocks:

@@ -143,18 +143,18 @@ def examine_devices(backend: str) -> list[Check]:
         return jnp.concatenate(ops.match(source, target, **options), axis=-1)
 
     if backend == "pmap":
-        spread = jax.pmap(compute, devices=devices)
+        replicate = jax.pmap(compute, devices=devices)
     else:
         mesh = Mesh(np.array(devices), ("data",))
 
         def one_row(source: jax.Array, target: jax.Array) -> jax.Array:
             return compute(source[0], target[0])[None]
 
-        spread = jax.jit(jax.shard_map(one_row, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
+        replicate = jax.jit(jax.shard_map(one_row, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
     bound = BOUNDS["operation"]["float32"][0]
     check = functools.partial(Check, "match", f"{backend} on {len(devices)} devices", "float32", "result")
     try:
-        return [check(relative_difference(np.asarray(spread(*given), np.float64), expected), bound)]
+        return [check(relative_difference(np.asarray(replicate(*given), np.float64), expected), bound)]
     except Exception as error:
         return [check(np.inf, bound, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")]
 

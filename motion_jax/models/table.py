@@ -203,7 +203,7 @@ def build_model(
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class ModelConfig:
     """The section ``model`` of a config.
 
     Attributes:

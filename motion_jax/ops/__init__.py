@@ -1,7 +1,7 @@
 """Pure array functions: no parameters, no Flax. Each is differentiable and safe under ``jax.jit``."""
 
 from motion_jax.ops.correlation import local_correlation
-from motion_jax.ops.displacement import kernel_soft_argmax, match
+from motion_jax.ops.matching import kernel_soft_argmax, match
 from motion_jax.ops.materialise import materialise
 from motion_jax.ops.max_pool import max_pool
 from motion_jax.ops.normalization import l2_normalize

@@ -9,7 +9,7 @@ def materialise(x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
 
     What is cheap to compute XLA fuses into everything that reads it. A residual stage is a chain of such additions, so
     that its last block would compute all of them again, several times over. A barrier ends the fusion, if XLA is told
-    to respect it: see ``motion_jax.tools.cpu_flags``. Other platforms decide by themselves.
+    to respect it: see ``motion_jax.kernels.cpu_flags``. Other platforms decide by themselves.
 
     >>> materialise(jax.numpy.ones(3)).tolist()
     [1.0, 1.0, 1.0]

@@ -19,10 +19,9 @@ from typing import Any
 
 import jax
 
-from motion_jax.inspection import complexity
+from motion_jax.cli import Parser, positive, print_json, run, table
 from motion_jax.models import build_model, list_models
-from motion_jax.tools.command import Parser, positive, print_json, run, table
-from motion_jax.training import timing
+from motion_jax.profiling import timing
 from motion_jax.training.progress import bar
 
 NUM_CLASSES = 174
@@ -127,8 +126,8 @@ def measure(cases: list[Case], *, rounds: int) -> list[dict[str, Any]]:
                 {
                     **dataclasses.asdict(case),
                     "milliseconds": taken.median,
-                    "shortest": taken.spread[0],
-                    "longest": taken.spread[1],
+                    "shortest": taken.replicate[0],
+                    "longest": taken.replicate[1],
                     "clips_per_second": 1e3 * case.batch / taken.median,
                     "over_first": taken.median / timings[0].median,
                     "compile_seconds": program.compile_seconds,

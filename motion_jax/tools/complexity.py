@@ -17,11 +17,10 @@ from typing import Any
 import flax.linen as nn
 import ml_collections
 
-from motion_jax.inspection import published_flops
-from motion_jax.inspection.complexity import Complexity, Operations, count, xla_flops
+from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.experiment import Experiment
 from motion_jax.models import build_model, list_models
-from motion_jax.tools.command import Parser, positive, print_json, run, table
-from motion_jax.tools.experiment import Experiment
+from motion_jax.profiling.operations import Complexity, Operations, count, xla_flops
 from motion_jax.training.progress import bar
 
 FRAMES, SIZE = 8, 224

@@ -16,8 +16,8 @@ import sys
 
 import jax
 
+from motion_jax.cli import Parser, print_json, run, table
 from motion_jax.inspection.health import Check, make_checks
-from motion_jax.tools.command import Parser, print_json, run, table
 from motion_jax.training.progress import bar
 
 PACKAGES = ("motion-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "opencv-python-headless")

@@ -13,7 +13,7 @@ import pathlib
 
 import numpy as np
 
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.cli import Parser, print_json, run, table
 
 METRICS = ("top1", "top5", "mean_class")
 

@@ -12,10 +12,10 @@ import itertools
 
 import numpy as np
 
-from data.pipeline import eval_batches
+from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.data.pipeline import eval_batches
+from motion_jax.experiment import load_trained
 from motion_jax.inspection.displacement import end_point_error, make_estimator, on_grid
-from motion_jax.tools.command import Parser, print_json, run, table
-from motion_jax.tools.experiment import load_trained
 
 BATCH = 20
 TRANSLATIONS = ("move left", "move right", "move up", "move down")

@@ -30,10 +30,10 @@ import jax
 import numpy as np
 
 import motion_jax
+from motion_jax.cli import Parser, print_json, run
+from motion_jax.experiment import Trained, load_trained, workdir_of
 from motion_jax.models import VideoClassifier
-from motion_jax.tools.command import Parser, print_json, run
-from motion_jax.tools.experiment import Trained, load_trained, workdir_of
-from motion_jax.training.progress import say
+from motion_jax.training.progress import log
 from motion_jax.weights import load_exported, load_torch, onnx_graph, save_torch, saved_model, stablehlo
 from motion_jax.weights.card import INPUTS, Card, Preprocessing, card_path, write_card
 from motion_jax.weights.exported import apply_to_clips
@@ -88,10 +88,10 @@ def main() -> None:
     # In a folder of its own, until it is known to be right.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
         written = pathlib.Path(folder) / output.name
-        say(f"writing {output}")
+        log(f"writing {output}")
         write(written, model, trained.restored.variables, card, prefix=arguments.prefix)
         write_card(written, card)
-        say("reading it again and comparing")
+        log("reading it again and comparing")
         result = compare(written, model, trained.restored.variables, card, batch=arguments.batch)
         allowed = max(TOLERANCE, SHARE * result["largest_logit"])
         if not result["difference"] <= allowed:  # nor is NaN

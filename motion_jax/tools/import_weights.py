@@ -21,9 +21,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.experiment import Experiment
 from motion_jax.tools.complexity import read_config
-from motion_jax.tools.experiment import Experiment
 from motion_jax.training.checkpoints import Checkpoints
 from motion_jax.training.loop import make_optimizer, make_schedule
 from motion_jax.training.metrics import write_atomically

@@ -10,9 +10,9 @@ Other inputs and options: python -m motion_jax.tools.complexity.
 
 from typing import Any
 
-from motion_jax.inspection.complexity import count
+from motion_jax.cli import Parser, print_json, run, table
 from motion_jax.models import build_model, list_models
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.profiling.operations import count
 from motion_jax.training.progress import bar
 
 NUM_CLASSES = 174

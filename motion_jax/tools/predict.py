@@ -21,19 +21,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from data.decoding import VideoError
-from data.parallel import parallel_map
-from data.pipeline import at_full_resolution
-from data.section import Data
-from data.single_video import find_videos, read_single, shown_pair, views_of, whole_view
-from data.stored_frames import StoredFrames
-from data.writing import write_video
+from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.data.clips.single_video import find_videos, read_single, shown_pair, views_of, whole_view
+from motion_jax.data.config import DataConfig
+from motion_jax.data.pipeline import at_full_resolution
+from motion_jax.data.storage.decoding import VideoError
+from motion_jax.data.storage.stored_frames import StoredFrames
+from motion_jax.data.storage.writing import write_video
+from motion_jax.data.threads import parallel_map
+from motion_jax.experiment import Experiment, load_trained
 from motion_jax.inspection.displacement import has_displacement, make_estimator
 from motion_jax.inspection.prediction_pictures import prediction_figure, prediction_frames
-from motion_jax.tools.command import Parser, positive, print_json, run, table
-from motion_jax.tools.experiment import Experiment, load_trained
-from motion_jax.training.evaluation import Eval
-from motion_jax.training.progress import bar, say
+from motion_jax.training.evaluation import EvalConfig
+from motion_jax.training.progress import bar, log
 from motion_jax.weights import load_exported
 
 TOP = 5
@@ -55,8 +55,8 @@ class Network:
     """
 
     labels: tuple[str, ...]
-    data: Data
-    protocol: Eval
+    data: DataConfig
+    protocol: EvalConfig
     logits: Callable[[np.ndarray], np.ndarray]
     displacement: Callable[[np.ndarray], np.ndarray] | None
 
@@ -88,7 +88,7 @@ def main() -> None:
             if seen and pictures:
                 draw(network, seen.stored, result, pictures[file])
             if result.get("remark") or (seen is None and len(files) > 1):
-                say(f"{file}: {result.get('remark') or result['error']}")
+                log(f"{file}: {result.get('remark') or result['error']}")
             progress.update()
 
     predictions = [results[file] for file in files]

@@ -16,13 +16,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import configs
-from data.labels import POLICIES, directional, flipped_labels
-from data.preparation import class_names, prepare, report
-from data.section import NAMES, Data
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax import configs
+from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.data.clips.labels import POLICIES, directional, flipped_labels
+from motion_jax.data.config import NAMES, DataConfig
+from motion_jax.data.storage.preparation import class_names, prepare, report
+from motion_jax.experiment import Experiment
 from motion_jax.tools.complexity import read_config
-from motion_jax.tools.experiment import Experiment
 
 # So many names of files stand for a long list of them; --json gives all.
 NAMED = 10
@@ -82,7 +82,7 @@ def main() -> None:
         print_json(result)
 
 
-def read_section(name_or_config: str, changes: dict[str, Any]) -> Data:
+def read_section(name_or_config: str, changes: dict[str, Any]) -> DataConfig:
     """The section `data` of a config, with changes.
 
     Raises:
@@ -100,7 +100,7 @@ def read_section(name_or_config: str, changes: dict[str, Any]) -> Data:
     return Experiment.from_config(config).data
 
 
-def list_directions(section: Data) -> dict[str, Any]:
+def list_directions(section: DataConfig) -> dict[str, Any]:
     """Print what each policy does to the classes that have a direction; the same as a dict."""
     names = class_names(section)
     mirrored = {policy: flipped_labels(names, policy=policy) for policy in POLICIES}
@@ -128,7 +128,7 @@ def list_directions(section: Data) -> dict[str, Any]:
 
 
 def report_text(result: dict[str, Any]) -> str:
-    """A report of :func:`data.preparation.report` for people."""
+    """A report of :func:`motion_jax.data.storage.preparation.report` for people."""
     named = " ".join(filter(None, (result["name"], result["version"])))
     order = f", {result['class_order']}" if result["class_order"] else ""
     rows = [(split, *values.values()) for split, values in result["splits"].items()]

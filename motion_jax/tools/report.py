@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from data.moving_shapes import CLASSES as MOVING_SHAPES
-from motion_jax.tools.command import Parser, print_json, run, table
+from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.data.sources.moving_shapes import CLASSES as MOVING_SHAPES
 
 
 def main() -> None:

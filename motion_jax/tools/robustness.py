@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from data.corruption import LEVELS, Corruption
-from data.pipeline import eval_batches
-from motion_jax.tools.command import Parser, print_json, run, table
-from motion_jax.tools.experiment import Trained, load_trained
+from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.data.clips.corruption import LEVELS, Corruption
+from motion_jax.data.pipeline import eval_batches
+from motion_jax.experiment import Trained, load_trained
 from motion_jax.training import parallel as par
 from motion_jax.training.evaluation import evaluate
 from motion_jax.training.metrics import write_atomically
-from motion_jax.training.progress import bar, say
+from motion_jax.training.progress import bar, log
 from motion_jax.training.state import fingerprint
 from motion_jax.training.step import make_eval_step
 
@@ -135,7 +135,7 @@ def measure(
                 known[key_of(row)] = row
                 write(path, known.values())
                 progress.update()
-                say(f"{name}, {corruption or CLEAN}: top1 {row['top1']:.2f} on {row['clips']} clips")
+                log(f"{name}, {corruption or CLEAN}: top1 {row['top1']:.2f} on {row['clips']} clips")
     return rows
 
 
@@ -148,7 +148,7 @@ def eval_step(trained: Trained, steps: list[tuple[Any, Callable]]) -> Callable:
             return step
     par.check_batch_size(experiment.eval.batch_size, experiment.parallel, field="eval.batch_size")
     step = make_eval_step(trained.model, average=experiment.eval.average)
-    steps.append((network, par.spread(step, experiment.parallel, split=(False, True), donate=False)))
+    steps.append((network, par.replicate(step, experiment.parallel, split=(False, True), donate=False)))
     return steps[-1][1]
 
 

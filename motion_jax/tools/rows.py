@@ -16,7 +16,8 @@ from typing import Any
 
 import ml_collections
 
-from configs import (
+from motion_jax.cli import Parser, print_json, run
+from motion_jax.configs import (
     diving48,
     finegym,
     hmdb51,
@@ -30,11 +31,10 @@ from configs import (
     ucf101,
     video_folder,
 )
-from configs.rows import Row
-from motion_jax.inspection.complexity import count
-from motion_jax.inspection.published_flops import PUBLISHED, Comparison
-from motion_jax.models import Model, list_models
-from motion_jax.tools.command import Parser, print_json, run
+from motion_jax.configs.rows import Row
+from motion_jax.models import ModelConfig, list_models
+from motion_jax.profiling.operations import count
+from motion_jax.profiling.published import PUBLISHED, Comparison
 from motion_jax.training.progress import bar
 
 # Experiments, with the arguments of those that choose another recipe than their default ones.
@@ -159,7 +159,7 @@ def describe_model(name: str) -> dict[str, Any]:
     """A named model in the first experiment, with its motion block and where that stands."""
     arguments = f"{name},8"
     config = something_v1.get_config(arguments)
-    blocks = Model(**config.model.to_dict()).build(SOMETHING_SOMETHING).backbone.blocks
+    blocks = ModelConfig(**config.model.to_dict()).build(SOMETHING_SOMETHING).backbone.blocks
     site, block = next(iter(blocks.items()), ("", None))
     return {
         "name": name,
@@ -183,7 +183,7 @@ def cost_of(config: ml_collections.ConfigDict, classes: int) -> dict[str, Any]:
 def _count(
     model: tuple[tuple[str, Any], ...], block: tuple[tuple[str, Any], ...], shape: tuple[int, ...], classes: int
 ) -> tuple[float, int]:
-    complexity = count(Model(**dict(model), block=dict(block)).build(classes), shape)
+    complexity = count(ModelConfig(**dict(model), block=dict(block)).build(classes), shape)
     return complexity.gflops, sum(complexity.parameters.values())
 
 

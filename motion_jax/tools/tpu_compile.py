@@ -19,12 +19,12 @@ from typing import Any
 import flax.linen as nn
 import optax
 
-from configs import something_v1
+from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.configs import something_v1
 from motion_jax.models import build_model
-from motion_jax.tools.command import Parser, positive, print_json, run, table
+from motion_jax.profiling import tpu_program
 from motion_jax.tools.complexity import FRAMES, SIZE, read_experiment
-from motion_jax.training import tpu_program
-from motion_jax.training.loop import Train, make_optimizer
+from motion_jax.training.loop import TrainConfig, make_optimizer
 from motion_jax.training.progress import bar
 
 NUM_CLASSES = 174
@@ -62,18 +62,18 @@ def main() -> None:
         print_json({**options, "rows": rows})
 
 
-def _read(name_or_config: str, dtype: str, remat: bool) -> tuple[nn.Module, Train, int, int]:
+def _read(name_or_config: str, dtype: str, remat: bool) -> tuple[nn.Module, TrainConfig, int, int]:
     """A network, its recipe, frames and size; one given by its name trains by SELFY's recipe."""
     path, _, config_arguments = name_or_config.partition(":")
     if not path.endswith(".py"):
         model = build_model(name_or_config, num_classes=NUM_CLASSES, dtype=dtype, remat=remat)
-        return model, Train(**something_v1.get_config().train), FRAMES, SIZE
+        return model, TrainConfig(**something_v1.get_config().train), FRAMES, SIZE
     experiment = read_experiment(path, config_arguments)
     model = dataclasses.replace(experiment.model, dtype=dtype, remat=remat).build(NUM_CLASSES)
     return model, experiment.train, experiment.data.frames, experiment.data.size
 
 
-def _compiler(model: nn.Module, recipe: Train, **fixed: Any) -> Callable[[int], dict[str, Any]]:
+def _compiler(model: nn.Module, recipe: TrainConfig, **fixed: Any) -> Callable[[int], dict[str, Any]]:
     """Clips per chip -> the compiler's counts, or only that they do not fit."""
     # The schedule's few scalars are left out: it needs the number of clips.
     optimizer = make_optimizer(recipe, optax.constant_schedule(recipe.learning_rate))

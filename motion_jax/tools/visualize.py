@@ -9,10 +9,10 @@ import pathlib
 
 import numpy as np
 
-from data.pipeline import eval_batches
+from motion_jax.cli import Parser, print_json, run
+from motion_jax.data.pipeline import eval_batches
+from motion_jax.experiment import Trained, load_trained
 from motion_jax.inspection.displacement import displacement_figure, make_estimator
-from motion_jax.tools.command import Parser, print_json, run
-from motion_jax.tools.experiment import Trained, load_trained
 
 
 def main() -> None:

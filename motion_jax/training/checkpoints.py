@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class CheckpointConfig:
     """When checkpoints are written and how many are kept.
 
     Attributes:
@@ -86,7 +86,7 @@ class Checkpoints:
         self,
         workdir: str | os.PathLike,
         *,
-        section: Checkpoint,
+        section: CheckpointConfig,
         config: Mapping[str, Any],
         labels: Sequence[str],
     ) -> None:

@@ -20,7 +20,7 @@ from motion_jax.training.step import AVERAGES, make_eval_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Eval:
+class EvalConfig:
     """The protocol of an evaluation.
 
     Attributes:
@@ -55,7 +55,7 @@ def evaluate(
     variables: Mapping[str, Any],
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
-    parallel: par.Parallel,
+    parallel: par.ParallelConfig,
     total: int | None = None,
     description: str = "evaluate",
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
@@ -117,8 +117,8 @@ def evaluate_model(
     variables: Mapping[str, Any],
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
-    section: Eval,
-    parallel: par.Parallel,
+    section: EvalConfig,
+    parallel: par.ParallelConfig,
     total: int | None = None,
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Run a model over all batches of a split, from variables that are not placed yet: see ``evaluate``.
@@ -127,7 +127,7 @@ def evaluate_model(
         ValueError: if the batch does not divide over the devices, a clip comes twice, or none comes.
     """
     par.check_batch_size(section.batch_size, parallel, field="eval.batch_size")
-    step = par.spread(make_eval_step(model, average=section.average), parallel, split=(False, True), donate=False)
+    step = par.replicate(make_eval_step(model, average=section.average), parallel, split=(False, True), donate=False)
     return evaluate(step, par.place_state(variables, parallel), batches, parallel=parallel, total=total)
 
 

@@ -20,12 +20,12 @@ import optax
 from flax import linen as nn
 
 from motion_jax.training import parallel as par
-from motion_jax.training.checkpoints import Checkpoint, Checkpoints, NonFiniteStateError
-from motion_jax.training.evaluation import Eval, evaluate
+from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, NonFiniteStateError
+from motion_jax.training.evaluation import EvalConfig, evaluate
 from motion_jax.training.input_wait import InputWait
 from motion_jax.training.metrics import MetricLog, find_logged, write_atomically
 from motion_jax.training.optimizer import GROUPS, sgd
-from motion_jax.training.progress import bar, say
+from motion_jax.training.progress import bar, log
 from motion_jax.training.schedules import cosine_schedule, step_schedule
 from motion_jax.training.state import TrainState, create_state
 from motion_jax.training.step import make_eval_step, make_train_step
@@ -37,7 +37,7 @@ _CURES = "lower train.learning_rate, set train.clip_norm, lengthen train.warmup_
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
+class TrainConfig:
     """How a model is trained. Learning rate times are in epochs.
 
     Attributes:
@@ -125,7 +125,7 @@ class Train:
         return math.ceil(round(self.epochs * train_size / self.batch_size, 6))
 
 
-def make_schedule(train: Train, *, train_size: int) -> optax.Schedule:
+def make_schedule(train: TrainConfig, *, train_size: int) -> optax.Schedule:
     """Make the learning rate of a run on ``train_size`` clips, as a function of the completed updates."""
     steps_per_epoch = train_size / train.batch_size
     if train.schedule == "step":
@@ -143,7 +143,7 @@ def make_schedule(train: Train, *, train_size: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(train: Train, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(train: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Make the optimiser of a run."""
     return sgd(
         schedule,
@@ -159,10 +159,10 @@ def make_optimizer(train: Train, schedule: optax.Schedule) -> optax.GradientTran
 def fit(
     model: nn.Module,
     *,
-    train: Train,
-    parallel: par.Parallel,
-    checkpoint: Checkpoint,
-    eval_: Eval,
+    train: TrainConfig,
+    parallel: par.ParallelConfig,
+    checkpoint: CheckpointConfig,
+    eval_: EvalConfig,
     seed: int,
     workdir: str | pathlib.Path,
     train_batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]],
@@ -224,7 +224,7 @@ def fit(
         if newest >= total:
             result = find_logged(workdir, step=newest, split="train" if eval_batches is None else "val")
             if result is not None:
-                say(f"{workdir} is finished: {newest} of {total} steps are done (raise train.steps to go on)")
+                log(f"{workdir} is finished: {newest} of {total} steps are done (raise train.steps to go on)")
                 return {**result, "step": newest, "finished": True}
 
         stop = stack.enter_context(_StopSignals())
@@ -246,7 +246,7 @@ def fit(
             _, batches = _peek(train_batches(start))
 
         _describe_workdir(workdir, config, labels)
-        log = stack.enter_context(contextlib.closing(MetricLog(workdir, start_step=start)))
+        metric_log = stack.enter_context(contextlib.closing(MetricLog(workdir, start_step=start)))
         run = _Run(
             train=train,
             parallel=parallel,
@@ -255,10 +255,10 @@ def fit(
             total=total,
             workdir=workdir,
             checkpoints=checkpoints,
-            log=log,
+            log=metric_log,
             stop=stop,
             input_wait=stack.enter_context(contextlib.closing(InputWait())),
-            eval_step=par.spread(
+            eval_step=par.replicate(
                 make_eval_step(model, average=eval_.average), parallel, split=(False, True), donate=False
             ),
             eval_batches=eval_batches,
@@ -272,12 +272,12 @@ def fit(
             cutmix=train.cutmix,
             label_smoothing=train.label_smoothing,
         )
-        step = par.spread(train_step, parallel)
+        step = par.replicate(train_step, parallel)
         backend = par.backend_in_use(parallel)
         if backend != parallel.backend:
-            say(f"parallel.backend: {backend} is used on {jax.process_count()} processes, not {parallel.backend}")
+            log(f"parallel.backend: {backend} is used on {jax.process_count()} processes, not {parallel.backend}")
         where = f"{par.make_mesh(parallel).size} device(s) with {backend}"
-        say(f"training from step {start} to {total}, {total * train.batch_size / train_size:.4g} epochs, on {where}")
+        log(f"training from step {start} to {total}, {total * train.batch_size / train_size:.4g} epochs, on {where}")
         return run.train_from(state, step, batches)
 
 
@@ -285,9 +285,9 @@ def fit(
 class _Run:
     """One call of ``fit`` from its first update on: what is due after an update, and when."""
 
-    train: Train
-    parallel: par.Parallel
-    checkpoint: Checkpoint
+    train: TrainConfig
+    parallel: par.ParallelConfig
+    checkpoint: CheckpointConfig
     train_size: int
     total: int
     workdir: pathlib.Path
@@ -340,7 +340,7 @@ class _Run:
         self.checkpoints.wait()
         finished = step >= self.total and (self.eval_batches is None or result is not None)
         if not finished:
-            say(f"stopped by {self.stop.name} after step {step}, which is saved; start again to go on")
+            log(f"stopped by {self.stop.name} after step {step}, which is saved; start again to go on")
         return {**(result or self.logged), "step": step, "finished": finished}
 
     @property
@@ -386,7 +386,7 @@ class _Run:
         self.window, self.window_began = [], now
         self.log.write(step=step, epoch=self.epoch(step), split="train", values=self.logged)
         if progress.disable:
-            say(f"step {step}/{self.total}: loss {mean['loss']:.4f}, top1 {mean['top1']:.1f}, {speed:.1f} clips/s")
+            log(f"step {step}/{self.total}: loss {mean['loss']:.4f}, top1 {mean['top1']:.1f}, {speed:.1f} clips/s")
         else:
             progress.set_postfix_str(f"loss {mean['loss']:.4f}, {speed:.1f} clips/s")
 
@@ -411,7 +411,7 @@ class _Run:
         # Logged once the best is on disk: a logged evaluation is not repeated.
         self.checkpoints.wait()
         self.log.write(step=step, epoch=self.epoch(step), split="val", values=metrics)
-        say(
+        log(
             f"step {step}, epoch {self.epoch(step):.4g}: val loss {metrics['loss']:.4f}, top1 {metrics['top1']:.2f}, "
             f"top5 {metrics['top5']:.2f}, mean_class {metrics['mean_class']:.2f} on {metrics['clips']} clips"
         )
@@ -470,7 +470,9 @@ def _peek(batches: Iterator[Mapping[str, np.ndarray]]) -> tuple[Mapping[str, np.
     return first, itertools.chain([first], batches)
 
 
-def _place_ahead(batches: Iterator[Mapping[str, np.ndarray]], parallel: par.Parallel) -> Iterator[dict[str, jax.Array]]:
+def _place_ahead(
+    batches: Iterator[Mapping[str, np.ndarray]], parallel: par.ParallelConfig
+) -> Iterator[dict[str, jax.Array]]:
     """Place the batches of the next updates while the one in progress runs."""
     queue: collections.deque = collections.deque()
     for batch in batches:
@@ -488,7 +490,7 @@ def _crosses(step: int, period: float) -> bool:
     return math.floor(step / period + 1e-9) > math.floor((step - 1) / period + 1e-9)
 
 
-def _check_mixing(train: Train, parallel: par.Parallel) -> None:
+def _check_mixing(train: TrainConfig, parallel: par.ParallelConfig) -> None:
     """Refuse to mix where no clip has another to be mixed with: nothing would be mixed, silently."""
     devices = par.make_mesh(parallel).size
     if (train.mixup or train.cutmix) and train.batch_size == devices:

@@ -18,7 +18,7 @@ BACKENDS = ("pmap", "shard_map")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Parallel:
+class ParallelConfig:
     """The devices of a run and what spreads a step over them.
 
     Attributes:
@@ -39,7 +39,7 @@ class Parallel:
             raise ValueError(f"parallel.devices is {self.devices}, expected a positive number, or None for all devices")
 
 
-def make_mesh(parallel: Parallel) -> Mesh:
+def make_mesh(parallel: ParallelConfig) -> Mesh:
     """Make the one-dimensional mesh ``data`` of the devices in use.
 
     Raises:
@@ -61,12 +61,12 @@ def make_mesh(parallel: Parallel) -> Mesh:
     return Mesh(np.array(present[:count]), (AXIS,))
 
 
-def backend_in_use(parallel: Parallel) -> str:
+def backend_in_use(parallel: ParallelConfig) -> str:
     """Return ``parallel.backend``, or ``"shard_map"`` on several processes, where ``pmap`` of this form is unproven."""
     return "shard_map" if jax.process_count() > 1 else parallel.backend
 
 
-def check_batch_size(batch_size: int, parallel: Parallel, *, field: str = "train.batch_size") -> None:
+def check_batch_size(batch_size: int, parallel: ParallelConfig, *, field: str = "train.batch_size") -> None:
     """Refuse a global batch that does not divide evenly over the devices.
 
     Raises:
@@ -82,9 +82,9 @@ def check_batch_size(batch_size: int, parallel: Parallel, *, field: str = "train
         )
 
 
-def spread(
+def replicate(
     step: Callable,
-    parallel: Parallel,
+    parallel: ParallelConfig,
     *,
     split: tuple[bool, bool] = (False, False),
     donate: bool = True,
@@ -111,19 +111,19 @@ def spread(
     return jax.jit(mapped, donate_argnums=donated)
 
 
-def state_sharding(parallel: Parallel) -> NamedSharding:
+def state_sharding(parallel: ParallelConfig) -> NamedSharding:
     """Return the sharding of a whole copy on every device."""
     return NamedSharding(make_mesh(parallel), P())
 
 
-def place_state(tree: Any, parallel: Parallel) -> Any:
+def place_state(tree: Any, parallel: ParallelConfig) -> Any:
     """Copy a tree, equal on every process, to all devices. The copy shares no memory with ``tree``."""
     # Through the host: the copy on the first device would otherwise be the caller's own array, which donating the
     # state to a step would destroy.
     return jax.device_put(jax.device_get(tree), state_sharding(parallel), may_alias=False)
 
 
-def place_batch(batch: Mapping[str, np.ndarray], parallel: Parallel) -> dict[str, jax.Array]:
+def place_batch(batch: Mapping[str, np.ndarray], parallel: ParallelConfig) -> dict[str, jax.Array]:
     """Begin to copy this process's rows of a batch to its devices, in the layout of the backend.
 
     The arrays must not be changed afterwards.
@@ -145,7 +145,7 @@ def place_batch(batch: Mapping[str, np.ndarray], parallel: Parallel) -> dict[str
     return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
 
 
-def local_rows(output: jax.Array, parallel: Parallel) -> np.ndarray:
+def local_rows(output: jax.Array, parallel: ParallelConfig) -> np.ndarray:
     """Read a split output of a spread step: the rows of this process, in the order in which it placed them."""
     if backend_in_use(parallel) == "pmap":
         per_device = np.asarray(output)

@@ -8,7 +8,7 @@ import jax
 from tqdm import tqdm
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Print one line to stderr, above any bar, on the first process only."""
     if jax.process_index() == 0:
         tqdm.write(message, file=sys.stderr)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from motion_jax.training.augmentation import mix, soft_labels
+from motion_jax.training.mixing import mix, soft_labels
 from motion_jax.training.parallel import AXIS
 from motion_jax.training.state import TrainState
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from motion_jax.models import Model
+from motion_jax.models import ModelConfig
 from motion_jax.weights import onnx_graph, saved_model, stablehlo
 from motion_jax.weights.card import Card, card_path, read_card
 from motion_jax.weights.load import load_torch
@@ -82,7 +82,7 @@ def apply_to_clips(model: Any, variables: Mapping[str, Any]) -> Callable[[jax.Ar
 
 def _from_safetensors(path: str, card: Card) -> Predict:
     try:
-        model = Model(**card.model).build(len(card.labels))
+        model = ModelConfig(**card.model).build(len(card.labels))
     except TypeError as error:
         raise ValueError(f"{card_path(path)} describes no model: {error}") from error
     variables = load_torch(path, model)

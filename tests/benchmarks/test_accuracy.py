@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
-from data.moving_shapes import CLASSES
+from motion_jax.data.sources.moving_shapes import CLASSES
 
 LABELS = np.arange(24) % 12
 

@@ -9,7 +9,7 @@ from official import arrays, description, input_b, state_dict, training_input
 from tolerance import LOGITS
 
 import motion_jax
-from motion_jax.training.parallel import Parallel, spread
+from motion_jax.training.parallel import ParallelConfig, replicate
 from motion_jax.training.state import TrainState
 from motion_jax.training.step import make_train_step
 from motion_jax.weights.save import torch_state_dict
@@ -92,9 +92,9 @@ def test_our_logits(kind, rng):
 def test_our_training_step_of_selfy(x64):
     """Nothing official is stored of SELFY's training."""
     model, variables, network = ours("selfy", "float64")
-    step = spread(
+    step = replicate(
         make_train_step(model, optax.identity(), schedule=optax.constant_schedule(0.01), seed=0),
-        Parallel(backend="pmap", devices=1),
+        ParallelConfig(backend="pmap", devices=1),
         donate=False,
     )
     state = TrainState(jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"], optax.EmptyState())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from data import augmentation
+from motion_jax.data.clips import augmentation
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data.builders import BUILDERS
-from data.dataset import open_dataset
-from data.preparation import prepare, report
-from data.section import FILMED, VERSIONS, Data
+from motion_jax.data.config import FILMED, VERSIONS, DataConfig
+from motion_jax.data.sources import BUILDERS
+from motion_jax.data.storage.dataset import open_dataset
+from motion_jax.data.storage.preparation import prepare, report
 
 SECTION = {
     "version": None,
@@ -67,7 +67,7 @@ def listed(layout) -> list[tuple[str, str, str, str]]:
 
 
 def opened(name: str, root, tmp_path, **changes):
-    section = Data(**{**SECTION, "name": name, "root": str(root), **changes})
+    section = DataConfig(**{**SECTION, "name": name, "root": str(root), **changes})
     return open_dataset(section, default_dir=str(tmp_path / "prepared"))
 
 
@@ -463,7 +463,7 @@ def test_quality_and_size_are_options_of_the_records(something_v1, tmp_path):
 
 def test_report(kinetics, tmp_path):
     (kinetics / "train/-a_b-c_000005_000015.mp4").write_bytes(b"")
-    section = Data(**{**SECTION, "name": "kinetics400", "root": str(kinetics)})
+    section = DataConfig(**{**SECTION, "name": "kinetics400", "root": str(kinetics)})
     for _ in range(2):  # The second time from what was prepared.
         result = report(prepare(section, default_dir=str(tmp_path / "prepared")))
         folder = result.pop("folder")

@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from data.containers import video_streams
+from motion_jax.data.storage.containers import video_streams
 
 
 def box(kind: bytes, content: bytes, *, wide: bool = False) -> bytes:

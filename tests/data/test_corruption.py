@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from data import corruption
-from data.corruption import LEVELS, Corruption
+from motion_jax.data.clips import corruption
+from motion_jax.data.clips.corruption import LEVELS, Corruption
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from odd_videos import ODD
 
-import data.decoding
-from data.decoding import VideoError, decode_jpeg, encode_jpeg, natural_order, read_video
+import motion_jax.data.storage.decoding
+from motion_jax.data.storage.decoding import VideoError, decode_jpeg, encode_jpeg, natural_order, read_video
 
 
 def write_video(path, levels: list[int], *, size=(48, 32), fps=10.0) -> None:
@@ -150,7 +150,7 @@ def test_a_seek_that_lands_too_far_begins_at_the_beginning():
         def release(self):
             pass
 
-    frames = data.decoding._read_frames(Capture(), (3.0, 3.3))
+    frames = motion_jax.data.storage.decoding._read_frames(Capture(), (3.0, 3.3))
     assert [frame[0, 0, 0] for frame in frames] == [30, 31, 32]
 
 
@@ -190,7 +190,7 @@ def test_gray_has_three_equal_channels(shared_data):
 
 def test_damaged_videos_are_read_without_noise(shared_data, pytestconfig):
     script = (
-        "import sys; from data.decoding import read_video, VideoError\n"
+        "import sys; from motion_jax.data.storage.decoding import read_video, VideoError\n"
         "for path in sys.argv[1:]:\n"
         "    try: list(read_video(path))\n"
         "    except VideoError: pass\n"

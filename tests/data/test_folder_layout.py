@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from data.builders import VideoFolder
+from motion_jax.data.sources import VideoFolder
 
 read_layout = VideoFolder.read_layout
 

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from data.labels import directional, flipped_labels, mirrored
+from motion_jax.data.clips.labels import directional, flipped_labels, mirrored
 
 # Something-Something V1 and V2: classes with a direction, and such as a careless rule would take for one.
 SOMETHING = {

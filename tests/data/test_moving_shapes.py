@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data.decoding import decode_jpeg
-from data.labels import mirrored
-from data.moving_shapes import CELL, CLASSES, Scene, make_example, make_scene, render, truth
+from motion_jax.data.clips.labels import mirrored
+from motion_jax.data.sources.moving_shapes import CELL, CLASSES, Scene, make_example, make_scene, render, truth
+from motion_jax.data.storage.decoding import decode_jpeg
 
 PAIRS = [(CLASSES[k], CLASSES[k + 1]) for k in range(0, len(CLASSES), 2)]
 SLIDES = [name for name in CLASSES if "rotate" not in name and "zoom" not in name]
@@ -191,7 +191,7 @@ def test_impossible_scenes(change, message):
 
 def test_preparation_needs_no_tensorflow(tmp_path, pytestconfig):
     script = (
-        "import sys; from data.moving_shapes import MovingShapes\n"
+        "import sys; from motion_jax.data.sources.moving_shapes import MovingShapes\n"
         "builder = MovingShapes(clips=(12, 2), size=32, data_dir=sys.argv[1]); builder.download_and_prepare()\n"
         "assert len(builder.as_data_source('train')) == 12\n"
         "assert not {'tensorflow', 'jax', 'motion_jax'} & set(sys.modules)\n"

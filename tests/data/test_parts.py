@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-import data.parts
-from data.layout import Entry, Layout
-from data.parts import Encoder, make_parts, read_summary, record_file, write_part, write_parts
+import motion_jax.data.storage.parts
+from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.storage.parts import Encoder, make_parts, read_summary, record_file, write_part, write_parts
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def encode(tmp_path):
 def test_parts_hold_every_entry_once_in_order(monkeypatch):
     entries = [Entry("val" if i % 5 == 0 else "train", str(i), str(i), 0) for i in range(1000)]
     for most, least, sizes in ((256, 32, [32] * 25), (4, 32, [200] * 4), (256, 300, [300, 300, 200])):
-        monkeypatch.setattr(data.parts, "_MOST_PARTS", most)
-        monkeypatch.setattr(data.parts, "_LEAST_VIDEOS", least)
+        monkeypatch.setattr(motion_jax.data.storage.parts, "_MOST_PARTS", most)
+        monkeypatch.setattr(motion_jax.data.storage.parts, "_LEAST_VIDEOS", least)
         parts = make_parts(entries, "train")
         assert [len(part.entries) for part in parts] == sizes
         assert [entry for part in parts for entry in part.entries] == [e for e in entries if e.split == "train"]
@@ -36,12 +36,14 @@ def test_parts_hold_every_entry_once_in_order(monkeypatch):
 
 
 def test_only_parts_that_are_not_done_are_made(entries, encode, tmp_path, monkeypatch):
-    monkeypatch.setattr(data.parts, "_LEAST_VIDEOS", 2)
+    monkeypatch.setattr(motion_jax.data.storage.parts, "_LEAST_VIDEOS", 2)
     parts = make_parts(entries, "train")
     write_part(parts[1], tmp_path, map(encode, parts[1].entries))
     seen = []
-    read = data.parts.store_frames
-    monkeypatch.setattr(data.parts, "store_frames", lambda path, **o: seen.append(path.name) or read(path, **o))
+    read = motion_jax.data.storage.parts.store_frames
+    monkeypatch.setattr(
+        motion_jax.data.storage.parts, "store_frames", lambda path, **o: seen.append(path.name) or read(path, **o)
+    )
     write_parts(parts, tmp_path, encode)
     assert sorted(seen) == ["0", "1", "4", "5", "6"]
     assert [read_summary(part, tmp_path).records for part in parts] == [2, 1, 2, 1]

@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from data import augmentation, sampling, transforms
-from data.corruption import Corruption
-from data.pipeline import Data, eval_batches, open_dataset, train_batches
+from motion_jax.data.clips import augmentation, sampling, transforms
+from motion_jax.data.clips.corruption import Corruption
+from motion_jax.data.pipeline import DataConfig, eval_batches, open_dataset, train_batches
 
 SECTION = {
     "name": "moving_shapes",
@@ -38,12 +38,12 @@ def folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def dataset(folder):
-    return open_dataset(Data(**SECTION), default_dir=folder)
+    return open_dataset(DataConfig(**SECTION), default_dir=folder)
 
 
 @pytest.fixture
 def opened(folder):
-    return lambda **changes: open_dataset(Data(**{**SECTION, **changes}), default_dir=folder)
+    return lambda **changes: open_dataset(DataConfig(**{**SECTION, **changes}), default_dir=folder)
 
 
 def take(batches, count: int) -> list[dict]:
@@ -323,7 +323,7 @@ def test_closing_ends_the_threads(dataset):
 def test_an_open_iterator_leaves_no_noise_at_exit(folder, pytestconfig, processes, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from data.pipeline import *\n"
+        "from motion_jax.data.pipeline import *\n"
         "if __name__ == '__main__':\n"
         f"    section = Data(**{SECTION | {'processes': processes, 'threads': 1}})\n"
         f"    batches = train_batches(open_dataset(section, default_dir={folder!r}), batch_size=2, seed=0)\n"
@@ -397,7 +397,7 @@ def test_wrong_arguments_fail_at_once(dataset, call, message):
 )
 def test_each_wrong_value_is_named(field, value):
     with pytest.raises(ValueError, match=rf"^data\.{field}: .* came, expected ") as caught:
-        Data(**{**SECTION, field: value})
+        DataConfig(**{**SECTION, field: value})
     assert repr(value) in str(caught.value)
 
 
@@ -416,18 +416,18 @@ def test_each_wrong_value_is_named(field, value):
 )
 def test_wrong_values_for_video_folder(field, value):
     good = {**SECTION, "name": "video_folder", "root": "videos", "clips": None, "resize": (48, 64)}
-    Data(**good)
+    DataConfig(**good)
     with pytest.raises(ValueError, match=rf"^data\.{field}: "):
-        Data(**{**good, field: value})
+        DataConfig(**{**good, field: value})
 
 
 def test_dense_windows_hold_64_frames():
     with pytest.raises(ValueError, match=r"data.frames: 65 came, expected at most 64 with dense sampling"):
-        Data(**{**SECTION, "sampling": "dense", "frames": 65})
+        DataConfig(**{**SECTION, "sampling": "dense", "frames": 65})
 
 
 def test_unknown_and_missing_fields():
     with pytest.raises(TypeError, match="colour"):
-        Data(**SECTION, colour="red")
+        DataConfig(**SECTION, colour="red")
     with pytest.raises(TypeError, match="flip"):
-        Data(**{name: value for name, value in SECTION.items() if name != "flip"})
+        DataConfig(**{name: value for name, value in SECTION.items() if name != "flip"})

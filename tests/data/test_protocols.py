@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.pipeline import Data, eval_batches
+from motion_jax.data.pipeline import DataConfig, eval_batches
 
 SECTION = {
     "name": "video_folder",
@@ -33,7 +33,7 @@ class OneVideo:
     labels = ("only",)
 
     def __init__(self, *, frames: int, height: int, width: int, **changes) -> None:
-        self.section = Data(**{**SECTION, **changes})
+        self.section = DataConfig(**{**SECTION, **changes})
         place = np.zeros((height, width, 3))
         place[..., 1] = np.linspace(0, 255, width)
         place[..., 2] = np.linspace(0, 255, height)[:, None]

@@ -4,14 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from configs.moving_shapes import get_config
-from data.decoding import decode_jpeg
-from data.pipeline import Data, open_dataset
-from data.records import open_sources
+from motion_jax.configs.moving_shapes import get_config
+from motion_jax.data.pipeline import DataConfig, open_dataset
+from motion_jax.data.storage.decoding import decode_jpeg
+from motion_jax.data.storage.records import open_sources
 
 
 def test_a_record_read_in_part_agrees_with_the_whole(tmp_path):
-    section = Data(**{**get_config().data, "size": 32, "clips": (5, 3)})
+    section = DataConfig(**{**get_config().data, "size": 32, "clips": (5, 3)})
     dataset = open_dataset(section, default_dir=str(tmp_path))
     sources = open_sources(dataset._folder)
     assert set(sources) == {"train", "val"}

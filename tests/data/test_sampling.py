@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from data import sampling
+from motion_jax.data.clips import sampling
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from configs.moving_shapes import get_config
-from data.pipeline import Data, eval_batches, open_dataset, train_batches
+from motion_jax.configs.moving_shapes import get_config
+from motion_jax.data.pipeline import DataConfig, eval_batches, open_dataset, train_batches
 
 TRAIN, VAL = 24, 7
 
@@ -13,7 +13,7 @@ TRAIN, VAL = 24, 7
 def opened(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("prepared"))
     section = {**get_config().data, "size": 32, "clips": (TRAIN, VAL), "crop": "multi_scale"}
-    return lambda **changes: open_dataset(Data(**{**section, **changes}), default_dir=folder)
+    return lambda **changes: open_dataset(DataConfig(**{**section, **changes}), default_dir=folder)
 
 
 def shares(make, count: int, *, steps: int | None = None) -> list[list[dict]]:

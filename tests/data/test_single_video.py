@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from data.decoding import read_video
-from data.section import Data
-from data.single_video import find_videos, read_single, shown_pair, views_of, whole_view
-from data.writing import write_video
+from motion_jax.data.clips.single_video import find_videos, read_single, shown_pair, views_of, whole_view
+from motion_jax.data.config import DataConfig
+from motion_jax.data.storage.decoding import read_video
+from motion_jax.data.storage.writing import write_video
 
 SECTION = {
     "name": "video_folder",
@@ -51,17 +51,17 @@ def test_a_folder_without_videos(tmp_path):
 
 def test_frames_and_views_are_those_of_evaluation(tmp_path):
     write_video(tmp_path / "a.mp4", levels(*range(0, 240, 20)), fps=10.0)
-    stored = read_single(tmp_path / "a.mp4", Data(**SECTION))
+    stored = read_single(tmp_path / "a.mp4", DataConfig(**SECTION))
     assert (len(stored.frames), stored.fps, stored.remark) == (12, 10.0, "")
-    views = views_of(stored.frames, Data(**SECTION), clips=2, crops=3)
+    views = views_of(stored.frames, DataConfig(**SECTION), clips=2, crops=3)
     assert views.shape == (6, 4, 16, 16, 3)
     # The middles of four segments of three frames, then their starts; the crops of a clip beside each other.
     shown = np.round(views.mean(axis=(2, 3, 4)) / 20)
     assert shown.tolist() == [[1, 4, 7, 10]] * 3 + [[0, 3, 6, 9]] * 3
-    whole = list(whole_view(stored.frames, Data(**SECTION)))
+    whole = list(whole_view(stored.frames, DataConfig(**SECTION)))
     assert [round(frame.mean() / 20) for frame in whole] == list(range(12))
     np.testing.assert_array_equal(
-        np.stack([whole[i] for i in (1, 4, 7, 10)]), views_of(stored.frames, Data(**SECTION), clips=1, crops=1)[0]
+        np.stack([whole[i] for i in (1, 4, 7, 10)]), views_of(stored.frames, DataConfig(**SECTION), clips=1, crops=1)[0]
     )
 
 
@@ -77,7 +77,7 @@ def test_frames_and_views_are_those_of_evaluation(tmp_path):
     ],
 )
 def test_the_pair_a_frame_lies_in(count, changes, pairs):
-    assert shown_pair(count, Data(**{**SECTION, **changes})).tolist() == pairs
+    assert shown_pair(count, DataConfig(**{**SECTION, **changes})).tolist() == pairs
 
 
 def test_a_written_video_is_read_again(tmp_path):

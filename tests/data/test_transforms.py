@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data import transforms
-from data.transforms import Box
+from motion_jax.data.clips import transforms
+from motion_jax.data.clips.transforms import Box
 
 
 @pytest.fixture

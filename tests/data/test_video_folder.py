@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from odd_videos import ODD
 
-import data.stored_frames
-from data.pipeline import Data, eval_batches, open_dataset, train_batches
-from data.preparation import prepare
+import motion_jax.data.storage.stored_frames
+from motion_jax.data.pipeline import DataConfig, eval_batches, open_dataset, train_batches
+from motion_jax.data.storage.preparation import prepare
 
 SECTION = {
     "name": "video_folder",
@@ -55,7 +55,7 @@ def root(tmp_path):
 
 
 def opened(root, tmp_path, **changes):
-    return open_dataset(Data(**{**SECTION, "root": str(root), **changes}), default_dir=str(tmp_path / "prepared"))
+    return open_dataset(DataConfig(**{**SECTION, "root": str(root), **changes}), default_dir=str(tmp_path / "prepared"))
 
 
 def prepared_folders(tmp_path) -> list[str]:
@@ -119,7 +119,7 @@ def test_frame_folders_are_videos(root, tmp_path):
 
 def test_prepared_once(root, tmp_path, monkeypatch):
     opened(root, tmp_path)
-    monkeypatch.setattr("data.stored_frames.read_video", lambda path, **options: 1 / 0)
+    monkeypatch.setattr("motion_jax.data.storage.stored_frames.read_video", lambda path, **options: 1 / 0)
     opened(root, tmp_path)
     assert len(prepared_folders(tmp_path)) == 1
 
@@ -176,8 +176,8 @@ def test_missing_split(root, tmp_path):
 
 def test_a_killed_preparation_goes_on_and_is_never_taken_for_complete(root, tmp_path, pytestconfig, monkeypatch):
     script = (
-        "import os, time, data.stored_frames as stored\n"
-        "from data.pipeline import Data, open_dataset\n"
+        "import os, time, motion_jax.data.storage.stored_frames as stored\n"
+        "from motion_jax.data.pipeline import Data, open_dataset\n"
         "read = stored.read_video\n"
         "def slow(path, **options):\n"
         "    if 'val' in str(path): os.write(1, b'half\\n'); time.sleep(60)\n"
@@ -199,8 +199,10 @@ def test_a_killed_preparation_goes_on_and_is_never_taken_for_complete(root, tmp_
     left = [path.name for path in (tmp_path / "prepared/video_folder" / name).iterdir() if path.is_dir()]
     assert sorted(entry.partition(".")[0] for entry in left) == ["incomplete", "parts-2"]
     # What was whole is kept: only the videos of the other part are read again.
-    read, again = data.stored_frames.read_video, []
-    monkeypatch.setattr("data.stored_frames.read_video", lambda path, **o: again.append(path) or read(path, **o))
+    read, again = motion_jax.data.storage.stored_frames.read_video, []
+    monkeypatch.setattr(
+        "motion_jax.data.storage.stored_frames.read_video", lambda path, **o: again.append(path) or read(path, **o)
+    )
     resumed = opened(root, tmp_path)
     assert sorted(path.relative_to(root).as_posix() for path in again) == ["val/a/0.avi", "val/b/0.avi"]
     after = [path.name for path in (tmp_path / "prepared/video_folder" / name).iterdir() if path.is_dir()]
@@ -217,8 +219,8 @@ def test_a_killed_preparation_goes_on_and_is_never_taken_for_complete(root, tmp_
 
 def test_a_second_process_waits_for_the_first(root, tmp_path, pytestconfig):
     script = (
-        "import os, time, data.stored_frames as stored\n"
-        "from data.pipeline import Data, open_dataset\n"
+        "import os, time, motion_jax.data.storage.stored_frames as stored\n"
+        "from motion_jax.data.pipeline import Data, open_dataset\n"
         "read = stored.read_video\n"
         "def counted(path, **options):\n"
         "    os.write(1, b'read\\n'); time.sleep(0.05)\n"
@@ -241,9 +243,9 @@ def test_a_second_process_waits_for_the_first(root, tmp_path, pytestconfig):
 @pytest.mark.filterwarnings("ignore")  # Beam's own.
 def test_beam_makes_the_same_records(root, tmp_path, monkeypatch):
     pytest.importorskip("apache_beam", reason="apache-beam is an extra: pip install apache-beam")
-    monkeypatch.setattr("data.parts._LEAST_VIDEOS", 2)
+    monkeypatch.setattr("motion_jax.data.storage.parts._LEAST_VIDEOS", 2)
     (root / "train/a/0.avi").write_bytes(b"")
-    section = Data(**{**SECTION, "root": str(root), "max_bad_fraction": 0.2})
+    section = DataConfig(**{**SECTION, "root": str(root), "max_bad_fraction": 0.2})
     options = ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]
     prepare(section, default_dir=str(tmp_path / "beam"), beam_runner="DirectRunner", beam_options=options)
     beam, local = (open_dataset(section, default_dir=str(tmp_path / name)) for name in ("beam", "local"))
@@ -259,7 +261,7 @@ def test_beam_that_is_absent_is_named(root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
     with pytest.raises(ValueError, match="Beam is not installed: pip install apache-beam"):
-        prepare(Data(**{**SECTION, "root": str(root)}), default_dir=str(tmp_path), beam_runner="DirectRunner")
+        prepare(DataConfig(**{**SECTION, "root": str(root)}), default_dir=str(tmp_path), beam_runner="DirectRunner")
 
 
 def test_real_clips_of_which_some_are_damaged(shared_data, tmp_path, caplog):

@@ -31,7 +31,7 @@ class Patches(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         stages = Stages(self, sites=("patches",), blocks=self.blocks, train=train)
-        stages.leave("patches", Conv(32, (CELL, CELL), (CELL, CELL), name="patches")(x))
+        stages.record("patches", Conv(32, (CELL, CELL), (CELL, CELL), name="patches")(x))
         return stages.named
 
 

@@ -8,8 +8,8 @@ import pytest
 from commands_support import run, succeed
 
 import motion_jax
+from motion_jax.profiling import timing
 from motion_jax.tools import benchmark
-from motion_jax.training import timing
 
 
 class Tiny(nn.Module):
@@ -36,7 +36,7 @@ def test_programs_take_turns():
 
 def test_median_and_spread():
     taken = timing.Timing((3.0, 1.0, 20.0))
-    assert (taken.median, taken.spread) == (3.0, (1.0, 20.0))
+    assert (taken.median, taken.replicate) == (3.0, (1.0, 20.0))
 
 
 def test_a_training_program_trains():

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import moving_shapes
-from data.moving_shapes import CLASSES
+from motion_jax.configs import moving_shapes
+from motion_jax.data.sources.moving_shapes import CLASSES
+from motion_jax.experiment import Experiment, open_data
 from motion_jax.tools import evaluate_motion, report, visualize
-from motion_jax.tools.experiment import Experiment, open_data
 from motion_jax.training.checkpoints import Checkpoints
 from motion_jax.training.loop import make_optimizer, make_schedule
 from motion_jax.training.state import create_state

@@ -9,10 +9,10 @@ import pytest
 from variables import drawn_variables
 
 import motion_jax
-from configs import moving_shapes
-from data.moving_shapes import CLASSES
+from motion_jax.configs import moving_shapes
+from motion_jax.data.sources.moving_shapes import CLASSES
+from motion_jax.experiment import Experiment, load_trained
 from motion_jax.tools import export
-from motion_jax.tools.experiment import Experiment, load_trained
 from motion_jax.tools.import_weights import save
 from motion_jax.weights import load_exported, stablehlo
 from motion_jax.weights.card import card_path, read_card

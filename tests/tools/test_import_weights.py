@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 from variables import drawn_variables
 
 import motion_jax
-from configs import moving_shapes
-from motion_jax.models import Model
+from motion_jax.configs import moving_shapes
+from motion_jax.experiment import initial_variables, load_trained
+from motion_jax.models import ModelConfig
 from motion_jax.tools import import_weights
-from motion_jax.tools.experiment import initial_variables, load_trained
 from motion_jax.weights.save import torch_state_dict
 
 CONFIG = "configs/moving_shapes.py:tsm_r18,4,smoke"
@@ -26,7 +26,7 @@ CLASSES = 12
 @pytest.fixture(scope="module")
 def network():
     section = moving_shapes.get_config("tsm_r18,4,smoke").model.to_dict()
-    model = Model(**section).build(CLASSES)
+    model = ModelConfig(**section).build(CLASSES)
     return model, drawn_variables(model, np.zeros((1, 2, 32, 32, 3), np.float32))
 
 
@@ -75,7 +75,7 @@ def test_a_workdir_like_one_that_was_trained(network, weights, tmp_path, call):
 
 @pytest.mark.xdist_group("commands_moving_shapes")
 def test_training_goes_on_from_them(network, weights, tmp_path, call):
-    from data.moving_shapes import CLASSES as names
+    from motion_jax.data.sources.moving_shapes import CLASSES as names
 
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({name: str(index) for index, name in enumerate(names)}))

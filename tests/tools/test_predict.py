@@ -11,11 +11,11 @@ import pytest
 from commands_support import ROOT, run, succeed, write_video, write_videos
 from variables import drawn_variables
 
-from configs import moving_shapes, video_folder
-from data.decoding import read_video
-from data.pipeline import eval_batches
-from motion_jax.tools import command, export, predict
-from motion_jax.tools.experiment import Experiment, load_trained, open_data
+from motion_jax.configs import moving_shapes, video_folder
+from motion_jax.data.pipeline import eval_batches
+from motion_jax.data.storage.decoding import read_video
+from motion_jax.experiment import Experiment, load_trained, open_data
+from motion_jax.tools import export, predict
 from motion_jax.training.checkpoints import Checkpoints
 from motion_jax.training.loop import make_optimizer, make_schedule
 from motion_jax.training.state import create_state

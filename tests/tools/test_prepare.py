@@ -7,11 +7,11 @@ import re
 import pytest
 from commands_support import write_videos
 
-from data.dataset import open_dataset
+from motion_jax.cli import run
+from motion_jax.data.storage.dataset import open_dataset
+from motion_jax.experiment import Experiment
 from motion_jax.tools import prepare
-from motion_jax.tools.command import run
 from motion_jax.tools.complexity import read_config
-from motion_jax.tools.experiment import Experiment
 
 CONFIG = "configs/video_folder.py:tsn_r18,2"
 
@@ -58,7 +58,7 @@ def test_the_folder_is_the_one_train_finds(tool, tmp_path, monkeypatch, caplog):
     assert "    train/left/1.avi" in lines
     assert caplog.text.count("train/left/1.avi is left out") == 1
     # What train.py does with the same config and workdir reads no video again.
-    monkeypatch.setattr("data.stored_frames.read_video", lambda path, **options: 1 / 0)
+    monkeypatch.setattr("motion_jax.data.storage.stored_frames.read_video", lambda path, **options: 1 / 0)
     config = read_config(*CONFIG.split(":")).to_dict()
     config["data"].update(root=str(root), quality=80)
     opened = open_dataset(Experiment.from_config(config).data, default_dir=str(tmp_path / "run" / "data"))

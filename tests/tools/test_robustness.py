@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import moving_shapes
-from data.corruption import Corruption
-from data.moving_shapes import CLASSES
-from data.pipeline import eval_batches
+from motion_jax.configs import moving_shapes
+from motion_jax.data.clips.corruption import Corruption
+from motion_jax.data.pipeline import eval_batches
+from motion_jax.data.sources.moving_shapes import CLASSES
+from motion_jax.experiment import Experiment, load_trained, open_data
 from motion_jax.tools import robustness
-from motion_jax.tools.experiment import Experiment, load_trained, open_data
 from motion_jax.training.checkpoints import Checkpoints
 from motion_jax.training.evaluation import evaluate_model
 from motion_jax.training.loop import make_optimizer, make_schedule

@@ -19,11 +19,11 @@ import pytest
 import tiny_runs
 
 from motion_jax.training import parallel as par
-from motion_jax.training.checkpoints import Checkpoint, Checkpoints, NonFiniteStateError, find, restore
+from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, NonFiniteStateError, find, restore
 from motion_jax.training.state import TrainState, create_state, fingerprint
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DEVICES = par.Parallel(backend="pmap", devices=8)
+DEVICES = par.ParallelConfig(backend="pmap", devices=8)
 CONFIG = {"model": {"name": "tiny", "width": 16}}
 
 
@@ -41,7 +41,7 @@ def at(base: TrainState, step: int) -> TrainState:
 
 @contextlib.contextmanager
 def opened(workdir, *, keep=2, asynchronous=True):
-    section = Checkpoint(every_steps=None, every_epochs=1.0, keep=keep, asynchronous=asynchronous)
+    section = CheckpointConfig(every_steps=None, every_epochs=1.0, keep=keep, asynchronous=asynchronous)
     with Checkpoints(workdir, section=section, config=CONFIG, labels=tiny_runs.LABELS) as checkpoints:
         yield checkpoints
 
@@ -115,7 +115,7 @@ def test_a_donated_state_may_be_saved(tmp_path, base):
     # The step after an asynchronous save takes the memory of what is being written.
     state = at(base, 1)
     want = fingerprint(state)
-    advance = par.spread(lambda s, b: (jax.tree.map(lambda x: x + 1, s), b["x"]), DEVICES, split=(False, True))
+    advance = par.replicate(lambda s, b: (jax.tree.map(lambda x: x + 1, s), b["x"]), DEVICES, split=(False, True))
     with opened(tmp_path) as checkpoints:
         checkpoints.save_latest(state)
         advance(state, par.place_batch({"x": np.zeros((8, 1))}, DEVICES))
@@ -298,7 +298,7 @@ def test_find_names_what_is_wrong(tmp_path):
 )
 def test_section_is_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        Checkpoint(**{"every_steps": None, "every_epochs": 1.0, "keep": 1, "asynchronous": True, **changes})
+        CheckpointConfig(**{"every_steps": None, "every_epochs": 1.0, "keep": 1, "asynchronous": True, **changes})
 
 
 KILLED = """

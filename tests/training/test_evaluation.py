@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from motion_jax.training import parallel as par
-from motion_jax.training.evaluation import Eval, evaluate_model, write_evaluation
+from motion_jax.training.evaluation import EvalConfig, evaluate_model, write_evaluation
 
 
 class Pixels(nn.Module):
@@ -38,8 +38,8 @@ def run(clips, labels, order, backend="pmap"):
         Pixels(),
         {"params": {}, "batch_stats": {}},
         batches(clips, labels, order),
-        section=Eval(batch_size=4, clips=2, crops=1, average="logits", full_resolution=False),
-        parallel=par.Parallel(backend=backend, devices=4),
+        section=EvalConfig(batch_size=4, clips=2, crops=1, average="logits", full_resolution=False),
+        parallel=par.ParallelConfig(backend=backend, devices=4),
     )
 
 
@@ -70,9 +70,9 @@ def test_an_empty_split_is_an_error(rng):
 
 
 def test_an_indivisible_batch_is_an_error():
-    section = Eval(batch_size=6, clips=2, crops=1, average="logits", full_resolution=False)
+    section = EvalConfig(batch_size=6, clips=2, crops=1, average="logits", full_resolution=False)
     with pytest.raises(ValueError, match=r"eval.batch_size is 6, .* set it to 4 or 8"):
-        evaluate_model(Pixels(), {}, [], section=section, parallel=par.Parallel(backend="pmap", devices=4))
+        evaluate_model(Pixels(), {}, [], section=section, parallel=par.ParallelConfig(backend="pmap", devices=4))
 
 
 def test_files(tmp_path, rng):
@@ -114,7 +114,9 @@ def test_files(tmp_path, rng):
 )
 def test_section_is_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        Eval(**{"batch_size": 4, "clips": 1, "crops": 1, "average": "softmax", "full_resolution": False, **changes})
+        EvalConfig(
+            **{"batch_size": 4, "clips": 1, "crops": 1, "average": "softmax", "full_resolution": False, **changes}
+        )
 
 
 def test_scores_are_numpy(rng):

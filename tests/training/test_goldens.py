@@ -12,7 +12,7 @@ from official import arrays, description, state_dict, training_input
 
 import motion_jax
 from motion_jax.training.optimizer import sgd
-from motion_jax.training.parallel import Parallel, spread
+from motion_jax.training.parallel import ParallelConfig, replicate
 from motion_jax.training.state import TrainState
 from motion_jax.training.step import make_train_step
 from motion_jax.weights.torch_names import torch_name
@@ -38,9 +38,9 @@ def gradients(kind, dtype):
     state = TrainState(
         jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"], optimizer.init(variables["params"])
     )
-    step = spread(
+    step = replicate(
         make_train_step(model, optimizer, schedule=optax.constant_schedule(0.01), seed=0),
-        Parallel(backend="pmap", devices=1),
+        ParallelConfig(backend="pmap", devices=1),
         donate=False,
     )
     batch = {"clips": jnp.asarray(training_input()[None], dtype), "label": jnp.asarray([[3, 170]])}

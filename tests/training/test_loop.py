@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from motion_jax.training import loop as loop_module
 from motion_jax.training import parallel as par
-from motion_jax.training.checkpoints import Checkpoint, Checkpoints, restore
+from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, restore
 from motion_jax.training.input_wait import InputWait
 from motion_jax.training.loop import make_optimizer, make_schedule
 from motion_jax.training.state import create_state, fingerprint
@@ -33,9 +33,9 @@ def whole_state(workdir, **changes):
     recipe = tiny_runs.train_section(**changes)
     optimizer = make_optimizer(recipe, make_schedule(recipe, train_size=tiny_runs.CLIPS))
     template = create_state(tiny_runs.TinyNet(), optimizer, seed=0, clip_shape=(2, 4, 4, 3))
-    section = Checkpoint(every_steps=None, every_epochs=None, keep=2, asynchronous=False)
+    section = CheckpointConfig(every_steps=None, every_epochs=None, keep=2, asynchronous=False)
     with Checkpoints(workdir, section=section, config={}, labels=[]) as checkpoints:
-        everywhere = par.state_sharding(par.Parallel(backend="pmap", devices=8))
+        everywhere = par.state_sharding(par.ParallelConfig(backend="pmap", devices=8))
         return fingerprint(checkpoints.restore_latest(template, sharding=everywhere))
 
 
@@ -96,10 +96,10 @@ def test_everything_is_traced_once(tmp_path, backend):
 
 def test_batches_are_placed_ahead_and_metrics_are_read_late(tmp_path, monkeypatch):
     events, owners = [], {}
-    spread, place_batch, device_get = par.spread, par.place_batch, jax.device_get
+    replicate, place_batch, device_get = par.replicate, par.place_batch, jax.device_get
 
     def noted_spread(step, *arguments, **options):
-        call = spread(step, *arguments, **options)
+        call = replicate(step, *arguments, **options)
 
         def noted(state, batch):
             events.append("update")

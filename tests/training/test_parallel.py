@@ -26,13 +26,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 @pytest.mark.parametrize("devices", [1, 4, None])
 def test_rows_come_back_in_order(backend, devices):
-    parallel = par.Parallel(backend=backend, devices=devices)
+    parallel = par.ParallelConfig(backend=backend, devices=devices)
     rows = np.arange(16 * 3).reshape(16, 3)
 
     def double(offset, batch):
         return jax.lax.psum(jnp.sum(batch["rows"]), par.AXIS), 2 * batch["rows"] + offset
 
-    step = par.spread(double, parallel, split=(False, True), donate=False)
+    step = par.replicate(double, parallel, split=(False, True), donate=False)
     total, out = step(par.place_state(np.int32(1), parallel), par.place_batch({"rows": rows}, parallel))
     assert int(total) == rows.sum()
     np.testing.assert_array_equal(par.local_rows(out, parallel), 2 * rows + 1)
@@ -40,7 +40,7 @@ def test_rows_come_back_in_order(backend, devices):
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 def test_state_is_replicated_and_compiled_once(backend):
-    parallel = par.Parallel(backend=backend, devices=8)
+    parallel = par.ParallelConfig(backend=backend, devices=8)
     state = par.place_state({"x": np.zeros(3, np.float32)}, parallel)
     assert state["x"].shape == (3,)
     assert state["x"].sharding.is_fully_replicated
@@ -48,7 +48,7 @@ def test_state_is_replicated_and_compiled_once(backend):
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compilations.append(event) if "backend_compile" in event else None
     )
-    step = par.spread(lambda s, b: ({"x": s["x"] + jax.lax.pmean(b["y"].sum(), par.AXIS)}, s["x"].sum()), parallel)
+    step = par.replicate(lambda s, b: ({"x": s["x"] + jax.lax.pmean(b["y"].sum(), par.AXIS)}, s["x"].sum()), parallel)
     batch = {"y": np.ones((8, 2), np.float32)}
     state, _ = step(state, par.place_batch(batch, parallel))
     assert compilations
@@ -62,8 +62,8 @@ def test_state_is_replicated_and_compiled_once(backend):
 
 def test_check_vma_stays_on():
     # An output that differs between devices is an error, not an array that lies about being replicated.
-    parallel = par.Parallel(backend="shard_map", devices=2)
-    step = par.spread(lambda s, b: (s, b["y"].sum()), parallel, donate=False)
+    parallel = par.ParallelConfig(backend="shard_map", devices=2)
+    step = par.replicate(lambda s, b: (s, b["y"].sum()), parallel, donate=False)
     with pytest.raises(ValueError, match="out_specs"):
         step(jnp.zeros(()), par.place_batch({"y": np.ones((2, 2), np.float32)}, parallel))
 
@@ -75,15 +75,15 @@ def test_every_network_passes_the_check_of_shard_map(name, mode):
     # always use it. Nothing is compiled here.
     model = motion_jax.build_model(name, num_classes=4, width=8)
     optimizer = optax.sgd(0.1)
-    parallel = par.Parallel(backend="shard_map", devices=2)
+    parallel = par.ParallelConfig(backend="shard_map", devices=2)
     state = jax.eval_shape(lambda: create_state(model, optimizer, seed=0, clip_shape=(4, 32, 32, 3)))
     clips, label = jax.ShapeDtypeStruct((2, 4, 32, 32, 3), np.uint8), jax.ShapeDtypeStruct((2,), np.int32)
     if mode == "train":
-        step = par.spread(make_train_step(model, optimizer, schedule=lambda _: 0.1, seed=0), parallel)
+        step = par.replicate(make_train_step(model, optimizer, schedule=lambda _: 0.1, seed=0), parallel)
         after, _ = jax.eval_shape(step, state, {"clips": clips, "label": label})
         assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
     else:
-        step = par.spread(make_eval_step(model, average="softmax"), parallel, split=(False, True), donate=False)
+        step = par.replicate(make_eval_step(model, average="softmax"), parallel, split=(False, True), donate=False)
         views = jax.ShapeDtypeStruct((2, 1, 4, 32, 32, 3), np.uint8)
         batch = {"clips": views, "label": label, "mask": jax.ShapeDtypeStruct((2,), np.bool_)}
         assert jax.eval_shape(step, state.variables, batch)[1].shape == (2, 4)
@@ -96,17 +96,17 @@ def test_indivisible_batch_names_the_nearest_sizes(size, devices, sizes):
     with pytest.raises(
         ValueError, match=rf"^train.batch_size is {size}, .* over {devices} devices: set it to {sizes},"
     ):
-        par.check_batch_size(size, par.Parallel(backend="pmap", devices=devices))
+        par.check_batch_size(size, par.ParallelConfig(backend="pmap", devices=devices))
 
 
 def test_indivisible_rows_are_refused():
     with pytest.raises(ValueError, match="a batch of 6 rows came for 4 devices"):
-        par.place_batch({"x": np.zeros((6, 1))}, par.Parallel(backend="pmap", devices=4))
+        par.place_batch({"x": np.zeros((6, 1))}, par.ParallelConfig(backend="pmap", devices=4))
 
 
 def test_more_devices_than_present():
     with pytest.raises(ValueError, match=r"parallel.devices is 9, but 8 cpu device\(s\) are present: lower it"):
-        par.make_mesh(par.Parallel(backend="pmap", devices=9))
+        par.make_mesh(par.ParallelConfig(backend="pmap", devices=9))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_more_devices_than_present():
 )
 def test_section_is_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        par.Parallel(**{"backend": "pmap", "devices": None, **changes})
+        par.ParallelConfig(**{"backend": "pmap", "devices": None, **changes})
 
 
 TWO_PROCESSES = """

@@ -15,8 +15,8 @@ import motion_jax
 from motion_jax.backbones import ResNet
 from motion_jax.blocks import MotionSqueeze
 from motion_jax.models import VideoClassifier
+from motion_jax.profiling.collectives import collective_bytes
 from motion_jax.training import parallel as par
-from motion_jax.training.collectives import collective_bytes
 from motion_jax.training.optimizer import sgd
 from motion_jax.training.state import create_state
 from motion_jax.training.step import make_train_step
@@ -51,7 +51,7 @@ def bytes_of(tree):
 
 def compiled_step(step, state, *, backend, devices):
     """The program of a step for so many devices, with the layout that ``place_state`` and ``place_batch`` give."""
-    parallel = par.Parallel(backend=backend, devices=devices)
+    parallel = par.ParallelConfig(backend=backend, devices=devices)
     lead = (devices, PER_DEVICE) if backend == "pmap" else (devices * PER_DEVICE,)
     batch = {"clips": jax.ShapeDtypeStruct((*lead, *CLIP), np.uint8), "label": jax.ShapeDtypeStruct(lead, np.int32)}
     rows = NamedSharding(par.make_mesh(parallel), P(par.AXIS))
@@ -60,7 +60,7 @@ def compiled_step(step, state, *, backend, devices):
         for tree, sharding in ((state, par.state_sharding(parallel)), (batch, rows))
     )
     # Machine code of the lowest level: what is sent and what is kept is decided before it.
-    return par.spread(step, parallel).lower(state, batch).compile({"xla_backend_optimization_level": 0})
+    return par.replicate(step, parallel).lower(state, batch).compile({"xla_backend_optimization_level": 0})
 
 
 @functools.cache
@@ -102,13 +102,13 @@ def test_the_whole_state_is_donated(backend):
 
 @pytest.mark.parametrize("backend", par.BACKENDS)
 def test_the_old_state_is_gone_after_a_step(backend):
-    parallel = par.Parallel(backend=backend, devices=2)
+    parallel = par.ParallelConfig(backend=backend, devices=2)
     batch = par.place_batch({"y": np.ones((2, 3), np.float32)}, parallel)
 
     def run(dtype):
         """One update of 48 bytes: the old state, the bytes it gave away, the new state."""
         state = par.place_state({"x": np.zeros((4, 3), np.float32)}, parallel)
-        step = par.spread(
+        step = par.replicate(
             lambda s, b: ({"x": (s["x"] + jax.lax.pmean(b["y"].sum(), par.AXIS)).astype(dtype)}, 0), parallel
         )
         given = step.lower(state, batch).compile().memory_analysis().alias_size_in_bytes
@@ -135,7 +135,7 @@ def test_every_kind_is_counted():
         swapped = jax.lax.all_to_all(jnp.tile(z, (8, 1)), par.AXIS, 0, 0)  # 16 bytes
         return [leaf[None] for leaf in (*both, gathered, shifted, scattered, swapped)]
 
-    mesh = par.make_mesh(par.Parallel(backend="shard_map", devices=8))
+    mesh = par.make_mesh(par.ParallelConfig(backend="shard_map", devices=8))
     mapped = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=P(par.AXIS), out_specs=P(par.AXIS)))
     arguments = jnp.ones((8, 6)), jnp.ones(40, jnp.int8), jnp.ones(16, bool)
     counted = collective_bytes(mapped.lower(*arguments).compile())

@@ -11,8 +11,8 @@ import tiny_runs
 from flax import linen as nn
 
 from motion_jax.training import parallel as par
-from motion_jax.training.augmentation import mix
 from motion_jax.training.metrics import summarise
+from motion_jax.training.mixing import mix
 from motion_jax.training.optimizer import sgd
 from motion_jax.training.state import TrainState, create_state, fingerprint
 from motion_jax.training.step import make_eval_step, make_train_step
@@ -34,10 +34,10 @@ def plain_sgd(clip_norm=None):
 
 def train(model, layout, *, steps=4, optimizer=None):
     """A few steps: the metrics of each and the last state."""
-    parallel = par.Parallel(backend=layout[0], devices=layout[1])
+    parallel = par.ParallelConfig(backend=layout[0], devices=layout[1])
     optimizer = optimizer or plain_sgd()
     state = par.place_state(create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3)), parallel)
-    step = par.spread(make_train_step(model, optimizer, schedule=lambda n: jnp.float32(0.1), seed=0), parallel)
+    step = par.replicate(make_train_step(model, optimizer, schedule=lambda n: jnp.float32(0.1), seed=0), parallel)
     metrics = []
     for batch, _ in zip(tiny_runs.train_batches(0), range(steps), strict=False):
         placed = par.place_batch({name: batch[name] for name in ("clips", "label")}, parallel)
@@ -111,14 +111,14 @@ def test_dropout_differs_between_steps_devices_and_seeds():
 
     def masks(seed, step):
         model = Mask()
-        parallel = par.Parallel(backend="shard_map", devices=2)
+        parallel = par.ParallelConfig(backend="shard_map", devices=2)
 
         def show(variables, batch):
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), jax.lax.axis_index("data"))
             out = model.apply(variables, batch["clips"], train=True, rngs={"dropout": key})
             return jnp.zeros(()), out
 
-        f = par.spread(show, parallel, split=(False, True), donate=False)
+        f = par.replicate(show, parallel, split=(False, True), donate=False)
         variables = {"params": {"scale": jnp.ones(())}}
         batch = par.place_batch({"clips": np.zeros((2, 2, 4, 4, 3), np.uint8)}, parallel)
         return par.local_rows(f(par.place_state(variables, parallel), batch)[1], parallel)
@@ -126,9 +126,11 @@ def test_dropout_differs_between_steps_devices_and_seeds():
     model = Mask()
     losses = {}
     for seed in (0, 1):
-        parallel = par.Parallel(backend="shard_map", devices=2)
+        parallel = par.ParallelConfig(backend="shard_map", devices=2)
         state = par.place_state(create_state(model, optax.sgd(0.0), seed=0, clip_shape=(2, 4, 4, 3)), parallel)
-        step = par.spread(make_train_step(model, optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=seed), parallel)
+        step = par.replicate(
+            make_train_step(model, optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=seed), parallel
+        )
         batch = {"clips": np.zeros((2, 2, 4, 4, 3), np.uint8), "label": np.zeros(2, np.int32)}
         for i in (0, 1):
             state, metrics = step(state, par.place_batch(batch, parallel))
@@ -153,9 +155,9 @@ def test_everything_is_float64_when_enabled():
     optimizer = plain_sgd()
     drawn = create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3)).variables
     variables = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
-    parallel = par.Parallel(backend="shard_map", devices=2)
+    parallel = par.ParallelConfig(backend="shard_map", devices=2)
     state = create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3), variables=variables)
-    step = par.spread(make_train_step(model, optimizer, schedule=lambda n: 0.1, seed=0), parallel)
+    step = par.replicate(make_train_step(model, optimizer, schedule=lambda n: 0.1, seed=0), parallel)
     batch = tiny_runs.batch_of(range(8))
     del batch["index"]
     state, metrics = step(par.place_state(state, parallel), par.place_batch(batch, parallel))
@@ -166,12 +168,12 @@ def test_everything_is_float64_when_enabled():
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 def test_donated_state_is_gone_and_the_callers_arrays_are_not(backend):
-    parallel = par.Parallel(backend=backend, devices=2)
+    parallel = par.ParallelConfig(backend=backend, devices=2)
     model, optimizer = tiny_runs.TinyNet(), plain_sgd()
     own = create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3))
     before = fingerprint(own)
     state = par.place_state(own, parallel)
-    step = par.spread(make_train_step(model, optimizer, schedule=lambda n: jnp.float32(0), seed=0), parallel)
+    step = par.replicate(make_train_step(model, optimizer, schedule=lambda n: jnp.float32(0), seed=0), parallel)
     batch = tiny_runs.batch_of(range(8))
     del batch["index"]
     after, _ = step(state, par.place_batch(batch, parallel))
@@ -191,10 +193,10 @@ class Given(nn.Module):
 
 def evaluate_given(logits, label, mask, *, average, layout=("shard_map", 2)):
     """Evaluate logits (b, v, k) as they are."""
-    parallel = par.Parallel(backend=layout[0], devices=layout[1])
+    parallel = par.ParallelConfig(backend=layout[0], devices=layout[1])
     clips = np.asarray(logits, np.float32)[:, :, None, None, :, None]
     batch = {"clips": clips, "label": np.asarray(label, np.int32), "mask": np.asarray(mask)}
-    step = par.spread(make_eval_step(Given(), average=average), parallel, split=(False, True), donate=False)
+    step = par.replicate(make_eval_step(Given(), average=average), parallel, split=(False, True), donate=False)
     sums, scores = step({"params": {}}, par.place_batch(batch, parallel))
     return jax.tree.map(np.asarray, sums), par.local_rows(scores, parallel)
 
@@ -264,20 +266,20 @@ class Columns(nn.Module):
 
 def losses_of_steps(layout, steps, **options):
     """Loss and top-1 of ``Columns`` on one batch as the step of each number, with that batch."""
-    parallel = par.Parallel(backend=layout[0], devices=layout[1])
+    parallel = par.ParallelConfig(backend=layout[0], devices=layout[1])
     rng = np.random.default_rng(1)
     clips = (6 * rng.normal(size=(8, 1, 6, 7, 1))).astype(np.float32)
     # Mostly right, so that the accuracy tells which label is meant.
     label = np.where(np.arange(8) < 6, clips.mean((1, 2))[..., 0].argmax(1), 0).astype(np.int32)
     optimizer = optax.sgd(0.0)
     train_step = make_train_step(Columns(), optimizer, schedule=lambda n: jnp.zeros(()), seed=3, **options)
-    spread = par.spread(train_step, parallel)
+    replicate = par.replicate(train_step, parallel)
     batch = par.place_batch({"clips": clips, "label": label}, parallel)
     params = {"unused": jnp.zeros(())}
     metrics = []
     for step in steps:
         state = TrainState(jnp.int32(step), params, {}, optimizer.init(params))
-        values = spread(par.place_state(state, parallel), batch)[1]
+        values = replicate(par.place_state(state, parallel), batch)[1]
         metrics.append({name: float(value) for name, value in values.items()})
     return metrics, clips, label
 
@@ -328,13 +330,13 @@ def test_mixing_is_per_device_and_follows_seed_step_and_device(layout, options):
 
 
 def test_nothing_is_drawn_when_nothing_is_mixed():
-    parallel = par.Parallel(backend="shard_map", devices=1)
+    parallel = par.ParallelConfig(backend="shard_map", devices=1)
     state = TrainState(jnp.int32(0), {}, {}, optax.sgd(0.0).init({}))
     batch = {"clips": jnp.zeros((2, 1, 1, 5, 1)), "label": jnp.zeros(2, jnp.int32)}
 
     def program(**options):
         step = make_train_step(Columns(), optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=0, **options)
-        return par.spread(step, parallel).lower(state, batch).as_text()
+        return par.replicate(step, parallel).lower(state, batch).as_text()
 
     assert "while" not in program(label_smoothing=0.1)
     assert "while" in program(mixup=1.0)

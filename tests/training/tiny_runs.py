@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from motion_jax.training.checkpoints import Checkpoint
-from motion_jax.training.evaluation import Eval
-from motion_jax.training.loop import Train, fit
-from motion_jax.training.parallel import Parallel
+from motion_jax.training.checkpoints import CheckpointConfig
+from motion_jax.training.evaluation import EvalConfig
+from motion_jax.training.loop import TrainConfig, fit
+from motion_jax.training.parallel import ParallelConfig
 
 CLIPS, CLASSES = 24, 4
 LABELS = ("up", "down", "left", "right")
@@ -68,7 +68,7 @@ def eval_batches(*, batch_size: int = 8, size: int = 13, views: int = 2) -> Iter
         yield {"clips": clips, "label": label, "mask": index < size, "index": index.astype(np.int64)}
 
 
-def train_section(**changes) -> Train:
+def train_section(**changes) -> TrainConfig:
     """A short recipe."""
     values = {
         "batch_size": 8,
@@ -92,7 +92,7 @@ def train_section(**changes) -> Train:
         "log_every": 2,
         "eval_every_epochs": 1.0,
     }
-    return Train(**{**values, **changes})
+    return TrainConfig(**{**values, **changes})
 
 
 def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config=None, evaluate=True, **changes):
@@ -101,9 +101,9 @@ def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config
     return fit(
         model or TinyNet(dropout=0.5),
         train=train_section(**changes),
-        parallel=Parallel(backend=backend, devices=devices),
-        checkpoint=Checkpoint(every_steps=every_steps, every_epochs=None, keep=2, asynchronous=True),
-        eval_=Eval(batch_size=8, clips=2, crops=1, average="softmax", full_resolution=False),
+        parallel=ParallelConfig(backend=backend, devices=devices),
+        checkpoint=CheckpointConfig(every_steps=every_steps, every_epochs=None, keep=2, asynchronous=True),
+        eval_=EvalConfig(batch_size=8, clips=2, crops=1, average="softmax", full_resolution=False),
         workdir=workdir,
         eval_batches=eval_batches if evaluate else None,
         train_size=CLIPS,

@@ -1,0 +1,173 @@
+"""Crops, resizing and flipping of RGB uint8 frames (h, w, 3) with OpenCV. Random draws come in as an argument."""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from motion_jax.data.clips.sampling import Draw
+
+SCALES = (1.0, 0.875, 0.75, 0.66)
+_MAX_DISTORT = 1
+_AREAS = (0.08, 1.0)
+_ASPECTS = (3 / 4, 4 / 3)
+_TRIES = 10
+# Shrinking further than this without antialiasing leaves Pillow's bilinear result visibly.
+_ANTIALIAS_FROM = 1.5
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels: left edge, top edge, width, height."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def multi_scale_sizes(height: int, width: int, *, size: int) -> list[tuple[int, int]]:
+    """Candidate (width, height) of multi-scale crops of a frame, in the official order, repetitions kept.
+
+    Sides are the frame's shorter side times 1, .875, .75 and .66, rounded down, and ``size`` itself where within 2
+    pixels of it; a candidate pairs two scales at most one step apart.
+
+    Source: MotionSqueeze, transforms.py, ``GroupMultiScaleCrop._sample_crop_size``.
+
+    >>> multi_scale_sizes(240, 320, size=224)[:4]
+    [(240, 240), (210, 240), (240, 210), (210, 210)]
+    """
+    sides = [int(min(height, width) * scale) for scale in SCALES]
+    sides = [size if abs(side - size) < 3 else side for side in sides]
+    return [
+        # The smallest frames would round down to nothing.
+        (max(1, sides[j]), max(1, sides[i]))
+        for i in range(len(sides))
+        for j in range(len(sides))
+        if abs(i - j) <= _MAX_DISTORT
+    ]
+
+
+def fixed_offsets(height: int, width: int, *, crop_height: int, crop_width: int) -> list[tuple[int, int]]:
+    """The 13 (x, y) positions a multi-scale crop may take: corners, edges, centre and the quarter points.
+
+    Source: MotionSqueeze, transforms.py, ``GroupMultiScaleCrop.fill_fix_offset`` with ``more_fix_crop``.
+
+    >>> fixed_offsets(240, 320, crop_height=240, crop_width=240)[:5]
+    [(0, 0), (80, 0), (0, 0), (80, 0), (40, 0)]
+    """
+    x, y = (width - crop_width) // 4, (height - crop_height) // 4
+    steps = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3)]
+    return [(i * x, j * y) for i, j in steps]
+
+
+def multi_scale_crop(height: int, width: int, *, size: int, draw: Draw) -> Box:
+    """A random multi-scale crop of a (height, width) frame, for an input of ``size`` pixels.
+
+    Two draws: the size among :func:`multi_scale_sizes`, then the position among :func:`fixed_offsets`.
+
+    Source: MotionSqueeze, transforms.py, ``GroupMultiScaleCrop``.
+    """
+    sizes = multi_scale_sizes(height, width, size=size)
+    crop_width, crop_height = sizes[int(draw(len(sizes)))]
+    offsets = fixed_offsets(height, width, crop_height=crop_height, crop_width=crop_width)
+    x, y = offsets[int(draw(len(offsets)))]
+    return Box(x, y, crop_width, crop_height)
+
+
+def random_resized_crop(height: int, width: int, *, rng: np.random.Generator) -> Box:
+    """A random part of a (height, width) frame: .08 to all of its area, aspect 3:4 to 4:3.
+
+    The area is uniform, the aspect uniform in its logarithm; drawn anew where the rectangle does not fit. After ten
+    draws it is the largest centred rectangle whose aspect is allowed.
+
+    Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6; ranges and the ten draws as in
+        torchvision's ``RandomResizedCrop``.
+    """
+    for _ in range(_TRIES):
+        area = height * width * rng.uniform(*_AREAS)
+        aspect = math.exp(rng.uniform(*(math.log(bound) for bound in _ASPECTS)))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            x, y = rng.integers(width - crop_width, endpoint=True), rng.integers(height - crop_height, endpoint=True)
+            return Box(int(x), int(y), crop_width, crop_height)
+    least, most = _ASPECTS
+    crop_width = max(1, min(width, round(height * most)))
+    crop_height = max(1, min(height, round(width / least)))
+    return Box((width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height)
+
+
+def center_crop(height: int, width: int, *, size: int) -> Box:
+    """The centred square of ``size`` pixels; half pixels round to the even neighbour.
+
+    Raises:
+        ValueError: if the frame is smaller than ``size``.
+
+    Source: torchvision's centre crop, which the official code uses.
+
+    >>> center_crop(231, 225, size=224)
+    Box(x=0, y=4, width=224, height=224)
+    """
+    _check_crop(height, width, size)
+    return Box(round((width - size) / 2), round((height - size) / 2), size, size)
+
+
+def three_crops(height: int, width: int, *, size: int) -> list[Box]:
+    """Squares of ``size`` pixels at the start, the end and the centre of the longer side, centred on the other.
+
+    Steps are a quarter of the free space, rounded down, as in the source. There the crops lie along the width always,
+    so that an upright video yields the same crop three times; here they follow the longer side.
+
+    Raises:
+        ValueError: if the frame is smaller than ``size``.
+
+    Source: MotionSqueeze, transforms.py, ``GroupFullResSample``.
+
+    >>> [(box.x, box.y) for box in three_crops(256, 340, size=256)]
+    [(0, 0), (84, 0), (42, 0)]
+    """
+    _check_crop(height, width, size)
+    x, y = (width - size) // 4, (height - size) // 4
+    steps = [(0, 2), (4, 2), (2, 2)] if width >= height else [(2, 0), (2, 4), (2, 2)]
+    return [Box(i * x, j * y, size, size) for i, j in steps]
+
+
+def scaled_size(height: int, width: int, *, resize: tuple[int, int] | int) -> tuple[int, int]:
+    """The (height, width) of a resized frame: ``resize`` itself, or a short side of ``resize`` with the aspect kept.
+
+    >>> scaled_size(480, 640, resize=(240, 320)), scaled_size(480, 853, resize=256), scaled_size(853, 480, resize=256)
+    ((240, 320), (256, 455), (455, 256))
+    """
+    if not isinstance(resize, int):
+        return resize[0], resize[1]
+    # Rounded to nearest, half up, in integers: the same on every machine.
+    if height <= width:
+        return resize, (2 * width * resize + height) // (2 * height)
+    return (2 * height * resize + width) // (2 * width), resize
+
+
+def resize(frame: np.ndarray, *, height: int, width: int, box: Box | None = None) -> np.ndarray:
+    """The frame, or its part ``box``, at (height, width): uint8 (height, width, 3).
+
+    OpenCV's INTER_LINEAR, whose half-pixel centres agree with Pillow's bilinear filter to less than 0.1 of a level when
+    enlarging; INTER_AREA where a side shrinks to less than 2/3, since there Pillow antialiases and INTER_LINEAR does
+    not. Of OpenCV's filters these were measured nearest to Pillow's.
+    """
+    if box is not None:
+        frame = frame[box.y : box.y + box.height, box.x : box.x + box.width]
+    if frame.shape[:2] == (height, width):
+        return frame
+    shrink = max(frame.shape[0] / height, frame.shape[1] / width)
+    return cv2.resize(
+        frame, (width, height), interpolation=cv2.INTER_AREA if shrink > _ANTIALIAS_FROM else cv2.INTER_LINEAR
+    )
+
+
+def flip(frame: np.ndarray) -> np.ndarray:
+    """The frame mirrored left to right: uint8 (h, w, 3)."""
+    return cv2.flip(frame, 1)
+
+
+def _check_crop(height: int, width: int, size: int) -> None:
+    if min(height, width) < size:
+        raise ValueError(f"a frame of {height}x{width} holds no crop of {size}x{size}: enlarge it first or crop less")

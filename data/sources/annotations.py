@@ -1,0 +1,107 @@
+"""What the readers of annotation files share: finding them, reading them, and finding the videos they name."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from motion_jax.data.sources.layout import VIDEO_SUFFIXES
+
+
+def find(root: Path, *names: str) -> Path:
+    """The first of ``names`` below the root that exists.
+
+    Raises:
+        ValueError: naming them all, if none does.
+    """
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    if not root.is_dir():
+        raise ValueError(f"data.root: there is no folder {root}; data/README.md says what to put there")
+    raise ValueError(
+        f"data.root: {root} holds no {' nor '.join(names)}; data/README.md says where it comes from and where it goes"
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without space at their ends.
+
+    Raises:
+        ValueError: if it is not UTF-8 or holds no lines.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.root: {path} is no text in UTF-8 ({error}); fetch it again") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ValueError(f"data.root: {path} holds no lines; fetch it again")
+    return lines
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """What a JSON file holds, a list or a dict.
+
+    Raises:
+        ValueError: if it is not JSON or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"data.root: {path} is not JSON ({error}); fetch it again") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"data.root: {path} holds a {type(value).__name__}, expected a {kind.__name__}")
+    return value
+
+
+def field(row: Any, name: str, where: str) -> Any:
+    """A value of one annotation.
+
+    Raises:
+        ValueError: saying where it is missing.
+    """
+    if not isinstance(row, dict) or name not in row:
+        raise ValueError(f"data.root: {where} has no {name!r}: {row}")
+    return row[name]
+
+
+def label_of(name: str, position: dict[str, int], where: str) -> int:
+    """The label of a class name.
+
+    Raises:
+        ValueError: saying where an unknown one stands.
+    """
+    if name not in position:
+        raise ValueError(
+            f"data.root: {where} has the class {name!r}, which is not among the {len(position)} of the list of classes"
+        )
+    return position[name]
+
+
+def videos_by_stem(root: Path, folder: str) -> dict[str, str]:
+    """Name without extension -> path below the root, of the videos in a folder and in the folders in it."""
+    found: dict[str, str] = {}
+
+    def visit(relative: str, deeper: bool) -> Iterator[tuple[str, str]]:
+        with os.scandir(root / relative) as items:
+            for item in sorted(items, key=lambda item: item.name):
+                stem, suffix = os.path.splitext(item.name)
+                path = f"{relative}/{item.name}" if relative else item.name
+                if suffix.lower() in VIDEO_SUFFIXES:
+                    yield stem, path
+                elif deeper and item.is_dir():
+                    yield from visit(path, False)
+
+    if (root / folder).is_dir():
+        for stem, path in visit(folder, True):
+            found.setdefault(stem, path)
+    return found
+
+
+def class_count(classes: tuple[str, ...], published: int) -> tuple[str, ...]:
+    """A remark where the number of classes is not the published one, as of a part of the data."""
+    if len(classes) == published:
+        return ()
+    return (f"there are {len(classes)} classes where the published data have {published}: is this a part of them?",)

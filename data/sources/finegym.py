@@ -1,0 +1,100 @@
+"""FineGym: elements of gymnastics, cut out of competition videos by time."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from motion_jax.data.sources.annotations import class_count, find, read_json, read_lines, videos_by_stem
+from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.videos import Videos
+
+_CLASSES = {"gym99": 99, "gym288": 288}
+_VERSIONS = ("v1.1", "v1.0", "v1.2")
+_ACTION = re.compile(r"(?P<video>.+)_(?P<event>E_\d+_\d+)_(?P<action>A_\d+_\d+)")
+
+
+class FineGym(Videos):
+    """FineGym: elements of competitions in gymnastics, 99 balanced classes (gym99) or 288 (gym288)."""
+
+    name = "finegym"
+    HOMEPAGE = "https://sdolivia.github.io/FineGym/"
+    LICENSE = "Annotations: CC BY-NC 4.0. Videos: their uploaders' on YouTube."
+    CITATION = (
+        "Shao, Zhao, Dai, Lin, FineGym: A hierarchical video dataset for fine-grained action understanding, CVPR 2020"
+    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "The annotation files, and the videos in videos/ or cut ones in subactions/."
+
+    @staticmethod
+    def read_layout(root: Path, version: str | None) -> Layout:
+        """The elements ``<video>_E_<event>_A_<action>`` of the lists.
+
+        Lists are ``<version>_train_element_v1.1.txt`` and ``<version>_val_element.txt`` (either with or without
+        ``_v1.x``; lines ``element label``) and ``<version>_categories.txt``, in the root or in ``annotations/``. An
+        element is ``subactions/<element>.mp4`` where that is present, else it is cut out of ``videos/<video>.mp4`` from
+        the start of its first stage to the end of its last by ``finegym_annotation_info_v1.1.json``. Elements whose
+        video is absent are left out: videos of the web vanish.
+
+        Raises:
+            ValueError: if a list is missing or wrong, an element is not annotated, or none is found.
+        """
+        categories = _annotation(root, f"{version}_categories.txt")
+        classes = _read_categories(categories)
+        cut, whole = videos_by_stem(root, "subactions"), videos_by_stem(root, "videos")
+        times = None
+        entries, missing = [], []
+        for split in ("train", "val"):
+            path = _annotation(root, *(f"{version}_{split}_element{v and '_' + v}.txt" for v in (*_VERSIONS, "")))
+            for line in read_lines(path):
+                name, _, label = line.rpartition(" ")
+                matched = _ACTION.fullmatch(name.strip())
+                if not matched or not label.isdecimal():
+                    raise ValueError(f"data.root: {path} has the line {line!r}; expected <video>_E_.._A_.. label")
+                element, video = matched[0], matched["video"]
+                if element in cut:
+                    entries.append(Entry(split, element, cut[element], int(label)))
+                    continue
+                file = whole.get(video)
+                if times is None:
+                    info = _annotation(root, *(f"finegym_annotation_info_{v}.json" for v in _VERSIONS))
+                    times = read_json(info, dict)
+                entry = Entry(split, element, file or f"videos/{video}.mp4", int(label), _seconds(times, matched))
+                (entries if file else missing).append(entry)
+        return Layout(
+            root,
+            classes,
+            tuple(entries),
+            f"as in {categories.name}",
+            tuple(missing),
+            remarks=class_count(classes, _CLASSES[version]),
+        )
+
+
+def _annotation(root: Path, *names: str) -> Path:
+    return find(root, *(folder + name for name in names for folder in ("", "annotations/")))
+
+
+def _read_categories(path: Path) -> tuple[str, ...]:
+    """Names from lines ``Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...``."""
+    names: dict[int, str] = {}
+    for line in read_lines(path):
+        matched = re.fullmatch(r"Clabel:\s*(\d+);\s*set:\s*\d+;\s*(?:Glabel:\s*\d+;\s*)?(.+)", line)
+        if not matched:
+            raise ValueError(f"data.root: {path} has the line {line!r}; expected Clabel: .; set: .; Glabel: .; name")
+        names[int(matched[1])] = matched[2]
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"data.root: {path} does not number its classes 0 to {len(names) - 1}")
+    return tuple(names[label] for label in range(len(names)))
+
+
+def _seconds(times: dict[str, Any], element: re.Match) -> tuple[float, float]:
+    """Start and end in the whole video: those of an element count from the start of its event."""
+    try:
+        event = times[element["video"]][element["event"]]
+        stages = event["segments"][element["action"]]["timestamps"]
+        offset = event["timestamps"][0][0]
+        start, end = offset + stages[0][0], offset + stages[-1][1]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"data.root: the annotation info has no times of {element[0]}; take lists and info of one release"
+        ) from error
+    return float(start), float(end)

@@ -1,0 +1,69 @@
+"""Kinetics-400: clips of ten seconds from YouTube and csv lists."""
+
+import csv
+from pathlib import Path
+
+from motion_jax.data.sources.annotations import class_count, find, label_of, videos_by_stem
+from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.videos import Videos
+
+_FOLDERS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
+
+
+class Kinetics400(Videos):
+    """Kinetics-400: clips of ten seconds of human actions, 400 classes, some 240,000 for training."""
+
+    name = "kinetics400"
+    HOMEPAGE = "https://github.com/cvdfoundation/kinetics-dataset"
+    LICENSE = "Annotations: CC BY 4.0 (Google). Videos: their uploaders' on YouTube."
+    CITATION = "Kay et al., The Kinetics human action video dataset, arXiv:1705.06950, 2017"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "The csv lists, and the clips in train/ and val/."
+
+    @staticmethod
+    def read_layout(root: Path, version: str | None = None) -> Layout:
+        """The clips ``<youtube id>_<start>_<end>``, start and end in seconds with six digits, of the csv lists.
+
+        Lists are ``train.csv`` and ``val.csv`` (or ``validate.csv``) in the root or in ``annotations/``, with the
+        columns ``label, youtube_id, time_start, time_end``; a ``test.csv`` counts where it has labels. Clips lie in
+        ``<split>/`` or in a folder in it, named as one likes, with any video extension. Clips that are listed and
+        absent are left out: videos of the web vanish. Classes are in alphabetical order.
+
+        Raises:
+            ValueError: if a list is missing or wrong, or no clip is found.
+        """
+        rows = {split: _read_csv(root, split) for split in ("train", "val")}
+        if any((root / name).is_file() for name in ("test.csv", "annotations/test.csv")):
+            rows["test"] = _read_csv(root, "test")
+        classes = tuple(sorted({row["label"] for split in ("train", "val") for row in rows[split]}))
+        position = {name: label for label, name in enumerate(classes)}
+        entries, missing = [], []
+        for split, listed in rows.items():
+            present = {stem: path for folder in _FOLDERS[split] for stem, path in videos_by_stem(root, folder).items()}
+            for row in listed:
+                start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+                clip = f"{row['youtube_id']}_{start:06d}_{end:06d}"
+                path = present.get(clip, f"{_FOLDERS[split][0]}/{clip}.mp4")
+                entry = Entry(split, clip, path, label_of(row["label"], position, f"the {split} list, clip {clip},"))
+                (entries if clip in present else missing).append(entry)
+        return Layout(root, classes, tuple(entries), "alphabetical", tuple(missing), remarks=class_count(classes, 400))
+
+
+def _read_csv(root: Path, split: str) -> list[dict[str, str]]:
+    """The labelled rows of a list; class names with spaces, however they are written."""
+    names = [f"{folder}{name}.csv" for name in _FOLDERS[split] for folder in ("", "annotations/")]
+    path = find(root, *names)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = ["youtube_id", "time_start", "time_end", *(["label"] if split != "test" else [])]
+        if missing := [name for name in columns if name not in (reader.fieldnames or [])]:
+            raise ValueError(f"data.root: {path} lacks the columns {', '.join(missing)}")
+        rows = list(reader)
+    for row in rows:
+        row["label"] = (row.get("label") or "").replace("_", " ").strip()
+        if not all(_is_number(row[name]) for name in ("time_start", "time_end")):
+            raise ValueError(f"data.root: {path} has times that are no numbers: {row}")
+    return [row for row in rows if row["label"]]
+
+
+def _is_number(text: str | None) -> bool:
+    return bool(text) and text.replace(".", "", 1).isdecimal()

@@ -1,0 +1,45 @@
+"""Any videos, by the list files of the official repositories: ``path frames label``."""
+
+import re
+from pathlib import Path
+
+from motion_jax.data.sources.annotations import find, read_lines
+from motion_jax.data.sources.layout import SPLITS, Entry, Layout
+from motion_jax.data.sources.videos import Videos
+
+
+class ListFiles(Videos):
+    """Videos named by lists of ``path frames label``."""
+
+    name = "list_files"
+    HOMEPAGE = "https://github.com/mit-han-lab/temporal-shift-module"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "train.txt, val.txt and the videos they name, in one folder."
+
+    @staticmethod
+    def read_layout(root: Path, version: str | None = None) -> Layout:
+        """The videos of ``root/train.txt``, ``root/val.txt`` and, where it is present, ``root/test.txt``.
+
+        A line is ``path frames label``: a file or a folder of frames below the root (which may have spaces in its
+        name), the number of its frames, which is counted anew, and its label. ``root/labels.txt`` names the classes,
+        one a line, in label order; without it their numbers are their names, and none has a direction.
+
+        Raises:
+            ValueError: if a list is missing or wrong.
+        """
+        entries = []
+        for split in SPLITS:
+            if split == "test" and not (root / "test.txt").is_file():
+                continue
+            path = find(root, f"{split}.txt")
+            for line in read_lines(path):
+                matched = re.fullmatch(r"(.+?)\s+(-?\d+)\s+(\d+)", line)
+                if not matched:
+                    raise ValueError(f"data.root: {path} has the line {line!r}; expected path frames label")
+                if Path(matched[1]).is_absolute() or ".." in Path(matched[1]).parts:
+                    raise ValueError(f"data.root: {path} has the path {matched[1]!r}; expected one below {root}")
+                entries.append(Entry(split, matched[1], matched[1], int(matched[3])))
+        if (root / "labels.txt").is_file():
+            return Layout(root, tuple(read_lines(root / "labels.txt")), tuple(entries), "as in labels.txt")
+        count = 1 + max(entry.label for entry in entries)
+        remark = "there is no labels.txt, so nothing says which classes have a direction: leave data.flip at none"
+        return Layout(root, tuple(map(str, range(count))), tuple(entries), "numbers", remarks=(remark,))

@@ -1,0 +1,51 @@
+"""UCF-101: videos in class folders and three divisions."""
+
+from pathlib import Path
+
+from motion_jax.data.sources.annotations import class_count, find, label_of, read_lines, videos_by_stem
+from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.videos import Videos
+
+_FOLDER, _LISTS = "UCF-101", "ucfTrainTestlist"
+
+
+class UCF101(Videos):
+    """UCF-101: 13,320 clips of human actions from YouTube, 101 classes, three divisions."""
+
+    name = "ucf101"
+    HOMEPAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
+    LICENSE = "None is stated; released by the University of Central Florida for research."
+    CITATION = (
+        "Soomro, Zamir, Shah, UCF101: A dataset of 101 human actions classes from videos in the wild, CRCV-TR-12-01"
+    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip, unpacked into one folder."
+
+    @staticmethod
+    def read_layout(root: Path, version: str | None) -> Layout:
+        """The clips of ``root/UCF-101/<class>/v_*.avi``.
+
+        ``ucfTrainTestlist/`` holds ``classInd.txt`` (lines ``number class``, numbers from 1),
+        ``trainlist01.txt`` (``class/clip number``) and ``testlist01.txt`` (``class/clip``), 01 for ``version``
+        "split1" and so on. The test list is the split val.
+
+        Raises:
+            ValueError: if a list is missing or wrong.
+        """
+        index = find(root, f"{_LISTS}/classInd.txt")
+        numbered = [line.split(maxsplit=1) for line in read_lines(index)]
+        if [parts[0] for parts in numbered] != [str(number) for number in range(1, len(numbered) + 1)]:
+            raise ValueError(f"data.root: {index} does not number its classes 1 to {len(numbered)}")
+        classes = tuple(parts[1] for parts in numbered)
+        position = {name: label for label, name in enumerate(classes)}
+        present = videos_by_stem(root, _FOLDER)
+        entries = []
+        for split, name in (("train", "trainlist"), ("val", "testlist")):
+            path = find(root, f"{_LISTS}/{name}0{version.removeprefix('split')}.txt")
+            for line in read_lines(path):
+                file, _, number = line.partition(" ")
+                label = label_of(file.partition("/")[0], position, f"{path}, line {line!r},")
+                if number and number.strip() != str(label + 1):
+                    raise ValueError(f"data.root: {path} has the line {line!r}, but {index} numbers it {label + 1}")
+                clip = Path(file).stem
+                entries.append(Entry(split, clip, present.get(clip, f"{_FOLDER}/{file}"), label))
+        return Layout(root, classes, tuple(entries), "as in classInd.txt", remarks=class_count(classes, 101))

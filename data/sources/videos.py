@@ -1,0 +1,165 @@
+"""What the builders of videos share: from a layout to records that can be read at random."""
+
+import abc
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from motion_jax.data.sources.layout import Layout
+from motion_jax.data.storage.parts import (
+    Encoder,
+    make_parts,
+    read_summary,
+    record_file,
+    video_features,
+    write_parts,
+    write_parts_with_beam,
+)
+
+_log = logging.getLogger(__name__)
+_NAMED = 5
+
+
+class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True):
+    """TFDS builder of videos that lie in a folder, beside the annotations that say what they show.
+
+    Videos without a readable frame are left out, named in the log and kept in ``info.metadata["unreadable"]`` as
+    (path, reason); ``"remarks"`` holds (path, remark) of those kept though something is odd about them, ``"missing"``
+    the names of those the annotations hold and the folder lacks where that is usual, ``"frames"`` the number of frames
+    per split. The name of the configuration is the version and a digest of the files and options, so a changed folder
+    is prepared anew. A preparation that is killed goes on where it stopped.
+
+    A subclass says where its videos come from and reads their annotations. (TFDS keeps no list of them: some have the
+    names of its own data sets.)
+
+    Args:
+        root: the folder, which in TFDS's words is ``manual_dir``.
+        version: of the labels or of the division, where there are several.
+        resize: stored frame size: (height, width), or the short side with the aspect kept, or None as in the file.
+        quality: of the stored JPEGs, 1 to 100.
+        data_dir: folder under which the prepared data set lies.
+    """
+
+    # Raise it when the same videos begin to give other records.
+    VERSION = tfds.core.Version("2.0.0")
+
+    HOMEPAGE: ClassVar[str] = ""
+    CITATION: ClassVar[str] = ""
+    LICENSE: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(skip_registration=True, **options)
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        version: str | None = None,
+        resize: tuple[int, int] | int | None,
+        quality: int = 95,
+        data_dir: str | Path,
+    ) -> None:
+        self.layout = self.read_layout(Path(root), version)
+        self._labels_version, self._resize, self._quality = version, resize, quality
+        digest = self.layout.digest(resize, quality)
+        config = tfds.core.BuilderConfig(name=f"{version}-{digest}" if version else digest)
+        super().__init__(data_dir=str(data_dir), file_format="array_record", config=config)
+
+    @staticmethod
+    @abc.abstractmethod
+    def read_layout(root: Path, version: str | None) -> Layout:
+        """The videos below a folder.
+
+        Raises:
+            ValueError: if it is not as data/README.md says.
+        """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=video_features(self.layout.classes),
+            homepage=self.HOMEPAGE,
+            citation=self.CITATION,
+            license=self.LICENSE,
+            metadata=tfds.core.MetadataDict(),
+            # Records keep the order of the layout.
+            disable_shuffling=True,
+        )
+
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig | None = None
+    ) -> None:
+        layout = self.layout
+        for remark in layout.remarks:
+            _log.warning("%s: %s", layout.root, remark)
+        if layout.missing:
+            names = ", ".join(entry.id for entry in layout.missing[:_NAMED])
+            more = ", ..." if len(layout.missing) > _NAMED else ""
+            _log.warning("%d videos of the annotations are absent: %s%s", len(layout.missing), names, more)
+        self._parts_folder.mkdir(parents=True, exist_ok=True)
+        parts = {split: make_parts(layout.entries, split) for split in layout.splits()}
+        every = [part for of_split in parts.values() for part in of_split]
+        encode = Encoder(layout.root.absolute(), layout.classes, self._resize, self._quality)
+        if download_config and download_config.beam_runner:
+            runner, options = download_config.beam_runner, download_config.beam_options
+            write_parts_with_beam(every, self._parts_folder, encode, runner=runner, options=options)
+        else:
+            write_parts(every, self._parts_folder, encode)
+        unreadable, remarks = [], []
+        infos, frames = [], {}
+        for split, of_split in parts.items():
+            summaries = [read_summary(part, self._parts_folder) for part in of_split]
+            unreadable += [pair for summary in summaries for pair in summary.unreadable]
+            remarks += [pair for summary in summaries for pair in summary.remarks]
+            kept = [(part, summary) for part, summary in zip(of_split, summaries, strict=True) if summary.records]
+            if not kept:
+                reasons = "; ".join(f"{path} is left out: {reason}" for path, reason in unreadable)
+                raise ValueError(f"data.root: no video of split {split} of {layout.root} can be read: {reasons}")
+            template = tfds.core.ShardedFileTemplate(
+                data_dir=self.data_path, dataset_name=self.name, split=split, filetype_suffix="array_record"
+            )
+            for shard, (part, _) in enumerate(kept):
+                path = template.sharded_filepath(shard_index=shard, num_shards=len(kept))
+                _link(record_file(part, self._parts_folder), Path(path))
+            lengths = [summary.records for _, summary in kept]
+            size = sum(summary.bytes for _, summary in kept)
+            infos.append(
+                tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
+            )
+            frames[split] = sum(summary.frames for _, summary in kept)
+        # After the progress bar, which they would tear.
+        for path, reason in unreadable:
+            _log.warning("%s is left out: %s", path, reason)
+        for path, remark in remarks:
+            _log.warning("%s is kept: %s", path, remark)
+        self.info.set_splits(tfds.core.SplitDict(infos))
+        missing = [[entry.split, entry.id] for entry in layout.missing]
+        self.info.metadata.update(
+            version=self._labels_version,
+            class_order=layout.class_order,
+            frames=frames,
+            unreadable=unreadable,
+            remarks=remarks,
+            missing=missing,
+        )
+
+    def _post_download_and_prepare_hook(self) -> None:
+        shutil.rmtree(self._parts_folder)
+
+    @property
+    def _parts_folder(self) -> Path:
+        """Beside the folder of the version, which TFDS exchanges while it prepares."""
+        return Path(self.data_path).parent / f"parts-{self.version}"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, so that it stays where a killed preparation finds it again."""
+    try:
+        os.link(source, target)
+    except OSError:  # Some file systems know no second names.
+        shutil.copyfile(source, target)

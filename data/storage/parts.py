@@ -1,0 +1,250 @@
+"""Videos to record files, part by part, so that a preparation that is killed goes on where it stopped.
+
+The entries of each split are cut into parts, the same for the same entries. A part becomes one file of records, written
+under a passing name and renamed when it is whole, and then a summary beside it: a part with a summary is done. Parts
+do not depend on each other, so any number of machines that share the folder can make them.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from motion_jax.data.progress import progress_bar
+from motion_jax.data.sources.layout import Entry
+from motion_jax.data.storage.decoding import VideoError
+from motion_jax.data.storage.stored_frames import store_frames
+from motion_jax.data.threads import parallel_map
+
+# Readers hold every record file open, so there are at most so many per split; smaller ones are not worth a file.
+_MOST_PARTS, _LEAST_VIDEOS = 256, 32
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive videos of a split, which become its record file number ``index`` of ``count``."""
+
+    split: str
+    index: int
+    count: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its files, without extension."""
+        return f"{self.split}-{self.index:05d}-of-{self.count:05d}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a part.
+
+    Attributes:
+        records: number of videos kept.
+        frames: number of their frames.
+        bytes: of the records, uncompressed.
+        unreadable: (path, reason) of each video left out.
+        remarks: (path, remark) of each video that is kept though something is odd about it.
+    """
+
+    records: int
+    frames: int
+    bytes: int
+    unreadable: tuple[tuple[str, str], ...]
+    remarks: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One video as a record, with the number of its frames, or the reason why there is none."""
+
+    record: bytes | None
+    frames: int
+    reason: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Entry -> record. Can be sent to other processes.
+
+    Attributes:
+        root: folder of the videos.
+        classes: names in label order.
+        resize: as in :func:`motion_jax.data.storage.stored_frames.store_frames`.
+        quality: likewise.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    resize: tuple[int, int] | int | None
+    quality: int
+
+    def __call__(self, entry: Entry) -> Encoded:
+        try:
+            stored = store_frames(
+                self.root / entry.path, resize=self.resize, quality=self.quality, seconds=entry.seconds
+            )
+        except VideoError as error:
+            return Encoded(None, 0, error.reason)
+        except OSError as error:
+            return Encoded(None, 0, error.strerror or str(error))
+        example = {
+            "id": entry.id,
+            "frames": stored.frames,
+            "label": entry.label,
+            "num_frames": len(stored.frames),
+            "fps": stored.fps,
+        }
+        features, serializer = self._features
+        record = serializer.serialize_example(features.encode_example(example))
+        return Encoded(record, len(stored.frames), remark=stored.remark)
+
+    @cached_property
+    def _features(self) -> tuple[tfds.features.FeaturesDict, tfds.core.ExampleSerializer]:
+        features = video_features(self.classes)
+        return features, tfds.core.ExampleSerializer(features.get_serialized_info())
+
+
+def video_features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
+    """What is stored of a video; frames are JPEG bytes."""
+    return tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "frames": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")),
+            "label": tfds.features.ClassLabel(names=list(classes)),
+            "num_frames": np.int32,
+            "fps": np.float32,
+        }
+    )
+
+
+def make_parts(entries: Iterable[Entry], split: str) -> list[Part]:
+    """The parts of a split."""
+    held = tuple(entry for entry in entries if entry.split == split)
+    size = max(_LEAST_VIDEOS, -(-len(held) // _MOST_PARTS))
+    pieces = [held[start : start + size] for start in range(0, len(held), size)]
+    return [Part(split, index, len(pieces), piece) for index, piece in enumerate(pieces)]
+
+
+def record_file(part: Part, folder: Path) -> Path:
+    """Where the records of a part lie; absent where none of its videos can be read."""
+    return folder / f"{part.name}.array_record"
+
+
+def read_summary(part: Part, folder: Path) -> Summary | None:
+    """What became of a part, or None while it is not done."""
+    try:
+        values = json.loads((folder / f"{part.name}.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    pairs = {name: tuple(map(tuple, values.pop(name))) for name in ("unreadable", "remarks")}
+    return Summary(**values, **pairs)
+
+
+def write_part(part: Part, folder: Path, results: Iterable[Encoded]) -> Summary:
+    """Write what became of each of a part's videos, in order."""
+    # Beam may give one part to two workers: each writes its own file, and the last name given stands.
+    passing = folder / f"{part.name}.{uuid.uuid4().hex}"
+    kept, frames, size = 0, 0, 0
+    unreadable, remarks = [], []
+    writer = array_record_module.ArrayRecordWriter(str(passing), "group_size:1")
+    try:
+        for entry, result in zip(part.entries, results, strict=True):
+            if result.record is None:
+                unreadable.append((entry.path, result.reason))
+                continue
+            writer.write(result.record)
+            kept, frames, size = kept + 1, frames + result.frames, size + len(result.record)
+            if result.remark:
+                remarks.append((entry.path, result.remark))
+    finally:
+        writer.close()
+    summary = Summary(kept, frames, size, tuple(unreadable), tuple(remarks))
+    if summary.records:
+        _to_disk(passing)
+        os.replace(passing, record_file(part, folder))
+    else:
+        passing.unlink()  # A file without records cannot be opened.
+    passing.write_text(json.dumps(dataclasses.asdict(summary)))
+    _to_disk(passing)
+    os.replace(passing, folder / f"{part.name}.json")
+    return summary
+
+
+def _to_disk(path: Path) -> None:
+    """Return when a file is on the disk: after a power failure, a name must not stand for half of it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_parts(parts: Sequence[Part], folder: Path, encode: Encoder) -> None:
+    """Make the parts that are not done, on all cores of this machine, with a progress bar."""
+    todo = [part for part in parts if read_summary(part, folder) is None]
+    results = parallel_map(encode, (entry for part in todo for entry in part.entries))
+    with _bar(parts, todo) as bar:
+
+        def counted() -> Iterator[Encoded]:
+            for result in results:
+                bar.update()
+                yield result
+
+        following = counted()
+        for part in todo:
+            write_part(part, folder, itertools.islice(following, len(part.entries)))
+
+
+def write_parts_with_beam(
+    parts: Sequence[Part], folder: Path, encode: Encoder, *, runner: Any, options: Any = None
+) -> None:
+    """Make the parts that are not done on a Beam runner, whose workers share the folder and the videos.
+
+    Args:
+        parts: all parts.
+        folder: where they are written.
+        encode: makes the records.
+        runner: a runner or its name, as ``beam.Pipeline`` takes it.
+        options: ``PipelineOptions``, or None.
+    """
+    import apache_beam as beam
+
+    todo = [part for part in parts if read_summary(part, folder) is None]
+
+    def work() -> None:
+        with beam.Pipeline(runner=runner, options=options) as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(todo)
+                | beam.Reshuffle()
+                | beam.Map(_make_part, folder=folder.absolute(), encode=encode)
+            )
+
+    with _bar(parts, todo) as bar, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+        while not running.done():
+            time.sleep(0.5)
+            done = [part for part in todo if read_summary(part, folder) is not None]
+            bar.update(sum(len(part.entries) for part in done) + bar.initial - bar.n)
+        running.result()
+
+
+def _make_part(part: Part, *, folder: Path, encode: Callable[[Entry], Encoded]) -> None:
+    # One after the other: the runner keeps the cores busy with other parts.
+    write_part(part, folder, map(encode, part.entries))
+
+
+def _bar(parts: Sequence[Part], todo: Sequence[Part]) -> Any:
+    whole, left = (sum(len(part.entries) for part in some) for some in (parts, todo))
+    return progress_bar(whole, label="videos", done=whole - left)

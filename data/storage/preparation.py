@@ -1,0 +1,175 @@
+"""Prepare a TFDS data set once, so that a half-written one is never taken for whole, and say what came of it."""
+
+import contextlib
+import fcntl
+import io
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from motion_jax.data.config import DataConfig
+
+
+def prepare(
+    section: DataConfig, *, default_dir: str, beam_runner: str | None = None, beam_options: Sequence[str] = ()
+) -> tfds.core.DatasetBuilder:
+    """The builder of a data set whose records lie ready on disk; they are written now where absent.
+
+    Args:
+        section: which data set.
+        default_dir: where prepared records lie when ``section.dir`` is None.
+        beam_runner: name of the Beam runner that makes the records; None makes them on the cores of this machine.
+            Its workers must see ``section.root`` and the prepared records under the same paths.
+        beam_options: options of the runner, such as ``"--direct_num_workers=4"``.
+
+    Raises:
+        ValueError: if the videos are not laid out as they should be, too many of them are unreadable, or Beam is asked
+            for and not installed.
+    """
+    folder = Path(section.dir or default_dir)
+    if section.name == "moving_shapes":
+        from motion_jax.data.sources.moving_shapes import MovingShapes
+
+        if beam_runner:
+            raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")
+        return prepared(
+            partial(MovingShapes, size=section.size, frames=section.frames, clips=section.clips, data_dir=folder)
+        )
+
+    from motion_jax.data.sources import BUILDERS
+
+    builder = prepared(
+        partial(
+            BUILDERS[section.name],
+            root=section.root,
+            version=section.version,
+            resize=section.resize,
+            quality=section.quality,
+            data_dir=folder,
+        ),
+        _beam(beam_runner, beam_options) if beam_runner else None,
+    )
+    unreadable = builder.info.metadata["unreadable"]
+    count = len(unreadable) + sum(split.num_examples for split in builder.info.splits.values())
+    if len(unreadable) > section.max_bad_fraction * count:
+        raise ValueError(
+            f"data.root: {len(unreadable)} of {count} videos of {section.root} cannot be read, more than "
+            f"data.max_bad_fraction = {section.max_bad_fraction}; mend or remove them, raise that fraction, or, where "
+            f"the disk failed them, delete {builder.data_path} to read them again: "
+            + "; ".join(f"{path}: {reason}" for path, reason in unreadable)
+        )
+    return builder
+
+
+def prepared(
+    make_builder: Callable[[], tfds.core.DatasetBuilder], download_config: tfds.download.DownloadConfig | None = None
+) -> tfds.core.DatasetBuilder:
+    """A builder whose records lie ready on disk; they are written now where absent.
+
+    TFDS writes to a folder named incomplete and renames it when all is there, so a killed preparation leaves nothing
+    that looks complete. Its leftovers are removed by the next one. Processes of one machine wait for the first that
+    prepares; processes of several machines must not prepare into one shared folder at the same time.
+
+    Args:
+        make_builder: makes the builder; called again after waiting, since a builder looks for its records when it is
+            made.
+        download_config: how TFDS prepares; None is its default.
+    """
+    builder = _quietly(make_builder)
+    if builder.data_path.exists():
+        return builder
+    with _lock(Path(builder.data_path).parent):
+        builder = _quietly(make_builder)
+        if not builder.data_path.exists():
+            for leftover in Path(builder.data_path).parent.glob("incomplete.*"):
+                shutil.rmtree(leftover)
+            tfds.disable_progress_bar()
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    builder.download_and_prepare(download_config=download_config)
+            finally:
+                tfds.enable_progress_bar()
+    return builder
+
+
+def class_names(section: DataConfig) -> tuple[str, ...]:
+    """The class names of a data set in label order; of videos, their annotations alone are read.
+
+    Raises:
+        ValueError: if the videos are not laid out as they should be.
+    """
+    if section.name == "moving_shapes":
+        from motion_jax.data.sources.moving_shapes import CLASSES
+
+        return CLASSES
+
+    from motion_jax.data.sources import BUILDERS
+
+    return BUILDERS[section.name].read_layout(Path(section.root), section.version).classes
+
+
+def report(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    """What a prepared data set holds.
+
+    Returns:
+        name, version (None where there is one), folder, classes (how many), class_order (in words), splits (name ->
+        videos, frames, bytes), unreadable (cause -> paths that are left out), missing (split -> names of videos that
+        are annotated and absent) and remarks (path -> what is odd about a video that is kept).
+    """
+    metadata = builder.info.metadata or {}
+    unreadable, missing = defaultdict(list), defaultdict(list)
+    for path, reason in metadata.get("unreadable", ()):
+        unreadable[reason].append(path)
+    for split, name in metadata.get("missing", ()):
+        missing[split].append(name)
+    return {
+        "name": builder.name,
+        "version": metadata.get("version"),
+        "folder": str(builder.data_path),
+        "classes": builder.info.features["label"].num_classes,
+        "class_order": metadata.get("class_order"),
+        "splits": {
+            name: {
+                "videos": split.num_examples,
+                "frames": metadata.get("frames", {}).get(name),
+                "bytes": int(split.num_bytes),
+            }
+            for name, split in builder.info.splits.items()
+        },
+        "unreadable": dict(unreadable),
+        "missing": dict(missing),
+        "remarks": dict(metadata.get("remarks", ())),
+    }
+
+
+def _beam(runner: str, options: Sequence[str]) -> tfds.download.DownloadConfig:
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise ValueError("Beam is not installed: pip install apache-beam, or leave the runner out") from error
+    return tfds.download.DownloadConfig(beam_runner=runner, beam_options=PipelineOptions(list(options)))
+
+
+def _quietly(make_builder: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
+    # TFDS warns of every configuration that is not in its list; ours are made for the occasion.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        return make_builder()
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes of this machine; a killed holder lets go by itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

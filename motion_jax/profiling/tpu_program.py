@@ -1,0 +1,152 @@
+"""What the TPU compiler says of a training step, on a machine that has no TPU: libtpu holds the whole compiler."""
+
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from motion_jax.profiling.collectives import collective_bytes
+from motion_jax.training.parallel import AXIS, ParallelConfig, replicate
+from motion_jax.training.state import create_state
+from motion_jax.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A TPU slice to compile for.
+
+    Attributes:
+        topology: as libtpu names it.
+        accelerator: as the environment variable TPU_ACCELERATOR_TYPE names it.
+        gigabytes: memory of one chip (of 10^9 bytes).
+    """
+
+    topology: str
+    accelerator: str
+    gigabytes: float
+
+
+# By generation and number of chips.
+SLICES: Mapping[str, Slice] = {
+    "v5e-4": Slice("v5e:2x2", "v5litepod-4", 17.2),
+    "v5e-8": Slice("v5e:2x4", "v5litepod-8", 17.2),
+    "v5e-256": Slice("v5e:16x16", "v5litepod-256", 17.2),
+    "v4-8": Slice("v4:2x2x2", "v4-16", 34.4),
+    "v5p-8": Slice("v5p:2x2x2", "v5p-16", 102.0),
+    "v6e-8": Slice("v6e:2x4", "v6e-8", 34.4),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """The compiler's counts for one training step, per chip; not times.
+
+    Attributes:
+        flops: a multiplication and an addition are two; the body of a loop counts once, however often it runs.
+        bytes_accessed: between the chip's memory and its units.
+        temp_bytes: working memory beside state and batch.
+        argument_bytes: state and batch.
+        collective_bytes: received from the other chips, by kind of collective, see ``collectives.collective_bytes``.
+        gigabytes: memory of the chip.
+    """
+
+    flops: float
+    bytes_accessed: float
+    temp_bytes: int
+    argument_bytes: int
+    collective_bytes: Mapping[str, int]
+    gigabytes: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the step's memory is there."""
+        return self.temp_bytes + self.argument_bytes <= 1e9 * self.gigabytes
+
+
+class OutOfMemoryError(ValueError):
+    """The compiler found that the step does not fit the chip."""
+
+
+def find_compiler(slice_: Slice) -> None:
+    """Make JAX's TPU compiler usable for a slice; call it before anything touches a device.
+
+    Raises:
+        ValueError: if libtpu is not installed.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError('the TPU compiler is not installed: pip install "jax[tpu]" in the same version of jax')
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_WORKER_ID", "0")
+    # Two compilations at once would end over libtpu's lock file.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
+    os.environ["TPU_ACCELERATOR_TYPE"] = slice_.accelerator
+    jax.config.update("jax_platforms", "cpu")
+
+
+def compile_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    slice_: Slice,
+    backend: str,
+    clip_shape: tuple[int, ...],
+    batch_per_chip: int,
+    **options: float,
+) -> Counts:
+    """Compile the training step that ``fit`` runs, for a whole slice.
+
+    Args:
+        model: as from ``build_model``.
+        optimizer: that of the run.
+        slice_: one of ``SLICES``; call ``find_compiler`` first.
+        backend: ``"pmap"`` or ``"shard_map"``.
+        clip_shape: (t, h, w, c) of the uint8 clips.
+        batch_per_chip: clips per chip.
+        **options: of ``make_train_step``: mixup, cutmix, label_smoothing.
+
+    Raises:
+        OutOfMemoryError: if the compiler gives up because the step needs more memory than a chip has.
+    """
+    from jax.experimental import topologies
+
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=slice_.topology)
+    mesh = Mesh(np.array(topology.devices).reshape(-1), (AXIS,))
+    parallel = ParallelConfig(backend=backend, devices=None)
+    step = make_train_step(model, optimizer, schedule=optax.constant_schedule(0.0), seed=0, **options)
+    state = jax.eval_shape(lambda: create_state(model, optimizer, seed=0, clip_shape=clip_shape))
+    lead = (mesh.size, batch_per_chip) if backend == "pmap" else (mesh.size * batch_per_chip,)
+    batch = {
+        "clips": jax.ShapeDtypeStruct((*lead, *clip_shape), np.uint8),
+        "label": jax.ShapeDtypeStruct(lead, np.int32),
+    }
+    if backend == "shard_map":
+        state, batch = (_placed(tree, mesh, spec) for tree, spec in ((state, P()), (batch, P(AXIS))))
+    try:
+        compiled = replicate(step, parallel, mesh=mesh).lower(state, batch).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise OutOfMemoryError(f"{batch_per_chip} clips per chip do not fit: {str(error).splitlines()[0]}") from error
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    return Counts(
+        flops=cost["flops"],
+        bytes_accessed=cost["bytes accessed"],
+        temp_bytes=memory.temp_size_in_bytes,
+        argument_bytes=memory.argument_size_in_bytes,
+        collective_bytes=collective_bytes(compiled),
+        gigabytes=slice_.gigabytes,
+    )
+
+
+def _placed(tree: Any, mesh: Mesh, spec: P) -> Any:
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
