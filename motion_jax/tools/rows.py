@@ -199,8 +199,8 @@ def _difference(paper: str, row: Row, gflops: float) -> str:
 
 
 def path_of(module: types.ModuleType, arguments: str) -> str:
-    """What ``--config`` takes."""
-    return f"configs/{module.__name__.rpartition('.')[2]}.py" + (f":{arguments}" if arguments else "")
+    """Return the value of ``--config`` for a config module."""
+    return f"configs/{module.__name__.removeprefix('motion_jax.configs.')}.py" + (f":{arguments}" if arguments else "")
 
 
 def page(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> str:
