@@ -169,7 +169,7 @@ def test_workdir_and_checkpoints_describe_themselves(trained):
         (("eval.py", "--crops=2"), r"eval\.crops is 2, expected 1 .* or 3"),
         (("eval.py", "--average=mean"), r"eval\.average is 'mean', expected one of"),
         (("eval.py", "--corruption=fog:1"), r"no corruption 'fog': choose one of occlusion"),
-        (("eval.py", "--corruption=occlusion:1:8"), r"spoils frame 8, but a clip has frames 0 to 7"),
+        (("eval.py", "--corruption=occlusion:1:8"), r"corrupts frame 8, but a clip has frames 0 to 7"),
         (("eval.py", "--split=test"), r"no split 'test', only train, val"),
         (("eval.py", "--config.data.size=64"), r"'config\.data\.size': .* beside --config=FILE"),
     ],
@@ -212,7 +212,7 @@ def test_a_checkpoint_outside_a_workdir_needs_one(trained, tmp_path):
         (("--config=configs/common.py",), r"config file cannot be used: .* no attribute 'get_config'"),
         (
             ("--config=configs/video_folder.py:tsn_r18,8",),
-            r"data\.root: None came, expected the folder .*--config\.data",
+            r"data\.root is None, expected the folder .*--config\.data",
         ),
         ((), r"--config=FILE and --workdir=DIR are needed; see --help"),
     ],

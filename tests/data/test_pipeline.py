@@ -5,30 +5,11 @@ import threading
 
 import numpy as np
 import pytest
+from bench import data_config, data_section
 
 from motion_jax.data.clips import augmentation, sampling, transforms
 from motion_jax.data.clips.corruption import Corruption
-from motion_jax.data.pipeline import DataConfig, eval_batches, open_dataset, train_batches
-
-SECTION = {
-    "name": "moving_shapes",
-    "root": None,
-    "version": None,
-    "dir": None,
-    "frames": 8,
-    "size": 32,
-    "resize": None,
-    "quality": 95,
-    "sampling": "segment",
-    "crop": "multi_scale",
-    "color_jitter": None,
-    "rand_augment": None,
-    "flip": "swap",
-    "clips": (24, 7),
-    "threads": 2,
-    "processes": 0,
-    "max_bad_fraction": 0.1,
-}
+from motion_jax.data.pipeline import eval_batches, open_dataset, train_batches
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +19,12 @@ def folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def dataset(folder):
-    return open_dataset(DataConfig(**SECTION), default_dir=folder)
+    return open_dataset(data_config(threads=2), default_dir=folder)
 
 
 @pytest.fixture
 def opened(folder):
-    return lambda **changes: open_dataset(DataConfig(**{**SECTION, **changes}), default_dir=folder)
+    return lambda **changes: open_dataset(data_config(**{"threads": 2, **changes}), default_dir=folder)
 
 
 def take(batches, count: int) -> list[dict]:
@@ -171,7 +152,7 @@ def test_training_clips_follow_the_official_transforms(opened):
         frames = dataset.example("train", index)["frames"]
         chosen = frames[sampling.segment_train(8, 8, draw=draw)]
         box = transforms.multi_scale_crop(32, 32, size=32, draw=draw)
-        expected = [transforms.resize(frame, height=32, width=32, box=box) for frame in chosen]
+        expected = [transforms.crop_and_resize(frame, box, size=32) for frame in chosen]
         np.testing.assert_array_equal(clip, np.stack(expected))
 
 
@@ -182,7 +163,7 @@ def test_random_resized_crops_reach_the_batches(opened):
         rng = np.random.default_rng([7, index, 0])
         chosen = dataset.example("train", index)["frames"][sampling.segment_train(8, 8, draw=rng.integers)]
         box = transforms.random_resized_crop(32, 32, rng=rng)
-        expected = [transforms.resize(frame, height=32, width=32, box=box) for frame in chosen]
+        expected = [transforms.crop_and_resize(frame, box, size=32) for frame in chosen]
         np.testing.assert_array_equal(clip, np.stack(expected))
 
 
@@ -325,7 +306,7 @@ def test_an_open_iterator_leaves_no_noise_at_exit(folder, pytestconfig, processe
     script.write_text(
         "from motion_jax.data.pipeline import *\n"
         "if __name__ == '__main__':\n"
-        f"    section = Data(**{SECTION | {'processes': processes, 'threads': 1}})\n"
+        f"    section = DataConfig(**{data_section(processes=processes, threads=1)})\n"
         f"    batches = train_batches(open_dataset(section, default_dir={folder!r}), batch_size=2, seed=0)\n"
         "    next(batches)\n"
     )
@@ -333,7 +314,6 @@ def test_an_open_iterator_leaves_no_noise_at_exit(folder, pytestconfig, processe
         [sys.executable, "-W", "error", str(script)],
         capture_output=True,
         cwd=pytestconfig.rootpath,
-        env={"PYTHONPATH": str(pytestconfig.rootpath)},
         check=True,
         timeout=60,
     )
@@ -341,9 +321,7 @@ def test_an_open_iterator_leaves_no_noise_at_exit(folder, pytestconfig, processe
 
 
 def test_importing_is_light(pytestconfig):
-    script = (
-        "import sys, data.pipeline; print({'grain', 'tensorflow_datasets', 'jax', 'motion_jax'} & set(sys.modules))"
-    )
+    script = "import sys, motion_jax.data.pipeline; print({'grain', 'tensorflow_datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=pytestconfig.rootpath, check=True)
     assert done.stdout.strip() == b"set()"
 
@@ -352,11 +330,11 @@ def test_importing_is_light(pytestconfig):
     ("call", "message"),
     [
         (lambda d: train_batches(d, batch_size=5, seed=0, process_count=2), "batch_size 5 .* multiple of 2"),
-        (lambda d: train_batches(d, batch_size=4, seed=-1), "seed -1"),
-        (lambda d: train_batches(d, batch_size=4, seed=0, start_step=-1), "start_step -1"),
-        (lambda d: train_batches(d, batch_size=4, seed=0, process_index=2, process_count=2), "process_index 2"),
-        (lambda d: eval_batches(d, batch_size=4, crops=2), "crops = 2"),
-        (lambda d: eval_batches(d, batch_size=4, clips=0), "clips = 0"),
+        (lambda d: train_batches(d, batch_size=4, seed=-1), "seed is -1"),
+        (lambda d: train_batches(d, batch_size=4, seed=0, start_step=-1), "start_step is -1"),
+        (lambda d: train_batches(d, batch_size=4, seed=0, process_index=2, process_count=2), "process_index is 2"),
+        (lambda d: eval_batches(d, batch_size=4, crops=2), "crops is 2"),
+        (lambda d: eval_batches(d, batch_size=4, clips=0), "clips is 0"),
         (lambda d: eval_batches(d, batch_size=4, corruption=Corruption("drop", 1, 8)), "frames 0 to 7"),
         (lambda d: eval_batches(d, batch_size=4, split="test"), "no split 'test'"),
     ],
@@ -364,70 +342,3 @@ def test_importing_is_light(pytestconfig):
 def test_wrong_arguments_fail_at_once(dataset, call, message):
     with pytest.raises(ValueError, match=message):
         call(dataset)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("name", "imagenet"),
-        ("root", "/somewhere"),
-        ("dir", 3),
-        ("frames", 0),
-        ("frames", 2),
-        ("frames", 8.0),
-        ("size", 60),
-        ("version", "v2"),
-        ("resize", 64),
-        ("quality", 90),
-        ("sampling", "sparse"),
-        ("crop", "corner"),
-        ("color_jitter", (0.4, 0.4, 0.4)),
-        ("color_jitter", (0.4, 0.4, -0.4, 0.1)),
-        ("color_jitter", (0.4, 0.4, 0.4, 0.6)),
-        ("rand_augment", (0, 9)),
-        ("rand_augment", (2, 31)),
-        ("rand_augment", 9),
-        ("flip", True),
-        ("clips", None),
-        ("clips", (5,)),
-        ("threads", -1),
-        ("processes", True),
-        ("max_bad_fraction", 1.5),
-    ],
-)
-def test_each_wrong_value_is_named(field, value):
-    with pytest.raises(ValueError, match=rf"^data\.{field}: .* came, expected ") as caught:
-        DataConfig(**{**SECTION, field: value})
-    assert repr(value) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("root", None),
-        ("root", ""),
-        ("version", "split1"),
-        ("clips", (1, 1)),
-        ("resize", (16, 64)),
-        ("resize", "256"),
-        ("quality", 0),
-        ("quality", 101),
-    ],
-)
-def test_wrong_values_for_video_folder(field, value):
-    good = {**SECTION, "name": "video_folder", "root": "videos", "clips": None, "resize": (48, 64)}
-    DataConfig(**good)
-    with pytest.raises(ValueError, match=rf"^data\.{field}: "):
-        DataConfig(**{**good, field: value})
-
-
-def test_dense_windows_hold_64_frames():
-    with pytest.raises(ValueError, match=r"data.frames: 65 came, expected at most 64 with dense sampling"):
-        DataConfig(**{**SECTION, "sampling": "dense", "frames": 65})
-
-
-def test_unknown_and_missing_fields():
-    with pytest.raises(TypeError, match="colour"):
-        DataConfig(**SECTION, colour="red")
-    with pytest.raises(TypeError, match="flip"):
-        DataConfig(**{name: value for name, value in SECTION.items() if name != "flip"})
