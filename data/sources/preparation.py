@@ -37,7 +37,7 @@ def prepare(
     folder = Path(section.dir or default_dir)
     if section.name == "moving_shapes":
         if beam_runner:
-            raise ValueError("moving_shapes is generated on one machine in minutes; omit the Beam runner")
+            raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")
         return prepared(
             partial(MovingShapes, size=section.size, frames=section.frames, clips=section.clips, data_dir=folder)
         )
@@ -145,7 +145,7 @@ def _beam(runner: str, options: Sequence[str]) -> tfds.download.DownloadConfig:
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
-        raise ValueError("Beam is not installed: pip install apache-beam, or omit the runner") from error
+        raise ValueError("Beam is not installed: pip install apache-beam, or leave the runner out") from error
     return tfds.download.DownloadConfig(beam_runner=runner, beam_options=PipelineOptions(list(options)))
 
 

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from bench import data_config, data_section
+from bench import data_config, data_section, write_video
 
 from motion_jax.data.clips import augmentation, sampling, transforms
 from motion_jax.data.clips.corruption import Corruption
@@ -246,14 +246,15 @@ def test_dense_sampling_reaches_the_batches(opened):
 
 
 class _Damaged:
-    """A split one of whose records cannot be read."""
+    """A split with damaged records."""
 
-    def __init__(self, source, bad: set[int]) -> None:
-        self.source, self.bad = source, bad
+    def __init__(self, source, bad: set[int], damage=lambda record: {**record, "frames": [b"damaged"]}) -> None:
+        self.source, self.bad, self.damage = source, bad, damage
 
     def __getitem__(self, index: int) -> dict:
         record = self.source[index]
-        return {**record, "frames": [b"damaged"] * len(record["frames"])} if index in self.bad else record
+        record = {**record, "frames": list(record["frames"])}
+        return self.damage(record) if index in self.bad else record
 
 
 def test_an_unreadable_record_is_replaced_and_named_once(opened, caplog):
@@ -267,6 +268,55 @@ def test_an_unreadable_record_is_replaced_and_named_once(opened, caplog):
     np.testing.assert_array_equal(batches[0]["clips"][6], batches[0]["clips"][0])  # The next, round the end.
     assert batches[0]["mask"].all()
     assert batches[0]["label"][6] == batches[0]["label"][0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: {**record, "frames": [*record["frames"][:-1], encode_jpeg(np.zeros((16, 16, 3), np.uint8))]},
+        lambda record: {**record, "frames": []},
+        lambda record: 1 / 0,
+    ],
+    ids=["another size", "no frames", "an error of the reader"],
+)
+def test_a_damaged_record_is_replaced_in_training(opened, damage):
+    """By the next one, with the draws of the record that it replaces: the stream stays a function of (seed, step)."""
+    dataset = opened(crop="none", flip="none", max_bad_fraction=0.2)
+    source = dataset._sources["train"]
+    dataset._sources["train"] = _Damaged(source, {5}, damage)
+    batches = take(train_batches(dataset, batch_size=12, seed=0), 2)
+    assert_same(batches, take(train_batches(dataset, batch_size=12, seed=0), 2))
+    clips = {int(i): clip for batch in batches for i, clip in zip(batch["index"], batch["clips"], strict=True)}
+    assert sorted(clips) == list(range(24))
+    np.testing.assert_array_equal(clips[5], clips[6])
+    assert dataset.broken == 1
+
+
+def test_worker_processes_replace_damaged_records(tmp_path):
+    """The file itself is damaged, because workers open it again."""
+    opened = [
+        open_dataset(data_config(max_bad_fraction=0.2, **workers), default_dir=str(tmp_path))
+        for workers in ({}, {"processes": 2, "threads": 1})
+    ]
+    (path,) = tmp_path.rglob("*-train.array_record*")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 100] = bytes(100)
+    path.write_bytes(content)
+    one, other = (take(train_batches(dataset, batch_size=8, seed=1), 3) for dataset in opened)
+    assert_same(one, other)
+    assert 1 <= opened[0].broken <= 4
+
+
+def test_a_narrow_view_is_named(tmp_path, caplog):
+    """Evaluation of 16-pixel clips sees 16 of 24 pixels of the short side."""
+    for number, split in enumerate(("train", "val")):
+        write_video(tmp_path / f"videos/{split}/a/{number}.avi", [0, 50])
+    for size, crop, warned in ((16, "center", 1), (17, "center", 0), (16, "none", 0)):
+        caplog.clear()
+        section = data_config(name="video_folder", root=str(tmp_path / "videos"), size=size, crop=crop)
+        open_dataset(section, default_dir=str(tmp_path / "prepared"))
+        assert caplog.text.count("crops the centre 16 of the 24 pixels of the stored short side") == warned
 
 
 def test_too_many_unreadable_records(opened):
