@@ -56,13 +56,13 @@ def flipped_labels(names: Sequence[str], *, policy: str) -> np.ndarray:
             keeps the label.
 
     Raises:
-        ValueError: for another policy.
+        ValueError: if the policy is unknown.
 
     >>> flipped_labels(["clap", "move left", "move right", "turn left"], policy="swap").tolist()
     [0, 2, 1, -1]
     """
     if policy not in POLICIES:
-        raise ValueError(f"unknown flip policy {policy!r}: choose one of {', '.join(POLICIES)}")
+        raise ValueError(f"flip policy is {policy!r}, expected one of {', '.join(POLICIES)}")
     labels = np.arange(len(names), dtype=np.int32)
     if policy == "always":
         return labels

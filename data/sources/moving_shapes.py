@@ -84,7 +84,7 @@ def make_scene(name: str, *, frames: int, size: int, rng: np.random.Generator) -
         ValueError: if the name, the length or the size is not allowed.
     """
     if name not in CLASSES:
-        raise ValueError(f"unknown class {name!r} of moving_shapes: choose one of {', '.join(CLASSES)}")
+        raise ValueError(f"class is {name!r}, expected one of {', '.join(CLASSES)}")
     if frames < 3:
         raise ValueError(f"frames is {frames}, expected 3 frames or more for moving_shapes, so that motion can reverse")
     if size < 4 * CELL or size % CELL:

@@ -201,7 +201,8 @@ def test_speed_grows_with_size():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"name": "move"}, "unknown class"), ({"frames": 2}, "3 frames"), ({"size": 60}, "divides")]
+    ("change", "message"),
+    [({"name": "move"}, "class is 'move', expected one of"), ({"frames": 2}, "3 frames"), ({"size": 60}, "divides")],
 )
 def test_impossible_scenes(change, message):
     with pytest.raises(ValueError, match=message):

@@ -10,6 +10,7 @@ from bench import data_config, data_section, write_video
 from motion_jax.data.clips import augmentation, sampling, transforms
 from motion_jax.data.clips.corruption import Corruption
 from motion_jax.data.pipeline import eval_batches, open_dataset, train_batches
+from motion_jax.data.storage.frames import encode_jpeg
 
 
 @pytest.fixture(scope="module")
