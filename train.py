@@ -8,6 +8,7 @@ Examples:
 A workdir that holds a checkpoint is resumed from it. Any value of the config can be given as --config.<key>=<value>.
 """
 
+import dataclasses
 import functools
 import pathlib
 
@@ -32,6 +33,8 @@ def main() -> None:
         jax.distributed.initialize()
     config = _CONFIG.value.to_dict()
     experiment = Experiment.from_config(config)
+    # The run keeps absolute paths, so that its checkpoints find the data from any folder.
+    config["data"] = dataclasses.asdict(experiment.data)
     workdir = pathlib.Path(_WORKDIR.value)
 
     from motion_jax.data.pipeline import eval_batches, train_batches

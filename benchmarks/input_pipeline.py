@@ -36,10 +36,10 @@ from motion_jax.configs.video_folder import get_config
 from motion_jax.data.clips import sampling, transforms
 from motion_jax.data.config import DataConfig
 from motion_jax.data.pipeline import train_batches
-from motion_jax.data.progress import progress_bar
+from motion_jax.data.sources.preparation import prepared
 from motion_jax.data.storage.dataset import Dataset
-from motion_jax.data.storage.preparation import prepared
 from motion_jax.data.storage.records import open_sources
+from motion_jax.data.storage.work import progress_bar
 
 HEIGHT, WIDTH, FRAMES = 240, 320, 48
 SHOWN, SIZE = 8, 224

@@ -38,7 +38,7 @@ from typing import Any
 from tqdm import tqdm
 
 from motion_jax.cli import Parser, positive, print_json, run, table
-from motion_jax.data.progress import progress_bar
+from motion_jax.data.storage.work import progress_bar
 
 MODELS = ("tsm_r50", "msnet_tsm_r50", "selfynet_tsm_r50")
 MODES = {"forward": 1, "train": 2}  # default batch of each mode

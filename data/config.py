@@ -1,9 +1,8 @@
-"""The section `data` of a configuration: what clips are made of."""
+"""The section `data` of a config: how clips are made."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-
-from motion_jax.data.clips import labels, sampling
 
 VERSIONS = {
     "diving48": ("v1", "v2"),
@@ -11,42 +10,49 @@ VERSIONS = {
     "ucf101": ("split1", "split2", "split3"),
     "hmdb51": ("split1", "split2", "split3"),
 }
-"""Data sets that exist in several versions: of the labels, or of the division into training and validation."""
+"""Data sets with several versions of the labels or of the split into training and validation."""
 FILMED = ("something_v1", "something_v2", "kinetics400", *VERSIONS, "list_files", "video_folder")
-"""Data sets made of videos that lie in a folder."""
+"""Data sets made of videos in a folder."""
 NAMES = ("moving_shapes", *FILMED)
 SAMPLINGS = ("segment", "dense")
+WINDOW = 64
+"""Number of frames that a dense clip spans."""
 CROPS = ("multi_scale", "random_resized", "center", "none")
+POLICIES = ("skip", "swap", "none", "always")
+"""Flip policies; see ``flipped_labels`` in data/clips/labels.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What clips are made of.
+    """The data set, how its clips are sampled and augmented, and how batches are made.
 
-    Every field is given: values live in configurations.
+    There are no defaults: configs hold the values.
 
     Attributes:
-        name: ``"moving_shapes"`` (generated), or one of :data:`FILMED`; data/README.md says where each comes from.
-        root: folder of the videos and their annotations; None for moving_shapes.
-        version: which labels or division, for the names in :data:`VERSIONS`; None for the others.
-        dir: where prepared records lie; None leaves it to the caller of :func:`open_dataset`.
-        frames: frames per clip.
+        name: data set: moving_shapes (generated), something_v1, something_v2, kinetics400, diving48, finegym, ucf101,
+            hmdb51, list_files or video_folder; data/README.md says where each comes from.
+        root: folder of the videos and annotations; None for moving_shapes. Stored as an absolute path.
+        version: version of the labels or of the split: v1 or v2 for diving48, gym99 or gym288 for finegym, split1 to
+            split3 for ucf101 and hmdb51; None for other data sets.
+        dir: folder of the prepared records; None means WORKDIR/data. Stored as an absolute path.
+        frames: number of frames per clip.
         size: height and width of a clip in pixels.
-        resize: stored frame size of videos: (height, width), or the short side with the aspect kept, or None as
-            filmed.
-        quality: of the JPEGs that frames of videos are stored as, 1 to 100; moving_shapes has always 95.
-        sampling: ``"segment"`` over the whole video, or ``"dense"`` within a 64-frame window.
-        crop: training crop: ``"multi_scale"``, ``"random_resized"``, ``"center"``, or ``"none"`` (the whole frame is
-            squeezed into a square). Evaluation squeezes the whole frame too where this is ``"none"``, and takes centre
-            crops otherwise.
-        color_jitter: greatest change of brightness, contrast, saturation (shares, 0 or more) and hue (turns, at most
-            0.5) in training; None changes no colour.
-        rand_augment: number of operations and their magnitude (0 to 30) of RandAugment in training; None for none.
-        flip: horizontal flips in training; a policy of :func:`flipped_labels`.
-        clips: numbers of train and val clips of moving_shapes.
-        threads: threads that make batches, a batch each; 0 makes them in the caller's thread.
-        processes: worker processes with ``threads`` threads each; 0 stays in this process.
-        max_bad_fraction: greatest share of videos that may be unreadable.
+        resize: size of the stored frames: (height, width), or the length of the short side with the aspect kept, or
+            None to keep the size of the videos.
+        quality: JPEG quality of the stored frames, 1 to 100; 95 for moving_shapes.
+        sampling: segment (one frame from each of `frames` equal parts of the video) or dense (evenly spaced frames of a
+            64-frame window).
+        crop: training crop: multi_scale, random_resized, center, or none (resize the whole frame to a square).
+            Evaluation takes centre crops, or the whole frame where this is none.
+        color_jitter: strengths of the random changes of brightness, contrast, saturation (0 or more) and hue (0 to 0.5)
+            in training; None leaves colors unchanged.
+        rand_augment: number of RandAugment operations and their magnitude (0 to 30) in training; None for none.
+        flip: horizontal flips in training: skip (flip only classes without a direction), swap (also flip directional
+            classes, with the mirrored label), none, or always (flip every class and keep its label).
+        clips: numbers of training and validation clips of moving_shapes; None for other data sets.
+        threads: number of threads that make batches ahead of use, one batch each; 0 makes batches when asked for.
+        processes: number of worker processes with `threads` threads each; 0 uses threads of the main process.
+        max_bad_fraction: largest allowed fraction of unreadable videos, 0 to 1; more stop the run.
     """
 
     name: str
@@ -72,20 +78,27 @@ class DataConfig:
         for field in ("resize", "clips", "color_jitter", "rand_augment"):
             if isinstance(getattr(self, field), list):
                 object.__setattr__(self, field, tuple(getattr(self, field)))
+        self._check()
+        # A checkpoint keeps these and may be used from another folder.
+        for field in ("root", "dir"):
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, os.path.abspath(getattr(self, field)))
+
+    def _check(self) -> None:
         _expect("name", self.name, self.name in NAMES, "one of " + ", ".join(NAMES))
         versions = VERSIONS.get(self.name)
-        expected = "one of " + ", ".join(versions) if versions else f"None: there is one version of {self.name}"
+        expected = "one of " + ", ".join(versions) if versions else f"None: {self.name} has one version"
         _expect("version", self.version, self.version in (versions or (None,)), expected)
         _expect("dir", self.dir, self.dir is None or _is_path(self.dir), "a folder or None")
         _expect("frames", self.frames, _is_count(self.frames, 1), "an integer of 1 or more")
         _expect("size", self.size, _is_count(self.size, 1), "an integer of 1 or more")
         _expect("sampling", self.sampling, self.sampling in SAMPLINGS, "one of " + ", ".join(SAMPLINGS))
-        fits = self.sampling != "dense" or self.frames <= sampling.WINDOW
-        _expect("frames", self.frames, fits, f"at most {sampling.WINDOW} with dense sampling")
+        fits = self.sampling != "dense" or self.frames <= WINDOW
+        _expect("frames", self.frames, fits, f"at most {WINDOW} with dense sampling")
         _expect("crop", self.crop, self.crop in CROPS, "one of " + ", ".join(CROPS))
         _expect("color_jitter", self.color_jitter, *_color_jitter(self.color_jitter))
         _expect("rand_augment", self.rand_augment, *_rand_augment(self.rand_augment))
-        _expect("flip", self.flip, self.flip in labels.POLICIES, "one of " + ", ".join(labels.POLICIES))
+        _expect("flip", self.flip, self.flip in POLICIES, "one of " + ", ".join(POLICIES))
         _expect("threads", self.threads, _is_count(self.threads, 0), "an integer of 0 or more")
         _expect("processes", self.processes, _is_count(self.processes, 0), "an integer of 0 or more")
         fraction = self.max_bad_fraction
@@ -93,17 +106,20 @@ class DataConfig:
         _expect("max_bad_fraction", fraction, valid, "a number from 0 to 1")
         if self.name == "moving_shapes":
             _expect("root", self.root, self.root is None, "None: moving_shapes is generated")
-            _expect("resize", self.resize, self.resize is None, "None: moving_shapes is made at data.size")
-            _expect("quality", self.quality, self.quality == 95, "95: moving_shapes is stored at that alone")
+            _expect("resize", self.resize, self.resize is None, "None: moving_shapes is generated at data.size")
+            _expect("quality", self.quality, self.quality == 95, "95 for moving_shapes")
             _expect("clips", self.clips, _is_pair(self.clips), "two integers of 1 or more: train and val clips")
             _expect("frames", self.frames, self.frames >= 3, "3 or more for moving_shapes")
             fits = self.size >= 32 and self.size % 8 == 0
             _expect("size", self.size, fits, "a multiple of 8, 32 or more, for moving_shapes")
         else:
-            cure = f"the folder of {self.name}, laid out as data/README.md says (--config.data.root=...)"
+            cure = (
+                f"the folder of {self.name} (see data/README.md); set --config.data.root=DIR, or --root=DIR for "
+                "tools.prepare"
+            )
             _expect("root", self.root, _is_path(self.root), cure)
             _expect("quality", self.quality, _is_count(self.quality, 1) and self.quality <= 100, "an integer, 1 to 100")
-            _expect("clips", self.clips, self.clips is None, "None: only moving_shapes is made to number")
+            _expect("clips", self.clips, self.clips is None, "None: data.clips belongs to moving_shapes")
             shape = self.resize is None or _is_count(self.resize, 1) or _is_pair(self.resize)
             _expect("resize", self.resize, shape, "(height, width), a short side, or None")
             short = self.resize if isinstance(self.resize, int) else min(self.resize or (self.size,))
@@ -112,7 +128,7 @@ class DataConfig:
 
 def _expect(field: str, value: object, valid: bool, expected: str) -> None:
     if not valid:
-        raise ValueError(f"data.{field}: {value!r} came, expected {expected}")
+        raise ValueError(f"data.{field} is {value!r}, expected {expected}")
 
 
 def _color_jitter(value: object) -> tuple[bool, str]:

@@ -1,72 +1,106 @@
-"""Batches of training and evaluation clips, made ahead by Grain.
+"""Batches of training and evaluation clips, prefetched by Grain.
 
-A training batch is a pure function of (seed, step), so a run resumes by asking for the steps it lacks::
+A training batch is a pure function of (seed, step), so a run resumes from its step::
 
-    dataset = open_dataset(Data(**config.data), default_dir=f"{workdir}/data")
+    dataset = open_dataset(DataConfig(**config.data), default_dir=f"{workdir}/data")
     for batch in train_batches(dataset, batch_size=64, seed=0, start_step=step): ...
 """
 
 import atexit
 import contextlib
 import gc
-import time
+import logging
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
-from motion_jax.data.buffers import Buffers
-from motion_jax.data.clips import augmentation, labels, sampling, transforms
 from motion_jax.data.clips.corruption import Corruption
+from motion_jax.data.clips.labels import flipped_labels
+from motion_jax.data.clips.views import at_full_resolution, write_training_clip, write_views
 from motion_jax.data.config import DataConfig
-from motion_jax.data.storage.dataset import Dataset, open_dataset
-from motion_jax.data.storage.decoding import decode_jpeg
+from motion_jax.data.storage.buffers import Buffers
+from motion_jax.data.storage.dataset import Dataset
+from motion_jax.data.storage.frames import UnreadableError
 
 __all__ = ["DataConfig", "Dataset", "eval_batches", "open_dataset", "train_batches"]
 
 Batch = dict[str, np.ndarray]
+Made = TypeVar("Made")
 
-# More steps than any run takes.
-_FOREVER = 2**40
-
+_log = logging.getLogger(__name__)
+# Evaluation warns when its centre crop keeps less than this fraction of the short side.
+_NARROW = 0.7
 _open: weakref.WeakSet = weakref.WeakSet()
+
+
+def open_dataset(section: DataConfig, *, default_dir: str) -> Dataset:
+    """Open a data set. If its records are absent they are prepared first, with a progress bar.
+
+    Args:
+        section: the data set and its options.
+        default_dir: folder of the prepared records if ``section.dir`` is None.
+
+    Raises:
+        ValueError: if the videos are not laid out as expected, or too many of them are unreadable.
+    """
+    # Importing TFDS takes half a second.
+    from motion_jax.data.sources.preparation import prepare
+
+    if section.resize is not None and section.crop != "none":
+        short = section.resize if isinstance(section.resize, int) else min(section.resize)
+        if section.size < _NARROW * short:
+            _log.warning(
+                "data.size = %d: evaluation crops the centre %d of the %d pixels of the stored short side; to show "
+                "more of the frame, reduce data.resize, or set data.crop to none",
+                section.size,
+                section.size,
+                short,
+            )
+    return Dataset(section, prepare(section, default_dir=default_dir))
 
 
 def train_batches(
     dataset: Dataset, *, batch_size: int, seed: int, start_step: int = 0, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """Endless training batches from ``start_step`` on.
+    """Return endless training batches from ``start_step`` on.
 
-    Clip ``p = step * batch_size + row`` of the stream belongs to epoch ``p // n``; each epoch is a new order of all n
-    examples, and batches run across its end, so no clip is dropped. Process k takes an equal share of consecutive
-    rows of each batch: the whole batch is the same however many processes there are. Frames, crop, flip and colours of
-    a clip depend on (seed, example, epoch) alone.
+    Clip ``step * batch_size + row`` of the stream belongs to epoch ``(step * batch_size + row) // n``. Each epoch is a
+    new order of all n examples, and batches continue across its end, so no clip is dropped. Process k takes an equal
+    share of consecutive rows of each batch, so the global batch does not depend on the number of processes. Frames,
+    crop, flip and colors of a clip depend on (seed, example, epoch) alone.
 
     Args:
         dataset: its split "train" is read.
         batch_size: clips per step of all processes together.
         seed: 0 or more, below 2**32.
         start_step: the step of the first batch.
-        process_index: this process.
+        process_index: index of this process.
         process_count: number of processes; must divide ``batch_size``.
 
     Returns:
-        clips (uint8 (b, t, h, w, 3)), label (int32 (b,)) and index (int64 (b,), position in the split), b being this
-        process's share of the batch.
+        Iterator of clips (uint8 (b, t, h, w, 3)), label (int32 (b,)) and index (int64 (b,), position in the split),
+        where b is this process's share of the batch.
 
     Raises:
         ValueError: if an argument does not fit, or too many records are unreadable.
     """
-    rows = _rows(batch_size, process_index, process_count)
+    _check_share(batch_size, process_index, process_count)
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed {seed} does not fit: give an integer from 0 to 2**32 - 1")
+        raise ValueError(f"seed is {seed}, expected an integer from 0 to 2**32 - 1")
     if start_step < 0:
-        raise ValueError(f"start_step {start_step} does not fit: steps count from 0")
-    make = _TrainBatches(dataset, batch_size, rows, seed)
-    return _iterate(make, range(start_step, _FOREVER), dataset.section)
+        raise ValueError(f"start_step is {start_step}, expected 0 or more")
+    import grain
+
+    count = dataset.size("train")
+    flipped = flipped_labels(dataset.labels, policy=dataset.section.flip)
+    make = partial(_train_batch, dataset=dataset, seed=seed, flipped=flipped, buffers=Buffers())
+    order = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
+    # Not `random_map`: its draws depend on the position in the stream, not on the example.
+    batches = order.map_with_index(partial(_with_epoch, count=count)).batch(batch_size // process_count, batch_fn=make)
+    return _prefetch(batches[process_index::process_count][start_step:], dataset.section)
 
 
 def eval_batches(
@@ -81,287 +115,167 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Every example of a split once, in order, the last batch filled up.
+    """Return every example of a split once, in order, with the last batch padded.
 
     Args:
-        dataset: what to read.
+        dataset: the data set.
         split: the split.
         batch_size: examples per step of all processes together.
-        clips: clips per example: see :func:`segment_test` and :func:`dense_test`.
-        crops: 1 (centre) or 3 (along the longer side, whose shorter one is brought to ``data.size``).
-        full_resolution: views are as large as the short side of the stored frames, in place of ``data.size``.
-        corruption: what every view undergoes once it is cropped.
-        process_index: this process.
+        clips: clips per example: see ``segment_test`` and ``dense_test`` in data/clips/sampling.py.
+        crops: 1 (centre), or 3 (along the longer side, after the shorter side is resized to ``data.size``).
+        full_resolution: views have the size of the short side of the stored frames instead of ``data.size``.
+        corruption: applied to every view after the crop.
+        process_index: index of this process.
         process_count: number of processes; must divide ``batch_size``. Each gets the same number of batches.
 
     Returns:
-        clips (uint8 (b, v, t, h, w, 3), v = clips * crops views, the crops of a clip beside each other), label (int32
-        (b,)), mask (bool (b,), False where a row only fills up), index (int64 (b,), position in the split, -1 where it
-        fills up) and id (UTF-8 bytes (b,), empty where it fills up), b being this process's share of the batch.
+        Iterator of clips (uint8 (b, v, t, h, w, 3), v = clips * crops views, the crops of a clip adjacent), label
+        (int32 (b,)), mask (bool (b,), False for padding), index (int64 (b,), position in the split, -1 for padding)
+        and id (UTF-8 bytes (b,), empty for padding), where b is this process's share of the batch.
 
     Raises:
         ValueError: if an argument does not fit, or too many records are unreadable.
     """
-    rows = _rows(batch_size, process_index, process_count)
+    _check_share(batch_size, process_index, process_count)
     if crops not in (1, 3):
-        raise ValueError(f"crops = {crops}: choose 1 (centre) or 3 (along the longer side)")
+        raise ValueError(f"crops is {crops}, expected 1 (centre) or 3 (along the longer side)")
     if clips < 1:
-        raise ValueError(f"clips = {clips}: give an integer of 1 or more")
+        raise ValueError(f"clips is {clips}, expected an integer of 1 or more")
     section = at_full_resolution(dataset.section) if full_resolution else dataset.section
     if corruption is not None:
         corruption.frames(section.frames)
-    make = _EvalBatches(dataset, section, split, batch_size, rows, clips, crops, corruption)
-    return _iterate(make, range(-(-dataset.size(split) // batch_size)), dataset.section)
-
-
-@dataclass(frozen=True)
-class _TrainBatches:
-    """Step -> this process's part of the training batch."""
-
-    dataset: Dataset
-    batch_size: int
-    rows: range
-    seed: int
-
-    def __call__(self, step: int) -> Batch:
-        section = self.dataset.section
-        count = self.dataset.size("train")
-        shape = (len(self.rows), section.frames, section.size, section.size, 3)
-        batch = {
-            "clips": self._buffers.empty(shape),
-            "label": np.empty(shape[0], np.int32),
-            "index": np.empty(shape[0], np.int64),
-        }
-        for row, global_row in enumerate(self.rows):
-            position = step * self.batch_size + global_row
-            index = int(self._order[position])
-            make = partial(self._clip, batch["clips"][row], key=[self.seed, index, position // count])
-            batch["label"][row] = self.dataset.readable("train", index, make)
-            batch["index"][row] = index
-        return batch
-
-    def _clip(self, out: np.ndarray, record: dict[str, Any], *, key: list[int]) -> int:
-        """Write the clip into ``out`` and return its label."""
-        section = self.dataset.section
-        rng = np.random.default_rng(key)
-        draw = rng.integers
-        frames = record["frames"]
-        sample = sampling.segment_train if section.sampling == "segment" else sampling.dense_train
-        indices = sample(len(frames), section.frames, draw=draw)
-        (height, width), images = _decode(frames, indices)
-        if section.crop in ("multi_scale", "random_resized"):
-            if section.crop == "multi_scale":
-                box = transforms.multi_scale_crop(height, width, size=section.size, draw=draw)
-            else:
-                box = transforms.random_resized_crop(height, width, rng=rng)
-            view = partial(transforms.resize, height=section.size, width=section.size, box=box)
-        else:
-            view = eval_views(height, width, section, crops=1)[0]
-        label = int(record["label"])
-        flipped = int(self._flipped[label])
-        mirror = flipped >= 0 and int(draw(2)) == 1
-        for places, image in images:
-            shown = view(image)
-            out[places] = transforms.flip(shown) if mirror else shown
-        if section.color_jitter is not None:
-            out[...] = augmentation.color_jitter(out, strengths=section.color_jitter, rng=rng)
-        if section.rand_augment is not None:
-            operations, magnitude = section.rand_augment
-            out[...] = augmentation.rand_augment(out, operations=operations, magnitude=magnitude, rng=rng)
-        return flipped if mirror else label
-
-    @cached_property
-    def _buffers(self) -> Buffers:
-        return Buffers()
-
-    @cached_property
-    def _order(self) -> Any:
-        """Position in the stream -> example."""
-        import grain
-
-        return grain.MapDataset.range(self.dataset.size("train")).shuffle(seed=self.seed).repeat()
-
-    @cached_property
-    def _flipped(self) -> np.ndarray:
-        return labels.flipped_labels(self.dataset.labels, policy=self.dataset.section.flip)
-
-
-@dataclass(frozen=True)
-class _EvalBatches:
-    """Step -> this process's part of the evaluation batch."""
-
-    dataset: Dataset
-    section: DataConfig
-    split: str
-    batch_size: int
-    rows: range
-    clips: int
-    crops: int
-    corruption: Corruption | None
-
-    def __call__(self, step: int) -> Batch:
-        section = self.section
-        shape = (len(self.rows), self.clips * self.crops, section.frames, section.size, section.size, 3)
-        batch = {
-            "clips": np.zeros(shape, np.uint8),
-            "label": np.zeros(shape[0], np.int32),
-            "mask": np.zeros(shape[0], np.bool_),
-            "index": np.full(shape[0], -1, np.int64),
-        }
-        ids = [b""] * shape[0]
-        for row, global_row in enumerate(self.rows):
-            index = step * self.batch_size + global_row
-            if index >= self.dataset.size(self.split):
-                break
-            make = partial(self._views, batch["clips"][row], index=index)
-            batch["label"][row], ids[row] = self.dataset.readable(self.split, index, make)
-            batch["mask"][row] = True
-            batch["index"][row] = index
-        return {**batch, "id": np.array(ids)}
-
-    def _views(self, out: np.ndarray, record: dict[str, Any], *, index: int) -> tuple[int, bytes]:
-        """Write all views into ``out`` and return label and id."""
-        write_views(out, record["frames"], self.section, clips=self.clips, crops=self.crops)
-        if self.corruption is not None:
-            for view in out:
-                view[...] = self.corruption(view, index=index)
-        return int(record["label"]), record["id"]
-
-
-def write_views(out: np.ndarray, frames: Sequence[bytes], section: DataConfig, *, clips: int, crops: int) -> None:
-    """Fill ``out``, uint8 (clips * crops, t, h, w, 3), with the views evaluation takes of a stored video.
-
-    Args:
-        out: is written to; the crops of a clip lie beside each other.
-        frames: of the video, as JPEG bytes.
-        section: how clips are made.
-        clips: as in :func:`eval_batches`.
-        crops: likewise.
-
-    Raises:
-        ValueError: if a frame does not decode.
-    """
-    sample = sampling.segment_test if section.sampling == "segment" else sampling.dense_test
-    indices = sample(len(frames), section.frames, clips=clips)
-    (height, width), images = _decode(frames, indices)
-    views = eval_views(height, width, section, crops=crops)
-    for places, image in images:
-        for crop, view in enumerate(views):
-            out[crop::crops][places] = view(image)
-
-
-def _decode(
-    frames: Sequence[bytes], indices: np.ndarray
-) -> tuple[tuple[int, int], Iterator[tuple[np.ndarray, np.ndarray]]]:
-    """Height and width of the frames, and each chosen one with its places: a mask of the shape of ``indices``.
-
-    A frame is decoded once, when its turn comes: one stays in the processor's cache until it is used, all would not.
-    """
-    chosen = np.unique(indices)
-    first = decode_jpeg(frames[chosen[0]])
-
-    def images() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        yield indices == chosen[0], first
-        for index in chosen[1:]:
-            yield indices == index, decode_jpeg(frames[index])
-
-    return first.shape[:2], images()
-
-
-def eval_views(height: int, width: int, section: DataConfig, *, crops: int) -> list[Callable[[np.ndarray], np.ndarray]]:
-    """One function per crop, from a frame (height, width, 3) to (size, size, 3).
-
-    Centre crops are taken from the frame as stored when ``data.resize`` set its size. Frames of any size, and frames
-    of which three crops are taken, are first brought to a short side of ``size``.
-    """
-    size = section.size
-    if section.crop == "none" and crops == 1:
-        return [partial(transforms.resize, height=size, width=size)]
-    if section.resize is None or crops == 3:
-        height, width = transforms.scaled_size(height, width, resize=size)
-    boxes = (
-        transforms.three_crops(height, width, size=size)
-        if crops == 3
-        else [transforms.center_crop(height, width, size=size)]
-    )
-
-    def view(box: transforms.Box) -> Callable[[np.ndarray], np.ndarray]:
-        def crop(frame: np.ndarray) -> np.ndarray:
-            frame = transforms.resize(frame, height=height, width=width)
-            return frame[box.y : box.y + box.height, box.x : box.x + box.width]
-
-        return crop
-
-    return [view(box) for box in boxes]
-
-
-def at_full_resolution(section: DataConfig) -> DataConfig:
-    """The section with views as large as the short side of the stored frames.
-
-    Raises:
-        ValueError: if the frames are stored as filmed.
-    """
-    if section.name == "moving_shapes":
-        return section
-    if section.resize is None:
-        raise ValueError("full_resolution needs frames stored at one size, but data.resize is None (as filmed)")
-    return replace(section, size=section.resize if isinstance(section.resize, int) else min(section.resize))
-
-
-def _iterate(make: Callable[[int], Batch], steps: range, section: DataConfig) -> Iterator[Batch]:
-    """``make`` of each step, in order, made ahead by Grain's threads or processes."""
-    batches = _generate(make, steps, section)
-    _open.add(batches)
-    return batches
-
-
-def _generate(make: Callable[[int], Batch], steps: range, section: DataConfig) -> Generator[Batch, None, None]:
     import grain
-    from absl import flags
 
-    # A batch in the making per thread and one ready.
-    options = grain.ReadOptions(num_threads=section.threads, prefetch_buffer_size=section.threads + 1)
-    batches = grain.MapDataset.range(steps.start, steps.stop).map(make).to_iter_dataset(options)
-    if section.processes:
-        # Grain's workers read absl flags, which a program without absl.app never parses.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=section.processes))
-    iterator = iter(batches)
-    # What is registered last runs first: before multiprocessing ends the workers.
-    for clean_up in (_free_shared_memory, _close_all) if section.processes else (_close_all,):
-        atexit.unregister(clean_up)
-        atexit.register(clean_up)
-    try:
-        for batch in iterator:
-            # What workers send lies in shared memory, which a caller that keeps batches would hold open.
-            yield {name: np.array(value) for name, value in batch.items()} if section.processes else batch
-    finally:
-        iterator.close()
+    options = {"section": section, "clips": clips, "crops": crops, "corruption": corruption}
+    make = partial(_eval_batch, dataset=dataset, split=split, **options)
+    steps = -(-dataset.size(split) // batch_size)
+    batches = grain.MapDataset.range(steps * batch_size).batch(batch_size // process_count, batch_fn=make)
+    return _prefetch(batches[process_index::process_count], dataset.section)
 
 
-def _close_all() -> None:
-    """Close what the program left open while Grain's modules still stand; later its clean-up fails noisily."""
-    for batches in list(_open):
-        # A generator that another thread is in cannot be closed.
-        with contextlib.suppress(ValueError):
-            batches.close()
-
-
-def _free_shared_memory() -> None:
-    """Closed iterators are cycles that hold shared memory; what Grain has not freed at exit is reported as leaked."""
-    gc.collect()
-    time.sleep(0.2)
-
-
-def _rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """The rows of a global batch that belong to a process."""
+def _check_share(batch_size: int, process_index: int, process_count: int) -> None:
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
             f"batch_size {batch_size} cannot be shared among {process_count} processes: "
             f"give a multiple of {process_count}"
         )
     if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index {process_index} does not fit {process_count} processes")
-    share = batch_size // process_count
-    return range(process_index * share, (process_index + 1) * share)
+        raise ValueError(f"process_index is {process_index}, expected 0 to {process_count - 1}")
+
+
+def _with_epoch(position: int, index: int, *, count: int) -> tuple[int, int]:
+    return int(index), position // count
+
+
+# Grain batches the examples, and `batch_fn` decodes them into their rows. If Grain maps and stacks whole clips, the
+# pipeline takes 3 % more CPU time than this for batches of 16 clips and 30 % more for batches of 64.
+
+
+def _train_batch(
+    examples: Sequence[tuple[int, int]], *, dataset: Dataset, seed: int, flipped: np.ndarray, buffers: Buffers
+) -> Batch:
+    section = dataset.section
+    batch = {
+        "clips": buffers.empty((len(examples), section.frames, section.size, section.size, 3)),
+        "label": np.empty(len(examples), np.int32),
+        "index": np.array([index for index, _ in examples], np.int64),
+    }
+
+    def clip(record: dict[str, Any], *, out: np.ndarray, key: list[int]) -> int:
+        label = int(record["label"])
+        rng = np.random.default_rng(key)
+        mirrored = write_training_clip(out, record["frames"], section, may_flip=flipped[label] >= 0, rng=rng)
+        return flipped[label] if mirrored else label
+
+    for row, (index, epoch) in enumerate(examples):
+        make = partial(clip, out=batch["clips"][row], key=[seed, index, epoch])
+        batch["label"][row] = _from_readable(dataset, "train", index, make)
+    return batch
+
+
+def _eval_batch(
+    indices: Sequence[int],
+    *,
+    dataset: Dataset,
+    split: str,
+    section: DataConfig,
+    clips: int,
+    crops: int,
+    corruption: Corruption | None,
+) -> Batch:
+    count = len(indices)
+    batch = {
+        "clips": np.zeros((count, clips * crops, section.frames, section.size, section.size, 3), np.uint8),
+        "label": np.zeros(count, np.int32),
+        "mask": np.array(indices) < dataset.size(split),
+        "index": np.full(count, -1, np.int64),
+    }
+    ids = [b""] * count
+
+    def views(record: dict[str, Any], *, out: np.ndarray, index: int) -> tuple[int, bytes]:
+        write_views(out, record["frames"], section, clips=clips, crops=crops)
+        if corruption is not None:
+            for view in out:
+                view[...] = corruption(view, index=index)
+        return int(record["label"]), record["id"]
+
+    for row, index in enumerate(indices[: batch["mask"].sum()]):
+        make = partial(views, out=batch["clips"][row], index=index)
+        batch["label"][row], ids[row] = _from_readable(dataset, split, index, make)
+        batch["index"][row] = index
+    return {**batch, "id": np.array(ids)}
+
+
+def _from_readable(dataset: Dataset, split: str, index: int, make: Callable[[dict[str, Any]], Made]) -> Made:
+    """Return ``make`` of the record at ``index``, or of the next record that can be read.
+
+    Raises:
+        ValueError: if too many records of the split are unreadable.
+    """
+    size = dataset.size(split)
+    for at in range(index, index + size):
+        try:
+            return make(dataset.record(split, at % size))
+        except UnreadableError as error:
+            dataset.report_unreadable(split, at % size, error)
+    raise ValueError(f"no record of split {split} can be read: delete the prepared records and start again")
+
+
+def _prefetch(batches: Any, section: DataConfig) -> Iterator[Batch]:
+    """Return an iterator over a ``grain.MapDataset`` of batches, made ahead by Grain's threads or worker processes."""
+    made = _made_ahead(batches, section)
+    _open.add(made)
+    return made
+
+
+def _made_ahead(batches: Any, section: DataConfig) -> Generator[Batch, None, None]:
+    import grain
+    from absl import flags
+
+    # One batch in progress per thread, and one ready.
+    options = grain.ReadOptions(num_threads=section.threads, prefetch_buffer_size=section.threads + 1)
+    ahead = batches.to_iter_dataset(options)
+    if section.processes:
+        # Grain's workers read absl flags, which are parsed only in programs that use absl.app.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=section.processes))
+    iterator = iter(ahead)
+    # Hooks run in reverse order: register this one after that of multiprocessing, which ends the workers.
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
+    try:
+        for batch in iterator:
+            # Workers send batches in shared memory, which must be freed even if the caller keeps the batches.
+            yield {name: np.array(value) for name, value in batch.items()} if section.processes else batch
+    finally:
+        iterator.close()
+
+
+def _close_all() -> None:
+    """Free all iterators before the interpreter removes the modules that Grain's destructors use."""
+    for batches in list(_open):
+        # A generator that is running in another thread cannot be closed.
+        with contextlib.suppress(ValueError):
+            batches.close()
+    gc.collect()

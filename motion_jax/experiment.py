@@ -14,7 +14,8 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from motion_jax.data.pipeline import DataConfig, Dataset, at_full_resolution, open_dataset
+from motion_jax.data.clips.views import at_full_resolution
+from motion_jax.data.pipeline import DataConfig, Dataset, open_dataset
 from motion_jax.models import ModelConfig
 from motion_jax.training import checkpoints
 from motion_jax.training.checkpoints import CheckpointConfig

@@ -1,6 +1,7 @@
 """train.py and eval.py as a user runs them: to the end, killed and started again, and given what does not fit."""
 
 import json
+import os
 import pathlib
 import re
 import resource
@@ -9,7 +10,7 @@ import signal
 
 import numpy as np
 import pytest
-from commands_support import kill_when, run, snapshot, start, succeed, wait_for, write_videos
+from commands_support import ROOT, kill_when, run, snapshot, start, succeed, wait_for, write_videos
 
 from motion_jax.experiment import Experiment
 from motion_jax.training.checkpoints import restore
@@ -169,7 +170,7 @@ def test_workdir_and_checkpoints_describe_themselves(trained):
         (("eval.py", "--crops=2"), r"eval\.crops is 2, expected 1 .* or 3"),
         (("eval.py", "--average=mean"), r"eval\.average is 'mean', expected one of"),
         (("eval.py", "--corruption=fog:1"), r"no corruption 'fog': choose one of occlusion"),
-        (("eval.py", "--corruption=occlusion:1:8"), r"spoils frame 8, but a clip has frames 0 to 7"),
+        (("eval.py", "--corruption=occlusion:1:8"), r"corrupts frame 8, but a clip has frames 0 to 7"),
         (("eval.py", "--split=test"), r"no split 'test', only train, val"),
         (("eval.py", "--config.data.size=64"), r"'config\.data\.size': .* beside --config=FILE"),
     ],
@@ -212,7 +213,7 @@ def test_a_checkpoint_outside_a_workdir_needs_one(trained, tmp_path):
         (("--config=configs/common.py",), r"config file cannot be used: .* no attribute 'get_config'"),
         (
             ("--config=configs/video_folder.py:tsn_r18,8",),
-            r"data\.root: None came, expected the folder .*--config\.data",
+            r"data\.root is None, expected the folder .*--config\.data",
         ),
         ((), r"--config=FILE and --workdir=DIR are needed; see --help"),
     ],
@@ -277,7 +278,8 @@ def videos(tmp_path_factory):
 @video_folder
 def test_a_killed_run_ends_as_one_that_was_never_killed(videos, tmp_path):
     def train(workdir):
-        return ("train.py", *VIDEOS, f"--config.data.root={videos}", "--config.train.steps=40", f"--workdir={workdir}")
+        root = os.path.relpath(videos, ROOT)
+        return ("train.py", *VIDEOS, f"--config.data.root={root}", "--config.train.steps=40", f"--workdir={workdir}")
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     whole = succeed(*train(straight), "--json")
@@ -288,6 +290,8 @@ def test_a_killed_run_ends_as_one_that_was_never_killed(videos, tmp_path):
         assert re.search(rf"{bad} is left out: .*{why}", whole.stderr)
     assert re.search(r"left/half\.avi is kept: \d+ of 12 declared frames", whole.stderr)
     assert (last_json(whole)["step"], last_json(whole)["clips"]) == (40, 6)
+    # The run stores absolute paths, so that its checkpoint finds the data from any folder.
+    assert json.loads((straight / "config.json").read_text())["data"]["root"] == str(videos)
 
     latest = killed / "checkpoints" / "latest"
     kill_when(start(*train(killed)), latest / "8")
@@ -343,7 +347,7 @@ def bad_folder(root, kind):
         good.write_bytes(b"")
         (root / "val" / "left" / "0.avi").write_bytes(sound[:300])
         return (
-            r"2 of 6 videos .* cannot be read, more than data\.max_bad_fraction = 0\.1; mend or remove them, .*"
+            r"2 of 6 videos .* cannot be read, more than data\.max_bad_fraction = 0\.1; repair or remove them, .*"
             r"train/left/0\.avi: the file is empty .*val/left/0\.avi: it holds no readable"
             r"|.*val/left/0\.avi.*train/left/0\.avi"
         )

@@ -187,9 +187,9 @@ def test_json_gives_the_same_experiment(name):
         (
             "data.name",
             "kinetics",
-            r"data\.name: 'kinetics' came, expected one of moving_shapes, something_v1, .*video_folder",
+            r"data\.name is 'kinetics', expected one of moving_shapes, something_v1, .*video_folder",
         ),
-        ("data.flip", "left", r"data\.flip: 'left' came, expected one of skip"),
+        ("data.flip", "left", r"data\.flip is 'left', expected one of skip"),
         ("data.clips", (4800,), r"data\.clips = \(4800,\), expected tuple\[int, int\]"),
         ("train.steps", "300", r"train\.steps = '300', expected int \| None"),
         ("train.steps", True, r"train\.steps = True, expected int \| None"),

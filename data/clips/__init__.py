@@ -1,0 +1,1 @@
+"""From the frames of a video to clips: sampling, crops, augmentation, corruption and labels."""

@@ -1,7 +1,7 @@
-"""Changes of colour and shape of whole clips, uint8 (t, h, w, 3) RGB: colour jitter and RandAugment.
+"""Color jitter and RandAugment of whole clips, uint8 (t, h, w, 3) RGB.
 
-One clip, one draw: every frame is changed in the same way, and what depends on statistics (contrast, autocontrast,
-equalize) takes those of the whole clip, so that nothing flickers. A clip that came in is never written to.
+All frames of a clip share one draw. Contrast, autocontrast and equalize use statistics of the whole clip, so that
+the clip does not flicker. Functions never write to their input.
 """
 
 import math
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 _LEVELS = np.arange(256)
-# Shares of red, green and blue in the lightness (ITU-R 601), as in OpenCV and Pillow.
+# Weights of red, green and blue in the lightness (ITU-R 601), as in OpenCV and Pillow.
 _LIGHTNESS = np.array([0.299, 0.587, 0.114])
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 MAX_MAGNITUDE = 30
@@ -21,15 +21,15 @@ MAX_MAGNITUDE = 30
 def color_jitter(
     clip: np.ndarray, *, strengths: tuple[float, float, float, float], rng: np.random.Generator
 ) -> np.ndarray:
-    """The clip with random brightness, contrast, saturation and hue, changed in random order.
+    """Change brightness, contrast, saturation and hue at random and in random order.
 
     Args:
         clip: uint8 (t, h, w, 3).
-        strengths: for each but the hue, the factor lies between max(0, 1 - strength) and 1 + strength; the hue moves by
-            up to its strength in turns.
-        rng: of the draws, which are as many for every clip.
+        strengths: of brightness, contrast, saturation and hue. The factors of the first three lie between
+            max(0, 1 - strength) and 1 + strength; the hue rotates by up to its strength in turns.
+        rng: source of the draws; their number is the same for every clip.
 
-    Source: torchvision's ``ColorJitter``; there the mean of the contrast is each frame's own.
+    Source: torchvision's ``ColorJitter``, which uses the mean of each frame for the contrast.
     """
     changes: list[Callable[[np.ndarray], np.ndarray]] = []
     for change, strength in zip((brightness, contrast, saturation), strengths[:3], strict=True):
@@ -42,13 +42,13 @@ def color_jitter(
 
 
 def rand_augment(clip: np.ndarray, *, operations: int, magnitude: int, rng: np.random.Generator) -> np.ndarray:
-    """The clip after ``operations`` random ones of :data:`OPERATIONS`, one after another.
+    """Apply ``operations`` random operations of :data:`OPERATIONS` in sequence.
 
     Args:
         clip: uint8 (t, h, w, 3).
-        operations: how many; one may come twice.
-        magnitude: 0 to 30; each operation's greatest change belongs to 30. Those with two directions take either.
-        rng: of the draws, two for each operation.
+        operations: number of operations, drawn with replacement.
+        magnitude: 0 to 30, where 30 is the largest change of each operation. The direction is drawn if there are two.
+        rng: source of the draws, two for each operation.
 
     Source: Cubuk et al., RandAugment, 2020, section 3 and table 6; ranges as in torchvision's ``RandAugment``.
     """
@@ -60,49 +60,49 @@ def rand_augment(clip: np.ndarray, *, operations: int, magnitude: int, rng: np.r
 
 
 def brightness(clip: np.ndarray, factor: float) -> np.ndarray:
-    """Every level times ``factor``: 0 is black, 1 changes nothing."""
+    """Multiply every level by ``factor``: 0 gives black, 1 the same clip."""
     return _look_up(clip, factor * _LEVELS)
 
 
 def contrast(clip: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every level to the clip's mean lightness times ``factor``."""
+    """Multiply the distance of every level from the mean lightness of the clip by ``factor``."""
     mean = np.rint(cv2.mean(_rows(clip))[:3] @ _LIGHTNESS)
     return _look_up(clip, mean + factor * (_LEVELS - mean))
 
 
 def saturation(clip: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every pixel to its own lightness times ``factor``: 0 is gray."""
+    """Multiply the distance of every pixel from its lightness by ``factor``: 0 gives gray."""
     matrix = factor * np.eye(3) + (1 - factor) * _LIGHTNESS[None, :]
     return cv2.transform(_rows(clip), matrix).reshape(clip.shape)
 
 
 def hue(clip: np.ndarray, turns: float) -> np.ndarray:
-    """Every hue moved round the circle of colours: a third of a turn makes red green, green blue and blue red."""
+    """Rotate every hue: a third of a turn maps red to green, green to blue and blue to red."""
     hsv = cv2.cvtColor(_rows(clip), cv2.COLOR_RGB2HSV_FULL)
-    # 256 steps make a turn, so that overflow is the way round.
+    # A turn has 256 steps, so uint8 overflow is the rotation.
     hsv[..., 0] += np.uint8(round(turns * 256) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL).reshape(clip.shape)
 
 
 def sharpness(clip: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every pixel to the mean of its neighbourhood times ``factor``: 0 is smooth."""
+    """Multiply the distance of every pixel from the mean of its neighbourhood by ``factor``: 0 smooths."""
     kernel = (1 - factor) * _SMOOTH
     kernel[1, 1] += factor
     return _each(clip, partial(cv2.filter2D, ddepth=-1, kernel=kernel, borderType=cv2.BORDER_REPLICATE))
 
 
 def posterize(clip: np.ndarray, bits: int) -> np.ndarray:
-    """Only the highest ``bits`` of every level."""
+    """Keep the highest ``bits`` bits of every level."""
     return clip & np.uint8(256 - 2 ** (8 - bits))
 
 
 def solarize(clip: np.ndarray, threshold: float) -> np.ndarray:
-    """Levels from ``threshold`` on inverted: 256 inverts none, 0 all."""
+    """Invert the levels at or above ``threshold``: 256 inverts none, 0 all."""
     return _look_up(clip, np.where(threshold <= _LEVELS, 255 - _LEVELS, _LEVELS))
 
 
 def autocontrast(clip: np.ndarray) -> np.ndarray:
-    """Every colour channel stretched, so that its darkest level is 0 and its brightest 255."""
+    """Stretch every color channel so that its darkest level becomes 0 and its brightest 255."""
     table = np.empty((256, 3))
     for channel, counts in enumerate(_counts(clip)):
         low, high = np.flatnonzero(counts)[[0, -1]]
@@ -111,10 +111,10 @@ def autocontrast(clip: np.ndarray) -> np.ndarray:
 
 
 def equalize(clip: np.ndarray) -> np.ndarray:
-    """Every colour channel's levels spread, so that all become about equally frequent.
+    """Equalize the histogram of every color channel.
 
-    With ``step`` the 255th part of the pixels below the brightest level present, level v becomes the number of pixels
-    darker than v over ``step``, rounded; a channel with less than one pixel for each step stays.
+    ``step`` is 1/255 of the number of pixels below the brightest level present. Level v becomes the number of pixels
+    darker than v divided by ``step``, rounded. A channel whose ``step`` is 0 is not changed.
 
     Source: Pillow's ``ImageOps.equalize``.
     """
@@ -127,23 +127,23 @@ def equalize(clip: np.ndarray) -> np.ndarray:
 
 
 def shear(clip: np.ndarray, *, x: float = 0.0, y: float = 0.0) -> np.ndarray:
-    """Every pixel moved right by ``x`` times its distance below the centre, and down likewise; black comes in."""
+    """Move pixels right by ``x`` times their distance below the centre, and down likewise; fill with black."""
     return _warp(clip, np.array([[1, x], [y, 1]]))
 
 
 def translate(clip: np.ndarray, *, x: float = 0.0, y: float = 0.0) -> np.ndarray:
-    """The clip moved right and down by so many widths and heights, whole pixels; black comes in."""
+    """Move the clip right by ``x`` widths and down by ``y`` heights, in whole pixels; fill with black."""
     height, width = clip.shape[1:3]
     return _warp(clip, np.eye(2), move=(round(x * width), round(y * height)))
 
 
 def rotate(clip: np.ndarray, degrees: float) -> np.ndarray:
-    """The clip turned clockwise about its centre; black comes in."""
+    """Rotate the clip clockwise about its centre; fill with black."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return _warp(clip, np.array([[cosine, -sine], [sine, cosine]]))
 
 
-# Each takes a strength from -1 to 1; where there is one direction alone, its size counts.
+# Each takes a strength from -1 to 1; operations with one direction use its absolute value.
 OPERATIONS: tuple[Callable[[np.ndarray, float], np.ndarray], ...] = (
     lambda clip, strength: clip,
     lambda clip, strength: shear(clip, x=0.3 * strength),
@@ -163,25 +163,25 @@ OPERATIONS: tuple[Callable[[np.ndarray, float], np.ndarray], ...] = (
 
 
 def _rows(clip: np.ndarray) -> np.ndarray:
-    """The frames below one another, for functions that look at one pixel at a time: (t * h, w, 3)."""
+    """Reshape to one tall image (t * h, w, 3), for pixelwise functions."""
     return clip.reshape(-1, *clip.shape[2:])
 
 
 def _look_up(clip: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """The new level of each level, (256,) or (256, 3) for each channel its own; rounded and kept within 0 and 255."""
+    """Map levels by a table (256,), or (256, 3) with one column per channel, rounded and clipped to 0 to 255."""
     levels = np.clip(np.rint(table), 0, 255).astype(np.uint8)
     return cv2.LUT(_rows(clip), levels if levels.ndim == 1 else levels[:, None]).reshape(clip.shape)
 
 
 def _counts(clip: np.ndarray) -> list[np.ndarray]:
-    """How often each level occurs, (256,) for each channel."""
+    """Return the histogram (256,) of each channel."""
     rows = _rows(clip)
-    # OpenCV counts in float32, exact below 2**24; a clip of 300 frames of 224 x 224 has fewer pixels.
+    # OpenCV counts in float32, which is exact below 2**24, the pixels of 334 frames of 224 x 224.
     return [cv2.calcHist([rows], [channel], None, [256], [0, 256]).ravel().astype(np.int64) for channel in range(3)]
 
 
 def _each(clip: np.ndarray, change: Callable[..., np.ndarray]) -> np.ndarray:
-    """``change`` of every frame."""
+    """Apply ``change`` to every frame."""
     changed = np.empty_like(clip)
     for frame, out in zip(clip, changed, strict=True):
         change(frame, dst=out)
@@ -189,7 +189,7 @@ def _each(clip: np.ndarray, change: Callable[..., np.ndarray]) -> np.ndarray:
 
 
 def _warp(clip: np.ndarray, matrix: np.ndarray, *, move: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-    """Pixel p goes to ``matrix @ (p - centre) + centre + move``, p = (x, y); bilinear, black outside."""
+    """Move pixel p = (x, y) to ``matrix @ (p - centre) + centre + move``; bilinear, black outside."""
     height, width = clip.shape[1:3]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     affine = np.column_stack([matrix, centre + move - matrix @ centre])

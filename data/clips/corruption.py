@@ -1,7 +1,8 @@
-"""Corruptions of the clips a network is tested on: a few frames are spoilt, and the accuracy that is left is measured.
+"""Corruptions of test clips, which measure the robustness of a network.
 
-Occlusion and motion blur are those of SELFY's supplement, which spoil the 4th of 8 frames; the others spoil the order
-of the frames. Clips are uint8 (t, h, w, 3) as cropped for the network; one that came in is never written to.
+Occlusion and motion blur are those of SELFY's supplement, which corrupts the 4th of 8 frames. The others change the
+order of frames or remove some. Clips are uint8 (t, h, w, 3) as cropped for the network. Functions never write to their
+input.
 """
 
 import math
@@ -21,25 +22,25 @@ _ANGLES = (-45.0, 45.0)
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to a clip.
+    """A corruption of a clip.
 
-    ``"occlusion"``: a black square lies over the centre of the frame. ``"motion_blur"``: the frame is blurred along a
-    line whose angle, -45 to 45 degrees, is drawn for each example. ``"drop"``: the frame is black. ``"duplicate"``: the
-    frame shows its predecessor once more. These two spoil as many frames in a row as their level says, the chosen one
-    in the middle or left of it. ``"shuffle"`` draws a new order of all frames for each example, ``"reverse"`` turns it
-    round.
+    ``"occlusion"`` covers the centre of the frame with a black square. ``"motion_blur"`` blurs the frame along a line
+    whose angle, -45 to 45 degrees, is drawn for each example. ``"drop"`` makes the frame black. ``"duplicate"``
+    replaces the frame by its predecessor. Drop and duplicate corrupt ``level`` adjacent frames, with the chosen one in
+    the middle or left of it. ``"shuffle"`` draws a new order of all frames for each example. ``"reverse"`` reverses the
+    order.
 
     Sizes of the first two are given for frames of 224 pixels and scale with the height of the frame.
 
     Attributes:
         name: one of :data:`LEVELS`.
-        level: from 1 to the number there.
-        frame: index of the spoilt frame from 0; None is ``(t - 1) // 2``, the 4th of 8. Nothing to shuffle and reverse.
+        level: 1 to the number of levels there.
+        frame: index of the corrupted frame; None is ``(t - 1) // 2``, the 4th of 8. Shuffle and reverse ignore it.
 
     Raises:
-        ValueError: if there is no such corruption or level.
+        ValueError: if the corruption or the level does not exist.
 
-    Source: SELFY, supplement A, "Frame corruption details"; drop, duplicate, shuffle and reverse are ours.
+    Source: SELFY, supplement A, "Frame corruption details"; drop, duplicate, shuffle and reverse are additions.
     """
 
     name: str
@@ -56,28 +57,28 @@ class Corruption:
 
     @classmethod
     def parse(cls, text: str) -> "Corruption":
-        """The corruption written as ``name:level`` or ``name:level:frame``.
+        """Read a corruption written as ``name:level`` or ``name:level:frame``.
 
         Raises:
-            ValueError: for anything else.
+            ValueError: if the text has another form.
 
         >>> Corruption.parse("occlusion:3"), str(Corruption("drop", 2, 5))
         (Corruption(name='occlusion', level=3, frame=None), 'drop:2:5')
         """
         name, *numbers = text.split(":")
         if len(numbers) not in (1, 2) or not all(number.isdecimal() for number in numbers):
-            raise ValueError(f"{text!r} is no corruption: write NAME:LEVEL or NAME:LEVEL:FRAME, such as occlusion:3")
+            raise ValueError(f"corruption is {text!r}, expected NAME:LEVEL or NAME:LEVEL:FRAME, such as occlusion:3")
         return cls(name, *map(int, numbers))
 
     def __str__(self) -> str:
-        """What ``parse`` reads."""
+        """Return the text that ``parse`` reads."""
         return f"{self.name}:{self.level}" + (f":{self.frame}" if self.frame is not None else "")
 
     def frames(self, count: int) -> range:
-        """Which of ``count`` frames are spoilt.
+        """Return the range of corrupted frames in a clip of ``count`` frames.
 
         Raises:
-            ValueError: if a clip is too short for that.
+            ValueError: if the clip is too short.
 
         >>> Corruption("occlusion", 1).frames(8), Corruption("drop", 4).frames(8), Corruption("drop", 6, 7).frames(8)
         (range(3, 4), range(2, 6), range(2, 8))
@@ -86,22 +87,22 @@ class Corruption:
             return range(count)
         chosen = (count - 1) // 2 if self.frame is None else self.frame
         if not 0 <= chosen < count:
-            raise ValueError(f"{self} spoils frame {chosen}, but a clip has frames 0 to {count - 1}")
+            raise ValueError(f"{self} corrupts frame {chosen}, but a clip has frames 0 to {count - 1}")
         length = self.level if self.name in ("drop", "duplicate") else 1
-        # The first frame repeats nothing.
+        # The first frame has no predecessor.
         earliest = 1 if self.name == "duplicate" else 0
         if count - earliest < length:
-            raise ValueError(f"{self} spoils {length} frames, too many for a clip of {count}")
+            raise ValueError(f"{self} corrupts {length} frames, too many for a clip of {count}")
         start = max(earliest, min(chosen - (length - 1) // 2, count - length))
         return range(start, start + length)
 
     def __call__(self, clip: np.ndarray, *, index: int) -> np.ndarray:
-        """The corrupted clip, uint8 (t, h, w, 3).
+        """Return the corrupted clip, uint8 (t, h, w, 3).
 
         Args:
             clip: uint8 (t, h, w, 3).
-            index: position of the example in its split. Draws depend on it alone: every level of a corruption, every
-                view and every network gets the same.
+            index: position of the example in its split. Draws depend on it alone, so they are the same for every level,
+                view and network.
 
         Raises:
             ValueError: if the clip is too short.
@@ -129,7 +130,7 @@ class Corruption:
 
 
 def occlude(frame: np.ndarray, *, side: int) -> np.ndarray:
-    """The frame, uint8 (h, w, 3), with a black square of ``side`` pixels over its centre, cut off at the border."""
+    """Cover the centre of a frame, uint8 (h, w, 3), with a black square of ``side`` pixels, cut off at the border."""
     height, width = frame.shape[:2]
     top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
     frame = frame.copy()
@@ -138,16 +139,16 @@ def occlude(frame: np.ndarray, *, side: int) -> np.ndarray:
 
 
 def motion_blur(frame: np.ndarray, *, radius: int, sigma: float, angle: float) -> np.ndarray:
-    """The frame, uint8 (h, w, 3), as a camera sees it that moves along a line.
+    """Blur a frame, uint8 (h, w, 3), along a line, as if the camera moved.
 
-    Each pixel becomes a mean of the ``2 * radius + 1`` pixels from itself onwards in the direction ``angle``, weighted
-    with half a Gaussian, ``exp(-i**2 / (2 * sigma**2))`` for the i-th. Beyond the border the border goes on.
+    Each pixel becomes the weighted mean of ``2 * radius + 1`` pixels, from itself on in the direction ``angle``. The
+    i-th weight is half a Gaussian, ``exp(-i**2 / (2 * sigma**2))``. The border is replicated.
 
     Args:
         frame: uint8 (h, w, 3).
-        radius: in pixels.
-        sigma: of the Gaussian, in pixels.
-        angle: in degrees, 0 to the right, 90 down.
+        radius: length of the blur in pixels.
+        sigma: standard deviation of the Gaussian in pixels.
+        angle: direction in degrees, 0 to the right, 90 down.
 
     Source: ImageNet-C, ``motion_blur``, which calls ImageMagick's ``MotionBlurImage``.
     """
@@ -156,7 +157,7 @@ def motion_blur(frame: np.ndarray, *, radius: int, sigma: float, angle: float) -
 
 
 def motion_blur_kernel(*, radius: int, sigma: float, angle: float) -> tuple[np.ndarray, tuple[int, int]]:
-    """Weights (rows, columns) of the pixels about one, which sum to 1, and the (x, y) of that one among them.
+    """Return the weights (rows, columns) of motion blur, which sum to 1, and the (x, y) of the blurred pixel.
 
     >>> kernel, anchor = motion_blur_kernel(radius=1, sigma=1.0, angle=0)
     >>> kernel.round(3).tolist(), anchor

@@ -1,13 +1,13 @@
-"""Which classes have a direction, and what a horizontal flip does to a label."""
+"""Directional classes, and the effect of a horizontal flip on a label."""
 
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-POLICIES = ("skip", "swap", "none", "always")
+from motion_jax.data.config import POLICIES
 
-# Letters alone bound a word, so "move_left" and "left-hand" hold the word and "upright" does not.
+# Only letters continue a word: "move_left" and "left-hand" hold the word "left", "upright" does not hold "right".
 _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 # In "pulling it right out" the word means "straight away".
 _RIGHT_OUT = re.compile(r"(?<![a-z])right out(?![a-z])", re.IGNORECASE)
@@ -15,12 +15,12 @@ _OTHER = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "L
 
 
 def directional(name: str) -> bool:
-    """Whether a class name speaks of left or right, so that a mirrored clip no longer fits it.
+    """Return whether a class name has a direction, so that it does not fit a mirrored clip.
 
     True when the name holds the whole word left or right, in any case, after "right out" is removed.
 
-    Source: the rule stands for the official lists of label ids (MotionSqueeze, transforms.py,
-        ``GroupRandomHorizontalFlip``), which depend on the order of the labels; this one depends on the names alone.
+    Source: MotionSqueeze, transforms.py, ``GroupRandomHorizontalFlip``, which lists label ids. This rule gives the same
+        classes and does not depend on the order of the labels.
 
     >>> directional("Pulling something from left to right")
     True
@@ -31,7 +31,7 @@ def directional(name: str) -> bool:
 
 
 def mirrored(name: str, names: Sequence[str]) -> str | None:
-    """The name with left and right exchanged, or None where ``names`` does not hold it or ``name`` has no direction.
+    """Return the name with left and right exchanged; None if it is not in ``names`` or ``name`` has no direction.
 
     >>> mirrored("move left", ["move left", "move right"])
     'move right'
@@ -47,23 +47,22 @@ def mirrored(name: str, names: Sequence[str]) -> str | None:
 
 
 def flipped_labels(names: Sequence[str], *, policy: str) -> np.ndarray:
-    """The label of each class's mirrored clip, int32 (k,); -1 where clips of the class must not be mirrored.
+    """Return the label of a mirrored clip of each class, int32 (k,); -1 where clips must not be mirrored.
 
     Args:
         names: class names in label order.
-        policy: ``"skip"`` leaves directional classes unmirrored; ``"swap"`` mirrors them and exchanges the label,
-            where the
-            mirrored name is a class too; ``"none"`` mirrors nothing; ``"always"`` mirrors everything and keeps the
-            label.
+        policy: ``"skip"`` mirrors all classes but the directional ones; ``"swap"`` mirrors these too and exchanges the
+            label, if the mirrored name is a class; ``"none"`` mirrors no clip; ``"always"`` mirrors every class and
+            keeps the label.
 
     Raises:
-        ValueError: for another policy.
+        ValueError: if the policy is unknown.
 
     >>> flipped_labels(["clap", "move left", "move right", "turn left"], policy="swap").tolist()
     [0, 2, 1, -1]
     """
     if policy not in POLICIES:
-        raise ValueError(f"unknown flip policy {policy!r}: choose one of {', '.join(POLICIES)}")
+        raise ValueError(f"flip policy is {policy!r}, expected one of {', '.join(POLICIES)}")
     labels = np.arange(len(names), dtype=np.int32)
     if policy == "always":
         return labels

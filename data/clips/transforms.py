@@ -1,4 +1,4 @@
-"""Crops, resizing and flipping of RGB uint8 frames (h, w, 3) with OpenCV. Random draws come in as an argument."""
+"""Crops and flips of RGB uint8 frames (h, w, 3). Random draws are an argument."""
 
 import math
 from typing import NamedTuple
@@ -7,14 +7,13 @@ import cv2
 import numpy as np
 
 from motion_jax.data.clips.sampling import Draw
+from motion_jax.data.storage.frames import resize
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 _MAX_DISTORT = 1
 _AREAS = (0.08, 1.0)
 _ASPECTS = (3 / 4, 4 / 3)
 _TRIES = 10
-# Shrinking further than this without antialiasing leaves Pillow's bilinear result visibly.
-_ANTIALIAS_FROM = 1.5
 
 
 class Box(NamedTuple):
@@ -27,10 +26,10 @@ class Box(NamedTuple):
 
 
 def multi_scale_sizes(height: int, width: int, *, size: int) -> list[tuple[int, int]]:
-    """Candidate (width, height) of multi-scale crops of a frame, in the official order, repetitions kept.
+    """Return the candidate (width, height) of multi-scale crops in the official order, with repetitions.
 
-    Sides are the frame's shorter side times 1, .875, .75 and .66, rounded down, and ``size`` itself where within 2
-    pixels of it; a candidate pairs two scales at most one step apart.
+    Sides are the shorter side of the frame times 1, .875, .75 and .66, rounded down. A side within 2 pixels of
+    ``size`` becomes ``size``. A candidate pairs two scales that are at most one step apart.
 
     Source: MotionSqueeze, transforms.py, ``GroupMultiScaleCrop._sample_crop_size``.
 
@@ -40,7 +39,7 @@ def multi_scale_sizes(height: int, width: int, *, size: int) -> list[tuple[int, 
     sides = [int(min(height, width) * scale) for scale in SCALES]
     sides = [size if abs(side - size) < 3 else side for side in sides]
     return [
-        # The smallest frames would round down to nothing.
+        # The sides of the smallest frames would round down to 0.
         (max(1, sides[j]), max(1, sides[i]))
         for i in range(len(sides))
         for j in range(len(sides))
@@ -49,7 +48,7 @@ def multi_scale_sizes(height: int, width: int, *, size: int) -> list[tuple[int, 
 
 
 def fixed_offsets(height: int, width: int, *, crop_height: int, crop_width: int) -> list[tuple[int, int]]:
-    """The 13 (x, y) positions a multi-scale crop may take: corners, edges, centre and the quarter points.
+    """Return the 13 (x, y) positions of a multi-scale crop: corners, edges, centre and the quarter points.
 
     Source: MotionSqueeze, transforms.py, ``GroupMultiScaleCrop.fill_fix_offset`` with ``more_fix_crop``.
 
@@ -62,7 +61,7 @@ def fixed_offsets(height: int, width: int, *, crop_height: int, crop_width: int)
 
 
 def multi_scale_crop(height: int, width: int, *, size: int, draw: Draw) -> Box:
-    """A random multi-scale crop of a (height, width) frame, for an input of ``size`` pixels.
+    """Draw a multi-scale crop of a (height, width) frame for an input of ``size`` pixels.
 
     Two draws: the size among :func:`multi_scale_sizes`, then the position among :func:`fixed_offsets`.
 
@@ -76,10 +75,10 @@ def multi_scale_crop(height: int, width: int, *, size: int, draw: Draw) -> Box:
 
 
 def random_resized_crop(height: int, width: int, *, rng: np.random.Generator) -> Box:
-    """A random part of a (height, width) frame: .08 to all of its area, aspect 3:4 to 4:3.
+    """Draw a part of a (height, width) frame with 0.08 to 1 of its area and an aspect of 3:4 to 4:3.
 
-    The area is uniform, the aspect uniform in its logarithm; drawn anew where the rectangle does not fit. After ten
-    draws it is the largest centred rectangle whose aspect is allowed.
+    The area is uniform, and so is the logarithm of the aspect. If ten draws do not fit into the frame, the crop is the
+    largest centred rectangle with an allowed aspect.
 
     Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6; ranges and the ten draws as in
         torchvision's ``RandomResizedCrop``.
@@ -98,7 +97,7 @@ def random_resized_crop(height: int, width: int, *, rng: np.random.Generator) ->
 
 
 def center_crop(height: int, width: int, *, size: int) -> Box:
-    """The centred square of ``size`` pixels; half pixels round to the even neighbour.
+    """Return the centred square of ``size`` pixels; half pixels round to the even neighbour.
 
     Raises:
         ValueError: if the frame is smaller than ``size``.
@@ -113,10 +112,10 @@ def center_crop(height: int, width: int, *, size: int) -> Box:
 
 
 def three_crops(height: int, width: int, *, size: int) -> list[Box]:
-    """Squares of ``size`` pixels at the start, the end and the centre of the longer side, centred on the other.
+    """Return squares of ``size`` pixels at the start, the end and the centre of the longer side, centred on the other.
 
-    Steps are a quarter of the free space, rounded down, as in the source. There the crops lie along the width always,
-    so that an upright video yields the same crop three times; here they follow the longer side.
+    Steps are a quarter of the free space, rounded down, as in the source. The source always moves along the width, so
+    an upright video yields one crop three times; here the crops follow the longer side.
 
     Raises:
         ValueError: if the frame is smaller than ``size``.
@@ -132,42 +131,18 @@ def three_crops(height: int, width: int, *, size: int) -> list[Box]:
     return [Box(i * x, j * y, size, size) for i, j in steps]
 
 
-def scaled_size(height: int, width: int, *, resize: tuple[int, int] | int) -> tuple[int, int]:
-    """The (height, width) of a resized frame: ``resize`` itself, or a short side of ``resize`` with the aspect kept.
-
-    >>> scaled_size(480, 640, resize=(240, 320)), scaled_size(480, 853, resize=256), scaled_size(853, 480, resize=256)
-    ((240, 320), (256, 455), (455, 256))
-    """
-    if not isinstance(resize, int):
-        return resize[0], resize[1]
-    # Rounded to nearest, half up, in integers: the same on every machine.
-    if height <= width:
-        return resize, (2 * width * resize + height) // (2 * height)
-    return (2 * height * resize + width) // (2 * width), resize
-
-
-def resize(frame: np.ndarray, *, height: int, width: int, box: Box | None = None) -> np.ndarray:
-    """The frame, or its part ``box``, at (height, width): uint8 (height, width, 3).
-
-    OpenCV's INTER_LINEAR, whose half-pixel centres agree with Pillow's bilinear filter to less than 0.1 of a level when
-    enlarging; INTER_AREA where a side shrinks to less than 2/3, since there Pillow antialiases and INTER_LINEAR does
-    not. Of OpenCV's filters these were measured nearest to Pillow's.
-    """
-    if box is not None:
-        frame = frame[box.y : box.y + box.height, box.x : box.x + box.width]
-    if frame.shape[:2] == (height, width):
-        return frame
-    shrink = max(frame.shape[0] / height, frame.shape[1] / width)
-    return cv2.resize(
-        frame, (width, height), interpolation=cv2.INTER_AREA if shrink > _ANTIALIAS_FROM else cv2.INTER_LINEAR
-    )
+def crop_and_resize(frame: np.ndarray, box: Box, *, size: int) -> np.ndarray:
+    """Cut ``box`` out of a frame and resize it to uint8 (size, size, 3)."""
+    return resize(frame[box.y : box.y + box.height, box.x : box.x + box.width], height=size, width=size)
 
 
 def flip(frame: np.ndarray) -> np.ndarray:
-    """The frame mirrored left to right: uint8 (h, w, 3)."""
+    """Mirror a frame left to right: uint8 (h, w, 3)."""
     return cv2.flip(frame, 1)
 
 
 def _check_crop(height: int, width: int, size: int) -> None:
     if min(height, width) < size:
-        raise ValueError(f"a frame of {height}x{width} holds no crop of {size}x{size}: enlarge it first or crop less")
+        raise ValueError(
+            f"a frame of {height}x{width} is smaller than the crop of {size}x{size}: enlarge it or crop less"
+        )

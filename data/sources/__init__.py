@@ -1,4 +1,4 @@
-"""The TFDS builders of data sets made of videos, one per file, by the name they have in ``data.name``."""
+"""The TFDS builders of data sets made of videos, one per file, by their name in ``data.name``."""
 
 from motion_jax.data.sources.diving48 import Diving48
 from motion_jax.data.sources.finegym import FineGym

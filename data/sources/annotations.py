@@ -1,4 +1,4 @@
-"""What the readers of annotation files share: finding them, reading them, and finding the videos they name."""
+"""Helpers that read annotation files and find the videos that they name."""
 
 import json
 import os
@@ -6,27 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from motion_jax.data.sources.layout import VIDEO_SUFFIXES
+from motion_jax.data.storage.video_files import VIDEO_SUFFIXES
 
 
 def find(root: Path, *names: str) -> Path:
-    """The first of ``names`` below the root that exists.
+    """Return the first of ``names`` below the root that exists.
 
     Raises:
-        ValueError: naming them all, if none does.
+        ValueError: if none exists; the message names all of them.
     """
     for name in names:
         if (root / name).exists():
             return root / name
     if not root.is_dir():
-        raise ValueError(f"data.root: there is no folder {root}; data/README.md says what to put there")
+        raise ValueError(f"data.root: there is no folder {root}; data/README.md describes its contents")
     raise ValueError(
-        f"data.root: {root} holds no {' nor '.join(names)}; data/README.md says where it comes from and where it goes"
+        f"data.root: {root} holds no {' nor '.join(names)}; data/README.md says where to get it and where to put it"
     )
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, without space at their ends.
+    """Return the lines of a text file that are not blank, stripped of spaces.
 
     Raises:
         ValueError: if it is not UTF-8 or holds no lines.
@@ -34,7 +34,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"data.root: {path} is no text in UTF-8 ({error}); fetch it again") from error
+        raise ValueError(f"data.root: {path} is not a text in UTF-8 ({error}); fetch it again") from error
     lines = [line for line in lines if line]
     if not lines:
         raise ValueError(f"data.root: {path} holds no lines; fetch it again")
@@ -42,7 +42,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """What a JSON file holds, a list or a dict.
+    """Read a JSON file that holds a list or a dict.
 
     Raises:
         ValueError: if it is not JSON or holds something else.
@@ -57,10 +57,10 @@ def read_json(path: Path, kind: type) -> Any:
 
 
 def field(row: Any, name: str, where: str) -> Any:
-    """A value of one annotation.
+    """Return a value of one annotation.
 
     Raises:
-        ValueError: saying where it is missing.
+        ValueError: if it is missing; the message says where.
     """
     if not isinstance(row, dict) or name not in row:
         raise ValueError(f"data.root: {where} has no {name!r}: {row}")
@@ -68,10 +68,10 @@ def field(row: Any, name: str, where: str) -> Any:
 
 
 def label_of(name: str, position: dict[str, int], where: str) -> int:
-    """The label of a class name.
+    """Return the label of a class name.
 
     Raises:
-        ValueError: saying where an unknown one stands.
+        ValueError: if the class is unknown; the message says where.
     """
     if name not in position:
         raise ValueError(
@@ -81,7 +81,7 @@ def label_of(name: str, position: dict[str, int], where: str) -> int:
 
 
 def videos_by_stem(root: Path, folder: str) -> dict[str, str]:
-    """Name without extension -> path below the root, of the videos in a folder and in the folders in it."""
+    """Map names without extension to paths below the root, for the videos in a folder and in its subfolders."""
     found: dict[str, str] = {}
 
     def visit(relative: str, deeper: bool) -> Iterator[tuple[str, str]]:
@@ -101,7 +101,7 @@ def videos_by_stem(root: Path, folder: str) -> dict[str, str]:
 
 
 def class_count(classes: tuple[str, ...], published: int) -> tuple[str, ...]:
-    """A remark where the number of classes is not the published one, as of a part of the data."""
+    """Return a remark if the number of classes is not the published one."""
     if len(classes) == published:
         return ()
-    return (f"there are {len(classes)} classes where the published data have {published}: is this a part of them?",)
+    return (f"there are {len(classes)} classes, but the published data have {published}: is this a part of them?",)

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from motion_jax.data.sources.annotations import class_count, field, find, read_json, videos_by_stem
-from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.parts import Entry
 
 _PREFIX = {"v1": "Diving48", "v2": "Diving48_V2"}
 
 
 class Diving48(Videos):
-    """Diving-48: about 18,000 competitive dives, 48 classes told apart by their movements alone."""
+    """Diving-48: about 18,000 competitive dives, 48 classes distinguished by motion alone."""
 
     name = "diving48"
     HOMEPAGE = "http://www.svcl.ucsd.edu/projects/resound/dataset.html"
@@ -20,11 +21,11 @@ class Diving48(Videos):
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:
-        """The dives of ``root/rgb/<vid_name>.mp4``.
+        """Find the dives ``root/rgb/<vid_name>.mp4``.
 
         Lists are ``Diving48_V2_{train,test}.json`` for ``version`` "v2" (labels corrected in 2020) and
         ``Diving48_{train,test}.json`` for "v1"; ``Diving48_vocab.json`` names the classes by take-off, somersaults,
-        twists and position. The test list is the split val. Each file is one dive, of which ``start_frame`` is 0.
+        twists and position. The test list is the split val. Each file is one dive, with ``start_frame`` 0.
 
         Raises:
             ValueError: if a file is missing or wrong.
@@ -42,6 +43,8 @@ class Diving48(Videos):
                 if not isinstance(label, int):
                     raise ValueError(f"data.root: {where} has the label {label!r}; expected an integer")
                 if row.get("start_frame", 0) != 0:
-                    raise ValueError(f"data.root: {where} starts at frame {row['start_frame']}; files hold one dive")
+                    raise ValueError(
+                        f"data.root: {where} starts at frame {row['start_frame']}; expected 0: a file holds one dive"
+                    )
                 entries.append(Entry(split, dive, present.get(dive, f"rgb/{dive}.mp4"), label))
         return Layout(root, classes, tuple(entries), f"as in {vocabulary.name}", remarks=class_count(classes, 48))

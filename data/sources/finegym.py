@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from motion_jax.data.sources.annotations import class_count, find, read_json, read_lines, videos_by_stem
-from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.parts import Entry
 
 _CLASSES = {"gym99": 99, "gym288": 288}
 _VERSIONS = ("v1.1", "v1.0", "v1.2")
@@ -26,13 +27,13 @@ class FineGym(Videos):
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:
-        """The elements ``<video>_E_<event>_A_<action>`` of the lists.
+        """Find the elements ``<video>_E_<event>_A_<action>`` of the lists.
 
         Lists are ``<version>_train_element_v1.1.txt`` and ``<version>_val_element.txt`` (either with or without
         ``_v1.x``; lines ``element label``) and ``<version>_categories.txt``, in the root or in ``annotations/``. An
-        element is ``subactions/<element>.mp4`` where that is present, else it is cut out of ``videos/<video>.mp4`` from
+        element is ``subactions/<element>.mp4`` if that exists; otherwise it is cut out of ``videos/<video>.mp4`` from
         the start of its first stage to the end of its last by ``finegym_annotation_info_v1.1.json``. Elements whose
-        video is absent are left out: videos of the web vanish.
+        video is absent are left out, because web videos get deleted.
 
         Raises:
             ValueError: if a list is missing or wrong, an element is not annotated, or none is found.
@@ -74,7 +75,7 @@ def _annotation(root: Path, *names: str) -> Path:
 
 
 def _read_categories(path: Path) -> tuple[str, ...]:
-    """Names from lines ``Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...``."""
+    """Read the names of lines ``Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...``."""
     names: dict[int, str] = {}
     for line in read_lines(path):
         matched = re.fullmatch(r"Clabel:\s*(\d+);\s*set:\s*\d+;\s*(?:Glabel:\s*\d+;\s*)?(.+)", line)
@@ -87,7 +88,7 @@ def _read_categories(path: Path) -> tuple[str, ...]:
 
 
 def _seconds(times: dict[str, Any], element: re.Match) -> tuple[float, float]:
-    """Start and end in the whole video: those of an element count from the start of its event."""
+    """Return start and end in the whole video; times of an element count from the start of its event."""
     try:
         event = times[element["video"]][element["event"]]
         stages = event["segments"][element["action"]]["timestamps"]

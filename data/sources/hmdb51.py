@@ -1,18 +1,19 @@
-"""HMDB-51: videos in class folders and three divisions."""
+"""HMDB-51: videos in class folders and three splits."""
 
 from pathlib import Path
 
 from motion_jax.data.sources.annotations import class_count, find, read_lines, videos_by_stem
-from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.parts import Entry
 
 _LISTS = "testTrainMulti_7030_splits"
-# What the number behind a clip means; 0 is left out of this division.
+# Meaning of the number after a clip; clips with 0 are left out of this split.
 _SPLITS = {"1": "train", "2": "val", "0": None}
 
 
 class HMDB51(Videos):
-    """HMDB-51: 6,766 clips of human actions, mostly from films, 51 classes, three divisions."""
+    """HMDB-51: 6,766 clips of human actions, mostly from films, 51 classes, three splits."""
 
     name = "hmdb51"
     HOMEPAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
@@ -24,7 +25,7 @@ class HMDB51(Videos):
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:
-        """The clips of ``root/<class>/<clip>.avi``.
+        """Find the clips ``root/<class>/<clip>.avi``.
 
         The lists ``testTrainMulti_7030_splits/<class>_test_split1.txt`` (or beside the class folders; 1 for
         ``version`` "split1" and so on) have lines ``clip.avi 1`` for training, 2 for testing, which is the split val,

@@ -4,8 +4,9 @@ import csv
 from pathlib import Path
 
 from motion_jax.data.sources.annotations import class_count, find, label_of, videos_by_stem
-from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.parts import Entry
 
 _FOLDERS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
@@ -21,12 +22,12 @@ class Kinetics400(Videos):
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
-        """The clips ``<youtube id>_<start>_<end>``, start and end in seconds with six digits, of the csv lists.
+        """Find the clips ``<youtube id>_<start>_<end>`` of the csv lists; start and end are seconds with six digits.
 
         Lists are ``train.csv`` and ``val.csv`` (or ``validate.csv``) in the root or in ``annotations/``, with the
-        columns ``label, youtube_id, time_start, time_end``; a ``test.csv`` counts where it has labels. Clips lie in
-        ``<split>/`` or in a folder in it, named as one likes, with any video extension. Clips that are listed and
-        absent are left out: videos of the web vanish. Classes are in alphabetical order.
+        columns ``label, youtube_id, time_start, time_end``; a ``test.csv`` is used if it has labels. Clips lie in
+        ``<split>/`` or in any subfolder, with any video extension. Listed clips that are absent are left out, because
+        web videos get deleted. Classes are in alphabetical order.
 
         Raises:
             ValueError: if a list is missing or wrong, or no clip is found.
@@ -49,7 +50,7 @@ class Kinetics400(Videos):
 
 
 def _read_csv(root: Path, split: str) -> list[dict[str, str]]:
-    """The labelled rows of a list; class names with spaces, however they are written."""
+    """Read the labelled rows of a list; underscores in class names become spaces."""
     names = [f"{folder}{name}.csv" for name in _FOLDERS[split] for folder in ("", "annotations/")]
     path = find(root, *names)
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -61,7 +62,7 @@ def _read_csv(root: Path, split: str) -> list[dict[str, str]]:
     for row in rows:
         row["label"] = (row.get("label") or "").replace("_", " ").strip()
         if not all(_is_number(row[name]) for name in ("time_start", "time_end")):
-            raise ValueError(f"data.root: {path} has times that are no numbers: {row}")
+            raise ValueError(f"data.root: {path} has times that are not numbers: {row}")
     return [row for row in rows if row["label"]]
 
 

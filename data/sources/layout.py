@@ -1,4 +1,4 @@
-"""Which videos a data set holds, of which class and split: what a builder reads from a folder and its annotations."""
+"""The videos of a data set with their classes and splits, as read from a folder and its annotations."""
 
 import hashlib
 import os
@@ -7,34 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from motion_jax.data.storage.parts import Entry
+
 SPLITS = ("train", "val", "test")
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg",
-    ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
-})
-# fmt: on
-# So many files are looked at together: on a network disk each costs a round trip, and most of it is waiting.
-_LOOKERS, _LOOK = 16, 256
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One video.
-
-    Attributes:
-        split: one of :data:`SPLITS`.
-        id: its name in the data set.
-        path: below the root, with "/": a file or a folder of frames.
-        label: position of its class.
-        seconds: (start, end) of the part of the file that is meant; None is all of it.
-    """
-
-    split: str
-    id: str
-    path: str
-    label: int
-    seconds: tuple[float, float] | None = None
+# On a network disk, each file status costs a round trip: ask for many at a time.
+_THREADS, _CHUNK = 16, 256
 
 
 @dataclass(frozen=True)
@@ -43,15 +20,15 @@ class Layout:
 
     Attributes:
         root: the folder.
-        classes: names; their position is the label.
+        classes: class names; the position is the label.
         entries: the videos, split by split.
-        class_order: how the names are ordered, in words, for whoever compares labels with others' lists.
-        missing: videos the annotations name and the folder lacks, where that is usual (videos of the web vanish).
-        remarks: what else whoever prepares the data should know.
+        class_order: the order of the names in words, for comparing labels with other lists.
+        missing: annotated videos that are absent, where that is usual (web videos get deleted).
+        remarks: warnings for the person who prepares the data.
 
     Raises:
-        ValueError: if class names repeat, a label has no class, a name is given twice in a split, all of train or
-            val is missing, or nothing is in the train split.
+        ValueError: if a class name or a name in a split is repeated, a label has no class, all videos of train or val
+            are missing, or the train split is empty.
     """
 
     root: Path
@@ -63,7 +40,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         if repeated := _first_repeated(self.classes):
-            raise ValueError(f"data.root: the class {repeated!r} of {self.root} comes twice; names must differ")
+            raise ValueError(f"data.root: the class {repeated!r} of {self.root} appears twice; names must differ")
         for entry in self.entries:
             if not 0 <= entry.label < len(self.classes):
                 raise ValueError(
@@ -74,31 +51,31 @@ class Layout:
             raise ValueError(f"data.root: split {repeated[0]} of {self.root} names {repeated[1]} twice; keep one")
         found = {entry.split for entry in self.entries}
         for entry in self.missing:
-            # Who has no use for the test split leaves its videos out.
+            # The test split is optional.
             if entry.split not in found and entry.split != "test":
                 raise ValueError(
                     f"data.root: {self.root} holds none of the videos of split {entry.split}; the first would be "
-                    f"{entry.path}: see data/README.md for where they go"
+                    f"{entry.path}: see data/README.md for the expected folders"
                 )
         if "train" not in found:
             raise ValueError(f"data.root: no video of {self.root} is in the train split; mark some as train")
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that hold videos, train first."""
+        """Return the splits that hold videos, train first."""
         held = {entry.split for entry in self.entries}
         return tuple(split for split in SPLITS if split in held)
 
     def digest(self, *options: object) -> str:
-        """16 hexadecimal digits that change with a class, an entry, a file's size or time, and with ``options``."""
+        """Return 16 hexadecimal digits that depend on classes, entries, sizes and times of files, and ``options``."""
         digest = hashlib.sha256(repr((self.classes, options)).encode())
-        pieces = (self.entries[start : start + _LOOK] for start in range(0, len(self.entries), _LOOK))
-        with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="digest") as pool:
-            for seen in pool.map(self._look, pieces):
-                digest.update(seen)
+        pieces = (self.entries[start : start + _CHUNK] for start in range(0, len(self.entries), _CHUNK))
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="digest") as pool:
+            for status in pool.map(self._file_status, pieces):
+                digest.update(status)
         return digest.hexdigest()[:16]
 
-    def _look(self, entries: tuple[Entry, ...]) -> bytes:
-        """The entries, each with the name, size and time of its files."""
+    def _file_status(self, entries: tuple[Entry, ...]) -> bytes:
+        """Return the entries, each with the name, size and time of its files, as bytes."""
         return repr([(entry, list(_files(os.path.join(self.root, entry.path)))) for entry in entries]).encode()
 
 

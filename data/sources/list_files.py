@@ -1,11 +1,12 @@
-"""Any videos, by the list files of the official repositories: ``path frames label``."""
+"""Any videos, named by the list files of the official repositories: ``path frames label``."""
 
 import re
 from pathlib import Path
 
 from motion_jax.data.sources.annotations import find, read_lines
-from motion_jax.data.sources.layout import SPLITS, Entry, Layout
+from motion_jax.data.sources.layout import SPLITS, Layout
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.parts import Entry
 
 
 class ListFiles(Videos):
@@ -17,11 +18,11 @@ class ListFiles(Videos):
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
-        """The videos of ``root/train.txt``, ``root/val.txt`` and, where it is present, ``root/test.txt``.
+        """Find the videos of ``root/train.txt``, ``root/val.txt`` and, if it exists, ``root/test.txt``.
 
-        A line is ``path frames label``: a file or a folder of frames below the root (which may have spaces in its
-        name), the number of its frames, which is counted anew, and its label. ``root/labels.txt`` names the classes,
-        one a line, in label order; without it their numbers are their names, and none has a direction.
+        A line is ``path frames label``: a file or a folder of frames below the root (spaces are allowed), the number
+        of its frames, which is ignored, and its label. ``root/labels.txt`` names the classes in label order, one per
+        line. Without it, classes are named by number, and none has a direction.
 
         Raises:
             ValueError: if a list is missing or wrong.
@@ -41,5 +42,5 @@ class ListFiles(Videos):
         if (root / "labels.txt").is_file():
             return Layout(root, tuple(read_lines(root / "labels.txt")), tuple(entries), "as in labels.txt")
         count = 1 + max(entry.label for entry in entries)
-        remark = "there is no labels.txt, so nothing says which classes have a direction: leave data.flip at none"
+        remark = "there is no labels.txt, so directional classes are unknown: leave data.flip at none"
         return Layout(root, tuple(map(str, range(count))), tuple(entries), "numbers", remarks=(remark,))

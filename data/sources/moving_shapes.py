@@ -1,12 +1,12 @@
 """The generated data set `moving_shapes`: textured sprites that move over a still textured background.
 
-Twelve classes in six pairs. Two clips with neighbouring indices show the same scene, one per class of a pair, and
-with an even number of frames they show the very same frames, in another order (noise aside). So no single frame, and
-no average over single frames, tells the classes of a pair apart; motion does. In the last two pairs both classes even
-hold the same movements between neighbouring frames, and only their order differs.
+There are twelve classes in six pairs. Clips 2k and 2k + 1 show one scene, with one class of a pair each. With an even
+number of frames they show the same frames in another order, except for noise. So neither a single frame nor an average
+over single frames separates the classes of a pair, but motion does. In the last two pairs, both classes also contain
+the same motions between neighbouring frames, and only their order differs.
 
-All sprites of a clip move together. They lie on one layer that repeats in both directions, so what leaves at one
-border enters at the other, and positions are centred in time.
+All sprites of a clip move together. They lie on one layer that repeats in both directions, so a sprite that leaves at
+one border enters at the other. Positions are centred in time.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from motion_jax.data.progress import progress_bar
-from motion_jax.data.storage.decoding import encode_jpeg
+from motion_jax.data.storage.frames import encode_jpeg
+from motion_jax.data.storage.work import progress_bar
 
 CLASSES = (
     "move left",
@@ -48,12 +48,12 @@ _SPRITES = 8
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip shows, noise aside.
+    """The content of a clip without noise.
 
     Attributes:
-        background: uint8 (s, s, 3), still.
-        sprites: uint8 (s, s, 4), colours times opacity, then opacity; repeats in both directions.
-        poses: float64 (t, 2, 3), per frame the affine map from a pixel (x, y, 1) of the frame to a point of `sprites`.
+        background: uint8 (s, s, 3).
+        sprites: uint8 (s, s, 4), colors times opacity, then opacity; repeats in both directions.
+        poses: float64 (t, 2, 3), the affine map from a pixel (x, y, 1) of each frame to a point of `sprites`.
     """
 
     background: np.ndarray
@@ -62,7 +62,7 @@ class Scene:
 
     @cached_property
     def shown(self) -> np.ndarray:
-        """The sprites as each frame shows them: uint8 (t, s, s, 4)."""
+        """Sprites of each frame: uint8 (t, s, s, 4)."""
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         size = self.sprites.shape[1::-1]
         warped = [
@@ -72,33 +72,33 @@ class Scene:
 
 
 def make_scene(name: str, *, frames: int, size: int, rng: np.random.Generator) -> Scene:
-    """A random scene of a class. The classes of a pair take the same draws, so equal generators give partner scenes.
+    """Draw a scene of a class. The classes of a pair use the same draws, so equal generators give partner scenes.
 
     Args:
         name: one of :data:`CLASSES`.
         frames: length of the clip, at least 3.
         size: height and width in pixels, a multiple of 8.
-        rng: source of all randomness.
+        rng: source of the draws.
 
     Raises:
-        ValueError: for another name, length or size.
+        ValueError: if the name, the length or the size is not allowed.
     """
     if name not in CLASSES:
-        raise ValueError(f"unknown class {name!r} of moving_shapes: choose one of {', '.join(CLASSES)}")
+        raise ValueError(f"class is {name!r}, expected one of {', '.join(CLASSES)}")
     if frames < 3:
-        raise ValueError(f"moving_shapes clips need 3 frames or more to turn round in, but {frames} were asked for")
+        raise ValueError(f"frames is {frames}, expected 3 frames or more for moving_shapes, so that motion can reverse")
     if size < 4 * CELL or size % CELL:
         raise ValueError(
-            f"moving_shapes clips need a size of {4 * CELL} or more that {CELL} divides, but {size} was asked for"
+            f"size is {size}, expected {4 * CELL} or more for moving_shapes, and a number that {CELL} divides"
         )
     background = cv2.addWeighted(_texture(size, rng, cell=size // 8), 0.4, _plain(size, rng), 0.6, 0)
     return Scene(background, _sprites(size, rng), _poses(name, frames, size, rng))
 
 
 def render(scene: Scene) -> np.ndarray:
-    """The frames of a scene without noise: uint8 (t, s, s, 3)."""
+    """Render the frames of a scene without noise: uint8 (t, s, s, 3)."""
     size = len(scene.background)
-    # One tall image: OpenCV's arithmetic knows no batches.
+    # One tall image, because OpenCV's arithmetic has no batches.
     shown = scene.shown.reshape(-1, size, 4)
     through = cv2.cvtColor(255 - shown[..., 3], cv2.COLOR_GRAY2RGB)
     behind = cv2.multiply(np.tile(scene.background, (len(scene.poses), 1, 1)), through, scale=1 / 255)
@@ -106,12 +106,11 @@ def render(scene: Scene) -> np.ndarray:
 
 
 def truth(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """How each cell of 8x8 pixels moves from frame t to frame t + 1.
+    """Return the displacement of each cell of 8x8 pixels from frame t to frame t + 1.
 
     Returns:
         displacement: float32 (t-1, s/8, s/8, 2), (dx, dy) in pixels at the centre of each cell, right and down
-            positive;
-            0 where the cell does not move.
+            positive, 0 where the cell does not move.
         moving: bool (t-1, s/8, s/8), whether sprites cover at least half of the cell in frame t.
     """
     size = len(scene.background)
@@ -127,7 +126,7 @@ def truth(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_example(index: int, *, split: str, seed: int, frames: int, size: int) -> dict[str, Any]:
-    """Example ``index`` of a split: a pure function of its arguments. Labels follow each other in turn."""
+    """Make example ``index`` of a split, a pure function of the arguments; its label is ``index`` modulo 12."""
     label = index % len(CLASSES)
     rng = np.random.default_rng([seed, _SPLITS.index(split), index // 2])
     scene = make_scene(CLASSES[label], frames=frames, size=size, rng=rng)
@@ -154,11 +153,11 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
         size: height and width in pixels.
         frames: frames per clip.
         clips: numbers of train and val clips.
-        seed: another seed gives other clips.
-        data_dir: folder under which the prepared data set lies.
+        seed: seed of the generator.
+        data_dir: parent folder of the prepared data set.
     """
 
-    # Raise it when the same arguments begin to give other pixels.
+    # Raise this when the same arguments give other pixels.
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(
@@ -197,7 +196,7 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in _SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        # One core: at this size most of the time is Python's own, and threads were measured to gain nothing.
+        # Serial: at this size most of the time is spent in Python, and threads were measured to gain nothing.
         with progress_bar(self._clips[split], label=f"moving_shapes {split}") as bar:
             for index in range(self._clips[split]):
                 yield index, make_example(index, split=split, seed=self._seed, frames=self._frames, size=self._size)
@@ -206,7 +205,7 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
 
 def _poses(name: str, frames: int, size: int, rng: np.random.Generator) -> np.ndarray:
     sign = 1 if CLASSES.index(name) % 2 else -1
-    # With an even number of frames one of the two halves is longer: either may be.
+    # With an even number of frames, one of the two halves is longer. Draw which.
     turn = (frames - 1) // 2 + int(rng.integers(2)) * (1 - frames % 2)
     speed = round(rng.integers(3, 7) * size / 64)  # pixels per frame
     angle = np.radians(rng.uniform(12, 25))  # per frame
@@ -218,16 +217,16 @@ def _poses(name: str, frames: int, size: int, rng: np.random.Generator) -> np.nd
     time = np.arange(frames)
     if "then" in name:
         time = turn - np.abs(time - turn)
-    # Centred; in half steps, so that whole pixels stay exact.
+    # Centred in time, in half steps, so that whole pixels are exact.
     halves = sign * (2 * time - (time.max() + time.min()))
     if name.startswith(("rotate", "zoom")):
-        # The odd partners turn clockwise and shrink.
+        # The odd partners rotate clockwise and shrink.
         turned = tilt - (angle * halves / 2 if name.startswith("rotate") else np.zeros(frames))
         larger = np.exp(-growth * halves / 2) if name.startswith("zoom") else np.ones(frames)
         cos, sin = np.cos(turned) / larger, np.sin(turned) / larger
         linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
         return np.concatenate([linear, (start - linear @ centre)[..., None]], axis=-1)
-    # The odd partners go right and down first. Half a pixel on top where the middle of the way lies between pixels.
+    # The odd partners go right and down first. Add half a pixel if the middle of the path lies between pixels.
     way = halves * speed
     along = (way + (way[0] % 2)) // 2
     axis = 0 if "left" in name or "right" in name else 1
@@ -260,7 +259,7 @@ def _sprites(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _texture(size: int, rng: np.random.Generator, *, cell: int) -> np.ndarray:
-    """Smooth random colours that repeat in both directions: uint8 (s, s, 3), one draw per `cell` pixels."""
+    """Draw smooth colors that repeat in both directions: uint8 (s, s, 3), one draw per `cell` pixels."""
     coarse = rng.integers(0, 256, (-(-size // cell), -(-size // cell), 3), np.uint8)
     padded = cv2.copyMakeBorder(coarse, 2, 2, 2, 2, cv2.BORDER_WRAP)
     fine = cv2.resize(padded, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from motion_jax.data.sources.annotations import class_count, find, label_of, read_lines
-from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.parts import Entry
 
 _FOLDER = "20bn-something-something-v1"
 _LISTS = {"train": "train", "val": "validation"}
@@ -26,18 +27,18 @@ class SomethingV1(Videos):
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
-        """The clips of ``root/20bn-something-something-v1/<id>/00001.jpg``.
+        """Find the clips ``root/20bn-something-something-v1/<id>/00001.jpg``.
 
         Splits and labels come from the official code's ``train_videofolder.txt`` and ``val_videofolder.txt`` (lines
-        ``path frames label``) where these lie in the root, else from ``something-something-v1-train.csv`` and
+        ``path frames label``) if these lie in the root, otherwise from ``something-something-v1-train.csv`` and
         ``-validation.csv`` (lines ``id;label``). The test clips have no public labels and are left out.
 
-        Two orders of the classes are in use: that of the released ``something-something-v1-labels.csv``, and the
-        alphabetical one of the official codes. With lists of the official code theirs is found out from the labels of
-        the csv files, or taken from ``category.txt`` where there are none; without, the order is alphabetical.
+        Two orders of the classes are in use: the order of the released ``something-something-v1-labels.csv``, and the
+        alphabetical order of the official code. The order of lists of the official code is inferred from the labels of
+        the csv files, or read from ``category.txt`` if there are none. Without such lists it is alphabetical.
 
         Raises:
-            ValueError: if a file is missing or wrong, or the order of the lists cannot be told.
+            ValueError: if a file is missing or wrong, or the order of the lists cannot be inferred.
         """
         lists = {split: root / f"{split}_videofolder.txt" for split in _LISTS}
         if all(path.is_file() for path in lists.values()):
@@ -62,7 +63,7 @@ def _released_labels(root: Path) -> list[str]:
 
 
 def _read_csv(root: Path, split: str) -> tuple[Path, list[tuple[str, str]]]:
-    """A list of the release: its file, and clips with their class names."""
+    """Read a list of the release: its file, and clips with their class names."""
     path = find(root, f"something-something-v1-{_LISTS[split]}.csv")
     named = []
     for line in read_lines(path):
@@ -74,7 +75,7 @@ def _read_csv(root: Path, split: str) -> tuple[Path, list[tuple[str, str]]]:
 
 
 def _read_list(path: Path, split: str) -> list[Entry]:
-    """A list of the official code; of each path its last part, the clip, counts."""
+    """Read a list of the official code; the last part of each path is the clip."""
     entries = []
     for line in read_lines(path):
         matched = re.fullmatch(r"(.+) (\d+) (\d+)", line)
@@ -86,12 +87,12 @@ def _read_list(path: Path, split: str) -> list[Entry]:
 
 
 def _order_of_lists(root: Path, entries: list[Entry]) -> tuple[tuple[str, ...], str]:
-    """The class names in the order in which lists of the official code number them, and that order in words."""
+    """Return the class names in the order of the official lists, and that order in words."""
     category = root / "category.txt"
     if category.is_file() and not (root / "something-something-v1-labels.csv").is_file():
         given = read_lines(category)
         return tuple(given), "as in category.txt" + (", alphabetical" if given == sorted(given) else "")
-    # A category.txt may be of other lists than these: the csv files say what each clip shows.
+    # A category.txt may belong to other lists. The csv files name the class of each clip.
     released = _released_labels(root)
     named = {clip: name for split in _LISTS for clip, name in _read_csv(root, split)[1]}
     fitting = [
@@ -103,6 +104,6 @@ def _order_of_lists(root: Path, entries: list[Entry]) -> tuple[tuple[str, ...], 
         raise ValueError(
             f"data.root: the labels of train_videofolder.txt and val_videofolder.txt in {root} follow neither the "
             "alphabetical order nor that of something-something-v1-labels.csv; take lists and csv files of one "
-            "release, or leave the csv files out and add the category.txt the lists were made with"
+            "release, or remove the csv files and add the category.txt the lists were made with"
         )
     return fitting[0]

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from motion_jax.data.sources.annotations import class_count, field, find, label_of, read_json, videos_by_stem
-from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.parts import Entry
 
 _FOLDER = "20bn-something-something-v2"
 
@@ -23,11 +24,11 @@ class SomethingV2(Videos):
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
-        """The clips of ``root/20bn-something-something-v2/<id>.webm``.
+        """Find the clips ``root/20bn-something-something-v2/<id>.webm``.
 
-        Lists are ``something-something-v2-{labels,train,validation}.json``, or ``labels/{labels,..}.json`` as newer
-        archives have them. The template of a clip without its brackets is its class; classes are in the order of the
-        labels file, which is alphabetical. The test clips have no labels there and are left out.
+        Lists are ``something-something-v2-{labels,train,validation}.json``, or ``labels/{labels,..}.json`` in newer
+        archives. The class of a clip is its template without brackets. Classes are in the order of the labels file,
+        which is alphabetical. The test clips have no labels there and are left out.
 
         Raises:
             ValueError: if a file is missing or wrong.

@@ -1,16 +1,17 @@
-"""UCF-101: videos in class folders and three divisions."""
+"""UCF-101: videos in class folders and three splits."""
 
 from pathlib import Path
 
 from motion_jax.data.sources.annotations import class_count, find, label_of, read_lines, videos_by_stem
-from motion_jax.data.sources.layout import Entry, Layout
+from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.parts import Entry
 
 _FOLDER, _LISTS = "UCF-101", "ucfTrainTestlist"
 
 
 class UCF101(Videos):
-    """UCF-101: 13,320 clips of human actions from YouTube, 101 classes, three divisions."""
+    """UCF-101: 13,320 clips of human actions from YouTube, 101 classes, three splits."""
 
     name = "ucf101"
     HOMEPAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
@@ -22,7 +23,7 @@ class UCF101(Videos):
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:
-        """The clips of ``root/UCF-101/<class>/v_*.avi``.
+        """Find the clips ``root/UCF-101/<class>/v_*.avi``.
 
         ``ucfTrainTestlist/`` holds ``classInd.txt`` (lines ``number class``, numbers from 1),
         ``trainlist01.txt`` (``class/clip number``) and ``testlist01.txt`` (``class/clip``), 01 for ``version``

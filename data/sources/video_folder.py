@@ -5,14 +5,15 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from motion_jax.data.sources.layout import SPLITS, VIDEO_SUFFIXES, Entry, Layout
+from motion_jax.data.sources.layout import SPLITS, Layout
 from motion_jax.data.sources.videos import Videos
-from motion_jax.data.storage.decoding import natural_order
+from motion_jax.data.storage.parts import Entry
+from motion_jax.data.storage.video_files import VIDEO_SUFFIXES, natural_order
 
 _VAL_FRACTION = 0.2
 _HASHED = (
-    "there are neither train and val folders nor a manifest.csv: a fifth of each class, by a hash of the path, is "
-    "taken for validation. Where clips share a source, write a manifest.csv (path,split) keeping them together"
+    "there are neither train and val folders nor a manifest.csv: a fifth of each class, chosen by a hash of the path, "
+    "becomes the val split. If clips share a source, write a manifest.csv (path,split) that keeps them together"
 )
 
 
@@ -28,9 +29,10 @@ class VideoFolder(Videos):
 
         Either ``root/<split>/<class>/<video>`` with the splits train, val and test, or ``root/<class>/<video>``, whose
         splits come from ``root/manifest.csv`` (columns path and split; others are ignored) and, without one, from a
-        hash of each path: a fifth of each class becomes val, with a remark. A video is a file with a video's extension
-        or a folder of images. Hidden files and other files are passed over. A manifest rules: what it does not list is
-        left out, what it lists and is absent counts as unreadable. Classes and videos are in alphabetical order.
+        hash of each path: a fifth of each class becomes val, with a remark. A video is a file with a video extension
+        or a folder of images. Other files and hidden files are ignored. A manifest takes precedence: videos that it
+        does not list are left out, and listed videos that are absent count as unreadable. Classes and videos are in
+        alphabetical order.
 
         Raises:
             ValueError: if the root is absent, holds no classes or an empty class, has no train split, or its manifest
@@ -91,14 +93,14 @@ def _videos(root: Path, folder: Path, split: str) -> Iterator[str]:
 
 
 def _read_manifest(root: Path) -> dict[str, str]:
-    """Path -> split."""
+    """Map paths to splits."""
     manifest = root / "manifest.csv"
     with manifest.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = reader.fieldnames or []
         if not {"path", "split"} <= set(columns):
             raise ValueError(
-                f"data.root: {manifest} has the columns {', '.join(columns) or '(none)'}; it needs path and split"
+                f"data.root: {manifest} has the columns {', '.join(columns) or '(none)'}; expected path and split"
             )
         rows: dict[str, str] = {}
         for row in reader:
@@ -116,7 +118,7 @@ def _read_manifest(root: Path) -> dict[str, str]:
 
 
 def _unlisted(root: Path, rows: dict[str, str]) -> tuple[str, ...]:
-    """A remark if class folders hold videos that the manifest does not list."""
+    """Return a remark if class folders hold videos that the manifest does not list."""
     unlisted = [
         path.relative_to(root).as_posix()
         for name in sorted({PurePosixPath(row).parts[0] for row in rows})
@@ -132,6 +134,6 @@ def _unlisted(root: Path, rows: dict[str, str]) -> tuple[str, ...]:
 
 def _hashed_splits(paths: list[str]) -> list[tuple[str, str]]:
     ranked = sorted(paths, key=lambda path: hashlib.sha256(path.encode()).digest())
-    # At least one for validation, and never all.
+    # At least one video for validation, but not all.
     count = min(max(1, round(len(ranked) * _VAL_FRACTION)), len(ranked) - 1)
     return [(path, "val" if rank < count else "train") for rank, path in enumerate(ranked)]

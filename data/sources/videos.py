@@ -1,4 +1,4 @@
-"""What the builders of videos share: from a layout to records that can be read at random."""
+"""Base class of the builders of videos: from a layout to records with random access."""
 
 import abc
 import logging
@@ -25,26 +25,27 @@ _NAMED = 5
 
 
 class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True):
-    """TFDS builder of videos that lie in a folder, beside the annotations that say what they show.
+    """TFDS builder of the videos of a folder and their annotations.
 
-    Videos without a readable frame are left out, named in the log and kept in ``info.metadata["unreadable"]`` as
-    (path, reason); ``"remarks"`` holds (path, remark) of those kept though something is odd about them, ``"missing"``
-    the names of those the annotations hold and the folder lacks where that is usual, ``"frames"`` the number of frames
-    per split. The name of the configuration is the version and a digest of the files and options, so a changed folder
-    is prepared anew. A preparation that is killed goes on where it stopped.
+    Videos without a readable frame are left out and named in the log. ``info.metadata`` holds ``"unreadable"``, their
+    (path, reason); ``"remarks"``, (path, remark) of unusual videos that are kept; ``"missing"``, the names of annotated
+    videos that are absent, where that is usual; and ``"frames"``, the number of frames per split. The name of the
+    configuration is the version and a digest of the files and options, so a changed folder is prepared again. A killed
+    preparation continues where it stopped.
 
-    A subclass says where its videos come from and reads their annotations. (TFDS keeps no list of them: some have the
-    names of its own data sets.)
+    A subclass describes one data set and reads its annotations. Subclasses are not registered with TFDS, because some
+    have the names of TFDS's own data sets.
 
     Args:
-        root: the folder, which in TFDS's words is ``manual_dir``.
-        version: of the labels or of the division, where there are several.
-        resize: stored frame size: (height, width), or the short side with the aspect kept, or None as in the file.
-        quality: of the stored JPEGs, 1 to 100.
-        data_dir: folder under which the prepared data set lies.
+        root: the folder of the videos, called ``manual_dir`` in TFDS.
+        version: version of the labels or of the split, if there are several.
+        resize: stored frame size: (height, width), or the short side with the aspect kept, or None for the size of the
+            file.
+        quality: quality of the stored JPEGs, 1 to 100.
+        data_dir: parent folder of the prepared data set.
     """
 
-    # Raise it when the same videos begin to give other records.
+    # Raise this when the same videos give other records.
     VERSION = tfds.core.Version("2.0.0")
 
     HOMEPAGE: ClassVar[str] = ""
@@ -72,10 +73,10 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
     @staticmethod
     @abc.abstractmethod
     def read_layout(root: Path, version: str | None) -> Layout:
-        """The videos below a folder.
+        """Find the videos of a folder and their classes and splits.
 
         Raises:
-            ValueError: if it is not as data/README.md says.
+            ValueError: if the folder is not laid out as in data/README.md.
         """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -87,7 +88,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
             citation=self.CITATION,
             license=self.LICENSE,
             metadata=tfds.core.MetadataDict(),
-            # Records keep the order of the layout.
+            # Records are in the order of the layout.
             disable_shuffling=True,
         )
 
@@ -132,7 +133,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
                 tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
             )
             frames[split] = sum(summary.frames for _, summary in kept)
-        # After the progress bar, which they would tear.
+        # Warn after the progress bar has ended.
         for path, reason in unreadable:
             _log.warning("%s is left out: %s", path, reason)
         for path, remark in remarks:
@@ -153,13 +154,13 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
 
     @property
     def _parts_folder(self) -> Path:
-        """Beside the folder of the version, which TFDS exchanges while it prepares."""
+        """Folder of the parts, beside the folder of the version, which TFDS replaces while it prepares."""
         return Path(self.data_path).parent / f"parts-{self.version}"
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, so that it stays where a killed preparation finds it again."""
+    """Link a file, so that it also stays where the next run of a killed preparation finds it."""
     try:
         os.link(source, target)
-    except OSError:  # Some file systems know no second names.
+    except OSError:  # Some file systems have no hard links.
         shutil.copyfile(source, target)

@@ -1,0 +1,1 @@
+"""What lies on disk: video files, JPEG frames and prepared records."""

@@ -1,8 +1,8 @@
-"""Videos to record files, part by part, so that a preparation that is killed goes on where it stopped.
+"""Convert videos to record files, part by part, so that a killed preparation continues where it stopped.
 
-The entries of each split are cut into parts, the same for the same entries. A part becomes one file of records, written
-under a passing name and renamed when it is whole, and then a summary beside it: a part with a summary is done. Parts
-do not depend on each other, so any number of machines that share the folder can make them.
+The entries of each split are cut into parts; the same entries always give the same parts. A part becomes one record
+file, which is written under a temporary name and renamed when it is complete. Then a summary is written beside it: a
+part with a summary is done. Parts are independent, so any number of machines that share the folder can write them.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,19 +22,35 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from motion_jax.data.progress import progress_bar
-from motion_jax.data.sources.layout import Entry
-from motion_jax.data.storage.decoding import VideoError
-from motion_jax.data.storage.stored_frames import store_frames
-from motion_jax.data.threads import parallel_map
+from motion_jax.data.storage.video_files import VideoError, store_frames
+from motion_jax.data.storage.work import parallel_map, progress_bar
 
-# Readers hold every record file open, so there are at most so many per split; smaller ones are not worth a file.
+# Readers keep every record file open: at most this many per split, and no file for fewer videos.
 _MOST_PARTS, _LEAST_VIDEOS = 256, 32
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One video of a data set.
+
+    Attributes:
+        split: "train", "val" or "test".
+        id: its name in the data set.
+        path: a file or a folder of frames, relative to the root, with "/".
+        label: position of its class.
+        seconds: (start, end) of the part of the file that is used; None uses all of it.
+    """
+
+    split: str
+    id: str
+    path: str
+    label: int
+    seconds: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Part:
-    """Consecutive videos of a split, which become its record file number ``index`` of ``count``."""
+    """Consecutive videos of a split: its record file number ``index`` of ``count``."""
 
     split: str
     index: int
@@ -43,20 +59,20 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of its files, without extension."""
+        """Name of its files, without extension."""
         return f"{self.split}-{self.index:05d}-of-{self.count:05d}"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a part.
+    """Result of a part.
 
     Attributes:
         records: number of videos kept.
         frames: number of their frames.
-        bytes: of the records, uncompressed.
+        bytes: size of the records, uncompressed.
         unreadable: (path, reason) of each video left out.
-        remarks: (path, remark) of each video that is kept though something is odd about it.
+        remarks: (path, remark) of each unusual video that is kept.
     """
 
     records: int
@@ -68,7 +84,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One video as a record, with the number of its frames, or the reason why there is none."""
+    """One video as a record and the number of its frames, or the reason why there is no record."""
 
     record: bytes | None
     frames: int
@@ -78,13 +94,13 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Entry -> record. Can be sent to other processes.
+    """Function from an entry to its record; can be pickled.
 
     Attributes:
         root: folder of the videos.
         classes: names in label order.
-        resize: as in :func:`motion_jax.data.storage.stored_frames.store_frames`.
-        quality: likewise.
+        resize: stored frame size, see :func:`motion_jax.data.storage.video_files.store_frames`.
+        quality: JPEG quality.
     """
 
     root: Path
@@ -95,7 +111,7 @@ class Encoder:
     def __call__(self, entry: Entry) -> Encoded:
         try:
             stored = store_frames(
-                self.root / entry.path, resize=self.resize, quality=self.quality, seconds=entry.seconds
+                self.root / entry.path, resize_to=self.resize, quality=self.quality, seconds=entry.seconds
             )
         except VideoError as error:
             return Encoded(None, 0, error.reason)
@@ -119,7 +135,7 @@ class Encoder:
 
 
 def video_features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
-    """What is stored of a video; frames are JPEG bytes."""
+    """Return the features of a stored video; frames are JPEG bytes."""
     return tfds.features.FeaturesDict(
         {
             "id": tfds.features.Text(),
@@ -132,7 +148,7 @@ def video_features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
 
 
 def make_parts(entries: Iterable[Entry], split: str) -> list[Part]:
-    """The parts of a split."""
+    """Cut the entries of a split into parts."""
     held = tuple(entry for entry in entries if entry.split == split)
     size = max(_LEAST_VIDEOS, -(-len(held) // _MOST_PARTS))
     pieces = [held[start : start + size] for start in range(0, len(held), size)]
@@ -140,12 +156,12 @@ def make_parts(entries: Iterable[Entry], split: str) -> list[Part]:
 
 
 def record_file(part: Part, folder: Path) -> Path:
-    """Where the records of a part lie; absent where none of its videos can be read."""
+    """Return the path of the records of a part; there is no file if none of its videos can be read."""
     return folder / f"{part.name}.array_record"
 
 
 def read_summary(part: Part, folder: Path) -> Summary | None:
-    """What became of a part, or None while it is not done."""
+    """Return the result of a part, or None while it is not done."""
     try:
         values = json.loads((folder / f"{part.name}.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -155,12 +171,12 @@ def read_summary(part: Part, folder: Path) -> Summary | None:
 
 
 def write_part(part: Part, folder: Path, results: Iterable[Encoded]) -> Summary:
-    """Write what became of each of a part's videos, in order."""
-    # Beam may give one part to two workers: each writes its own file, and the last name given stands.
-    passing = folder / f"{part.name}.{uuid.uuid4().hex}"
+    """Write the records of a part and then its summary. ``results`` are in the order of its entries."""
+    # Beam may give one part to two workers: each writes its own file, and the last rename wins.
+    temporary = folder / f"{part.name}.{uuid.uuid4().hex}"
     kept, frames, size = 0, 0, 0
     unreadable, remarks = [], []
-    writer = array_record_module.ArrayRecordWriter(str(passing), "group_size:1")
+    writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
     try:
         for entry, result in zip(part.entries, results, strict=True):
             if result.record is None:
@@ -174,24 +190,24 @@ def write_part(part: Part, folder: Path, results: Iterable[Encoded]) -> Summary:
         writer.close()
     summary = Summary(kept, frames, size, tuple(unreadable), tuple(remarks))
     if summary.records:
-        _to_disk(passing)
-        os.replace(passing, record_file(part, folder))
+        _to_disk(temporary)
+        os.replace(temporary, record_file(part, folder))
     else:
-        passing.unlink()  # A file without records cannot be opened.
-    passing.write_text(json.dumps(dataclasses.asdict(summary)))
-    _to_disk(passing)
-    os.replace(passing, folder / f"{part.name}.json")
+        temporary.unlink()  # A file without records cannot be opened.
+    temporary.write_text(json.dumps(dataclasses.asdict(summary)))
+    _to_disk(temporary)
+    os.replace(temporary, folder / f"{part.name}.json")
     return summary
 
 
 def _to_disk(path: Path) -> None:
-    """Return when a file is on the disk: after a power failure, a name must not stand for half of it."""
+    """Flush a file to the disk, so that a power failure cannot leave half a file under its final name."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def write_parts(parts: Sequence[Part], folder: Path, encode: Encoder) -> None:
-    """Make the parts that are not done, on all cores of this machine, with a progress bar."""
+    """Write the parts that are not done, on all cores of this machine, with a progress bar."""
     todo = [part for part in parts if read_summary(part, folder) is None]
     results = parallel_map(encode, (entry for part in todo for entry in part.entries))
     with _bar(parts, todo) as bar:
@@ -209,11 +225,11 @@ def write_parts(parts: Sequence[Part], folder: Path, encode: Encoder) -> None:
 def write_parts_with_beam(
     parts: Sequence[Part], folder: Path, encode: Encoder, *, runner: Any, options: Any = None
 ) -> None:
-    """Make the parts that are not done on a Beam runner, whose workers share the folder and the videos.
+    """Write the parts that are not done on a Beam runner, whose workers share the folder and the videos.
 
     Args:
         parts: all parts.
-        folder: where they are written.
+        folder: where the parts are written.
         encode: makes the records.
         runner: a runner or its name, as ``beam.Pipeline`` takes it.
         options: ``PipelineOptions``, or None.
@@ -240,8 +256,8 @@ def write_parts_with_beam(
         running.result()
 
 
-def _make_part(part: Part, *, folder: Path, encode: Callable[[Entry], Encoded]) -> None:
-    # One after the other: the runner keeps the cores busy with other parts.
+def _make_part(part: Part, *, folder: Path, encode: Encoder) -> None:
+    # Serial: the runner keeps the cores busy with other parts.
     write_part(part, folder, map(encode, part.entries))
 
 

@@ -8,7 +8,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 
 class _RawFrames(tfds.decode.Decoder):
-    """Leaves frames as JPEG bytes; SkipDecoding fails on sequences."""
+    """Decoder that keeps frames as JPEG bytes; TFDS's SkipDecoding fails on sequences."""
 
     def decode_example(self, serialized: Any) -> Any:
         return serialized
@@ -21,8 +21,8 @@ class Records:
     """The records of a split, with random access.
 
     Args:
-        source: the records as they are stored, tf.train.Example messages.
-        features: what they hold.
+        source: the stored records, serialized tf.train.Example messages.
+        features: the features of a record.
     """
 
     def __init__(self, source: Sequence[bytes], features: tfds.features.FeaturesDict) -> None:
@@ -30,9 +30,9 @@ class Records:
         self._features = features
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """What clips are made of: id (UTF-8 bytes), frames (a sequence of JPEG bytes) and label (int).
+        """Return what clips need: id (UTF-8 bytes), frames (a sequence of JPEG bytes) and label (int).
 
-        Only the frames that are asked for are copied out of the record: clips show a few of many.
+        A frame is copied out of the record when it is accessed: clips use a few of many.
         """
         stored = tf_example_pb2.Example.FromString(self._source[index]).features.feature
         return {
@@ -42,12 +42,12 @@ class Records:
         }
 
     def whole(self, index: int) -> dict[str, Any]:
-        """All that is stored, by the names of the features; frames as JPEG bytes."""
+        """Return all features of a record by name; frames as JPEG bytes."""
         return self._features.deserialize_example_np(self._source[index], decoders={"frames": _RawFrames()})
 
 
 def open_sources(folder: str) -> Mapping[str, Records]:
-    """Split -> its records in a prepared folder."""
+    """Return the records of each split in a prepared folder."""
     builder = tfds.builder_from_directory(folder)
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     return {

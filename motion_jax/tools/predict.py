@@ -22,13 +22,11 @@ import jax
 import numpy as np
 
 from motion_jax.cli import Parser, positive, print_json, run, table
-from motion_jax.data.clips.single_video import find_videos, read_single, shown_pair, views_of, whole_view
+from motion_jax.data.clips.single_video import read_single, shown_pair, views_of, whole_view
+from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.config import DataConfig
-from motion_jax.data.pipeline import at_full_resolution
-from motion_jax.data.storage.decoding import VideoError
-from motion_jax.data.storage.stored_frames import StoredFrames
-from motion_jax.data.storage.writing import write_video
-from motion_jax.data.threads import parallel_map
+from motion_jax.data.storage.video_files import StoredFrames, VideoError, find_videos, write_video
+from motion_jax.data.storage.work import parallel_map
 from motion_jax.experiment import Experiment, load_trained
 from motion_jax.inspection.displacement import has_displacement, make_estimator
 from motion_jax.inspection.prediction_pictures import prediction_figure, prediction_frames

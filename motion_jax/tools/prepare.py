@@ -20,7 +20,7 @@ from motion_jax import configs
 from motion_jax.cli import Parser, print_json, run, table
 from motion_jax.data.clips.labels import POLICIES, directional, flipped_labels
 from motion_jax.data.config import NAMES, DataConfig
-from motion_jax.data.storage.preparation import class_names, prepare, report
+from motion_jax.data.sources.preparation import class_names, prepare, report
 from motion_jax.experiment import Experiment
 from motion_jax.tools.complexity import read_config
 
@@ -128,7 +128,7 @@ def list_directions(section: DataConfig) -> dict[str, Any]:
 
 
 def report_text(result: dict[str, Any]) -> str:
-    """A report of :func:`motion_jax.data.storage.preparation.report` for people."""
+    """A report of :func:`motion_jax.data.sources.preparation.report` for people."""
     named = " ".join(filter(None, (result["name"], result["version"])))
     order = f", {result['class_order']}" if result["class_order"] else ""
     rows = [(split, *values.values()) for split, values in result["splits"].items()]

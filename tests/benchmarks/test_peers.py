@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from benchmarks import peers
-from motion_jax.data.progress import progress_bar
+from motion_jax.data.storage.work import progress_bar
 
 ROW = {"mode": "forward", "batch": 1, "dtype": "float32", "frames": 8, "size": 224, "preparation_seconds": 1.0}
 

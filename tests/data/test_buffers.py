@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from motion_jax.data.buffers import Buffers
+from motion_jax.data.storage.buffers import Buffers
 
 
 def address(array: np.ndarray) -> int:

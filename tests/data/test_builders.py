@@ -7,29 +7,12 @@ import re
 import cv2
 import numpy as np
 import pytest
+from bench import data_config, write_video
 
-from motion_jax.data.config import FILMED, VERSIONS, DataConfig
+from motion_jax.data.config import FILMED, VERSIONS
+from motion_jax.data.pipeline import open_dataset
 from motion_jax.data.sources import BUILDERS
-from motion_jax.data.storage.dataset import open_dataset
-from motion_jax.data.storage.preparation import prepare, report
-
-SECTION = {
-    "version": None,
-    "dir": None,
-    "frames": 2,
-    "size": 16,
-    "resize": (24, 32),
-    "quality": 95,
-    "sampling": "segment",
-    "crop": "center",
-    "color_jitter": None,
-    "rand_augment": None,
-    "flip": "skip",
-    "clips": None,
-    "threads": 0,
-    "processes": 0,
-    "max_bad_fraction": 0.5,
-}
+from motion_jax.data.sources.preparation import prepare, report
 
 
 def image(level: int) -> np.ndarray:
@@ -37,14 +20,8 @@ def image(level: int) -> np.ndarray:
 
 
 def video(path, *, frames: int = 3, fps: float = 10.0) -> None:
-    """Motion JPEG, which OpenCV reads whatever the extension; frame i is 10 i bright, modulo 256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_suffix(".avi")
-    writer = cv2.VideoWriter(str(made), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
-    for frame in range(frames):
-        writer.write(image(10 * frame))
-    writer.release()
-    made.rename(path)
+    """Frame i is 10 i bright, modulo 256."""
+    write_video(path, range(0, 10 * frames, 10), fps=fps)
 
 
 def frame_folder(path, *, frames: int) -> None:
@@ -67,7 +44,7 @@ def listed(layout) -> list[tuple[str, str, str, str]]:
 
 
 def opened(name: str, root, tmp_path, **changes):
-    section = DataConfig(**{**SECTION, "name": name, "root": str(root), **changes})
+    section = data_config(**{"name": name, "root": str(root), "frames": 2, "max_bad_fraction": 0.5, **changes})
     return open_dataset(section, default_dir=str(tmp_path / "prepared"))
 
 
@@ -115,7 +92,7 @@ def test_something_v1(something_v1, tmp_path, caplog):
     assert [round(frame.mean()) for frame in example["frames"]] == pytest.approx([10, 20, 30], abs=1)
     with pytest.raises(ValueError, match="no split 'test'"):
         dataset.size("test")
-    assert "3 classes where the published data have 174" in caplog.text
+    assert "3 classes, but the published data have 174" in caplog.text
 
 
 @pytest.mark.parametrize("order", ["alphabetical", "as in the released labels.csv"])
@@ -422,7 +399,7 @@ def test_an_empty_folder_names_what_is_missing(tmp_path, name):
         (
             "something-something-v1-labels.csv",
             [*V1_RELEASED, "Holding something"],
-            "'Holding something' .* comes twice",
+            "'Holding something' .* appears twice",
         ),
         ("train_videofolder.txt", ["10 0"], "expected path frames label"),
     ],
@@ -463,7 +440,7 @@ def test_quality_and_size_are_options_of_the_records(something_v1, tmp_path):
 
 def test_report(kinetics, tmp_path):
     (kinetics / "train/-a_b-c_000005_000015.mp4").write_bytes(b"")
-    section = DataConfig(**{**SECTION, "name": "kinetics400", "root": str(kinetics)})
+    section = data_config(name="kinetics400", root=str(kinetics), max_bad_fraction=0.5)
     for _ in range(2):  # The second time from what was prepared.
         result = report(prepare(section, default_dir=str(tmp_path / "prepared")))
         folder = result.pop("folder")

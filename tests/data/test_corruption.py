@@ -170,9 +170,9 @@ def test_every_level_is_written_and_read(name):
     ("text", "message"),
     [
         ("fog:1", r"no corruption 'fog': choose one of occlusion, motion_blur"),
-        ("occlusion", r"'occlusion' is no corruption: write NAME:LEVEL"),
-        ("occlusion:x", r"write NAME:LEVEL or NAME:LEVEL:FRAME"),
-        ("occlusion:1:2:3", r"write NAME:LEVEL"),
+        ("occlusion", r"corruption is 'occlusion', expected NAME:LEVEL"),
+        ("occlusion:x", r"expected NAME:LEVEL or NAME:LEVEL:FRAME"),
+        ("occlusion:1:2:3", r"expected NAME:LEVEL"),
         ("occlusion:0", r"occlusion has levels 1 to 6, not 0"),
         ("reverse:2", r"reverse has level 1 alone, not 2"),
     ],
@@ -185,9 +185,9 @@ def test_other_corruptions_are_refused(text, message):
 @pytest.mark.parametrize(
     ("text", "frames", "message"),
     [
-        ("occlusion:1:8", 8, r"occlusion:1:8 spoils frame 8, but a clip has frames 0 to 7"),
-        ("drop:5", 4, r"drop:5 spoils 5 frames, too many for a clip of 4"),
-        ("duplicate:4", 4, r"duplicate:4 spoils 4 frames, too many for a clip of 4"),
+        ("occlusion:1:8", 8, r"occlusion:1:8 corrupts frame 8, but a clip has frames 0 to 7"),
+        ("drop:5", 4, r"drop:5 corrupts 5 frames, too many for a clip of 4"),
+        ("duplicate:4", 4, r"duplicate:4 corrupts 4 frames, too many for a clip of 4"),
     ],
 )
 def test_clips_that_are_too_short(text, frames, message):

@@ -114,7 +114,7 @@ def test_missing_root(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,split\na/1.mp4,train\n", "columns file, split; it needs path and split"),
+        ("file,split\na/1.mp4,train\n", "columns file, split; expected path and split"),
         ("path,split\n", "lists no videos"),
         ("path,split\na/1.mp4,dev\n", "line 2: split 'dev'"),
         ("path,split\n1.mp4,train\n", "line 2: path '1.mp4'"),

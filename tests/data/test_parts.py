@@ -90,7 +90,7 @@ def test_a_summary_is_readable_by_others(entries, encode, tmp_path):
 @pytest.mark.parametrize(
     ("classes", "entries", "message"),
     [
-        (("a", "a"), [Entry("train", "x", "x", 0)], "class 'a' .* comes twice"),
+        (("a", "a"), [Entry("train", "x", "x", 0)], "class 'a' .* appears twice"),
         (("a",), [Entry("train", "x", "x", 1)], "x of .* has the label 1, but there are 1 classes"),
         (("a",), [Entry("train", "x", "x", 0)] * 2, "split train of .* names x twice"),
         (("a",), [Entry("val", "x", "x", 0)], "no video of .* is in the train split"),

@@ -3,28 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from bench import data_config
 
-from motion_jax.data.pipeline import DataConfig, eval_batches
-
-SECTION = {
-    "name": "video_folder",
-    "root": "videos",
-    "version": None,
-    "dir": None,
-    "frames": 8,
-    "size": 224,
-    "resize": 256,
-    "quality": 95,
-    "sampling": "dense",
-    "crop": "multi_scale",
-    "color_jitter": None,
-    "rand_augment": None,
-    "flip": "skip",
-    "clips": None,
-    "threads": 0,
-    "processes": 0,
-    "max_bad_fraction": 0.0,
-}
+from motion_jax.data.pipeline import eval_batches
 
 
 class OneVideo:
@@ -33,22 +14,23 @@ class OneVideo:
     labels = ("only",)
 
     def __init__(self, *, frames: int, height: int, width: int, **changes) -> None:
-        self.section = DataConfig(**{**SECTION, **changes})
+        common = {"name": "video_folder", "frames": 8, "size": 224, "resize": 256, "sampling": "dense"}
+        self.section = data_config(**{**common, **changes})
         place = np.zeros((height, width, 3))
         place[..., 1] = np.linspace(0, 255, width)
         place[..., 2] = np.linspace(0, 255, height)[:, None]
-        self.record = {"label": 0, "id": b"a/b", "frames": []}
+        self.only = {"label": 0, "id": b"a/b", "frames": []}
         for number in range(frames):
             place[..., 0] = 2 * number
             bgr = cv2.cvtColor(np.rint(place).astype(np.uint8), cv2.COLOR_RGB2BGR)
             jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
-            self.record["frames"].append(jpeg.tobytes())
+            self.only["frames"].append(jpeg.tobytes())
 
     def size(self, split):
         return 1
 
-    def readable(self, split, index, make):
-        return make(self.record)
+    def record(self, split, index):
+        return self.only
 
 
 def views_of(dataset, **options):

@@ -6,7 +6,7 @@ import pytest
 
 from motion_jax.configs.moving_shapes import get_config
 from motion_jax.data.pipeline import DataConfig, open_dataset
-from motion_jax.data.storage.decoding import decode_jpeg
+from motion_jax.data.storage.frames import decode_jpeg
 from motion_jax.data.storage.records import open_sources
 
 

@@ -22,7 +22,6 @@ def _official(num_frames: int):
     ("mode", "split", "sample"),
     [
         ("mode1", "train_npseed_eq_num_frames", lambda n, s: sampling.segment_train(n, s, draw=_official(n))),
-        ("mode1", "val", sampling.segment_val),
         ("mode1", "test", lambda n, s: sampling.segment_test(n, s, clips=1)[0]),
         ("mode0", "train_npseed_eq_num_frames", lambda n, s: sampling.dense_train(n, s, draw=_official(n))),
         ("mode0", "val", lambda n, s: sampling.dense_train(n, s, draw=lambda k: 0)),
@@ -67,10 +66,10 @@ def test_draws_cover_the_video(rng):
     assert starts == set(range(6))
 
 
-@pytest.mark.parametrize("call", [lambda: sampling.segment_val(0, 8), lambda: sampling.segment_test(9, 0, clips=1)])
-def test_impossible_requests(call):
+@pytest.mark.parametrize(("frames", "segments"), [(0, 8), (9, 0)])
+def test_impossible_requests(frames, segments):
     with pytest.raises(ValueError, match=r"cannot be sampled|at least 1"):
-        call()
+        sampling.segment_test(frames, segments, clips=1)
 
 
 def test_more_frames_than_the_window():

@@ -13,7 +13,7 @@ from variables import drawn_variables
 
 from motion_jax.configs import moving_shapes, video_folder
 from motion_jax.data.pipeline import eval_batches
-from motion_jax.data.storage.decoding import read_video
+from motion_jax.data.storage.video_files import read_video
 from motion_jax.experiment import Experiment, load_trained, open_data
 from motion_jax.tools import export, predict
 from motion_jax.training.checkpoints import Checkpoints

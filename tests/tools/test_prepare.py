@@ -8,7 +8,7 @@ import pytest
 from commands_support import write_videos
 
 from motion_jax.cli import run
-from motion_jax.data.storage.dataset import open_dataset
+from motion_jax.data.pipeline import open_dataset
 from motion_jax.experiment import Experiment
 from motion_jax.tools import prepare
 from motion_jax.tools.complexity import read_config
@@ -58,7 +58,7 @@ def test_the_folder_is_the_one_train_finds(tool, tmp_path, monkeypatch, caplog):
     assert "    train/left/1.avi" in lines
     assert caplog.text.count("train/left/1.avi is left out") == 1
     # What train.py does with the same config and workdir reads no video again.
-    monkeypatch.setattr("motion_jax.data.storage.stored_frames.read_video", lambda path, **options: 1 / 0)
+    monkeypatch.setattr("motion_jax.data.storage.video_files.read_video", lambda path, **options: 1 / 0)
     config = read_config(*CONFIG.split(":")).to_dict()
     config["data"].update(root=str(root), quality=80)
     opened = open_dataset(Experiment.from_config(config).data, default_dir=str(tmp_path / "run" / "data"))
@@ -126,13 +126,13 @@ def test_bad_usage_is_one_line_and_status_2(refused, tmp_path):
             "'imagenet' is neither a config .* nor a data set; the data sets are moving_shapes, something_v1",
         ),
         (["configs/absent.py"], "there is no config file"),
-        (["video_folder", "--dir=x"], r"data\.root: None came, expected the folder of video_folder"),
+        (["video_folder", "--dir=x"], r"data\.root is None, expected the folder of video_folder"),
         (["video_folder", f"--root={tmp_path}"], "give --dir, or the --workdir"),
         (["video_folder", f"--root={tmp_path}", "--dir=x", "--resize=240x"], "expected 240x320, a short side"),
-        (["video_folder", f"--root={tmp_path}", "--dir=x", "--quality=0"], r"data\.quality: 0 came"),
+        (["video_folder", f"--root={tmp_path}", "--dir=x", "--quality=0"], r"data\.quality is 0"),
         (
             ["ucf101", f"--root={tmp_path}", "--dir=x", "--version=v2"],
-            r"data\.version: 'v2' came, expected one of split1",
+            r"data\.version is 'v2', expected one of split1",
         ),
         (["video_folder", f"--root={tmp_path / 'gone'}", "--dir=x"], "there is no folder"),
         (["moving_shapes", "--dir=x", "--beam_runner=DirectRunner"], "leave the Beam runner out"),

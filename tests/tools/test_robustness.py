@@ -135,8 +135,8 @@ def test_what_the_csv_holds_is_not_measured_again(networks, call, measured, tmp_
         (("--levels=6-1",), r"--levels=6-1: write a level, or two with a dash"),
         (("--levels=0-2",), r"--levels=0-2: write"),
         (("--levels=a",), r"--levels=a: write"),
-        (("--corruptions=drop", "--levels=4-5"), r"drop:5 spoils 5 frames, too many for a clip of 4"),
-        (("--frame=4",), r"occlusion:1:4 spoils frame 4, but a clip has frames 0 to 3"),
+        (("--corruptions=drop", "--levels=4-5"), r"drop:5 corrupts 5 frames, too many for a clip of 4"),
+        (("--frame=4",), r"occlusion:1:4 corrupts frame 4, but a clip has frames 0 to 3"),
         (("--split=test",), r"no split 'test'"),
     ],
 )

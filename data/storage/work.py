@@ -1,21 +1,23 @@
-"""Map over items with all cores, in order and in bounded memory."""
+"""Long work: a parallel map on all cores and a progress bar."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results of ``function`` in the order of ``items``, at most two per core in the making.
+    """Yield the results of ``function`` in the order of ``items``, with at most two calls per core pending.
 
-    Threads, since they suffice where the work is OpenCV's, which lets go of Python's lock (decoding, resizing,
-    encoding); they share memory and need neither picklable arguments nor a main guard. An exception is raised where
-    its result would come.
+    Threads are enough because OpenCV releases Python's lock while it decodes, resizes and encodes. They share memory
+    and need neither picklable arguments nor a main guard. An exception is raised in place of its result.
     """
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque = deque()
@@ -30,3 +32,8 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> I
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def progress_bar(total: int, *, label: str, done: int = 0) -> tqdm:
+    """Return a bar on stderr that starts at ``done``; it is updated every ten seconds where stderr is a file."""
+    return tqdm(total=total, initial=done, desc=label, mininterval=0.1 if sys.stderr.isatty() else 10)

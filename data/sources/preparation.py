@@ -1,4 +1,4 @@
-"""Prepare a TFDS data set once, so that a half-written one is never taken for whole, and say what came of it."""
+"""Preparation of a data set: write its records once, never leave a partial result, and report the outcome."""
 
 import contextlib
 import fcntl
@@ -14,35 +14,33 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from motion_jax.data.config import DataConfig
+from motion_jax.data.sources import BUILDERS
+from motion_jax.data.sources.moving_shapes import CLASSES, MovingShapes
 
 
 def prepare(
     section: DataConfig, *, default_dir: str, beam_runner: str | None = None, beam_options: Sequence[str] = ()
 ) -> tfds.core.DatasetBuilder:
-    """The builder of a data set whose records lie ready on disk; they are written now where absent.
+    """Return the builder of a data set, after its records are written if they are absent.
 
     Args:
-        section: which data set.
-        default_dir: where prepared records lie when ``section.dir`` is None.
-        beam_runner: name of the Beam runner that makes the records; None makes them on the cores of this machine.
-            Its workers must see ``section.root`` and the prepared records under the same paths.
+        section: the data set and its options.
+        default_dir: folder of the prepared records if ``section.dir`` is None.
+        beam_runner: name of the Beam runner that writes the records; None uses the cores of this machine. Its workers
+            must see ``section.root`` and the prepared records under the same paths.
         beam_options: options of the runner, such as ``"--direct_num_workers=4"``.
 
     Raises:
-        ValueError: if the videos are not laid out as they should be, too many of them are unreadable, or Beam is asked
-            for and not installed.
+        ValueError: if the videos are not laid out as expected, too many of them are unreadable, or Beam is requested
+            and not installed.
     """
     folder = Path(section.dir or default_dir)
     if section.name == "moving_shapes":
-        from motion_jax.data.sources.moving_shapes import MovingShapes
-
         if beam_runner:
             raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")
         return prepared(
             partial(MovingShapes, size=section.size, frames=section.frames, clips=section.clips, data_dir=folder)
         )
-
-    from motion_jax.data.sources import BUILDERS
 
     builder = prepared(
         partial(
@@ -60,8 +58,8 @@ def prepare(
     if len(unreadable) > section.max_bad_fraction * count:
         raise ValueError(
             f"data.root: {len(unreadable)} of {count} videos of {section.root} cannot be read, more than "
-            f"data.max_bad_fraction = {section.max_bad_fraction}; mend or remove them, raise that fraction, or, where "
-            f"the disk failed them, delete {builder.data_path} to read them again: "
+            f"data.max_bad_fraction = {section.max_bad_fraction}; repair or remove them, raise that fraction, or, if "
+            f"the disk failed, delete {builder.data_path} to read them again: "
             + "; ".join(f"{path}: {reason}" for path, reason in unreadable)
         )
     return builder
@@ -70,16 +68,16 @@ def prepare(
 def prepared(
     make_builder: Callable[[], tfds.core.DatasetBuilder], download_config: tfds.download.DownloadConfig | None = None
 ) -> tfds.core.DatasetBuilder:
-    """A builder whose records lie ready on disk; they are written now where absent.
+    """Return a builder after its records are written if they are absent.
 
-    TFDS writes to a folder named incomplete and renames it when all is there, so a killed preparation leaves nothing
-    that looks complete. Its leftovers are removed by the next one. Processes of one machine wait for the first that
-    prepares; processes of several machines must not prepare into one shared folder at the same time.
+    TFDS writes to a folder named incomplete and renames it at the end, so a killed preparation never looks complete.
+    The next preparation removes what it left. Processes of one machine wait for the first one that prepares; processes
+    of several machines must not prepare into one shared folder at the same time.
 
     Args:
-        make_builder: makes the builder; called again after waiting, since a builder looks for its records when it is
-            made.
-        download_config: how TFDS prepares; None is its default.
+        make_builder: makes the builder. It is called again after waiting, because a builder looks for its records when
+            it is made.
+        download_config: options of TFDS; None is its default.
     """
     builder = _quietly(make_builder)
     if builder.data_path.exists():
@@ -99,28 +97,23 @@ def prepared(
 
 
 def class_names(section: DataConfig) -> tuple[str, ...]:
-    """The class names of a data set in label order; of videos, their annotations alone are read.
+    """Return the class names of a data set in label order, from its annotations alone.
 
     Raises:
-        ValueError: if the videos are not laid out as they should be.
+        ValueError: if the videos are not laid out as expected.
     """
     if section.name == "moving_shapes":
-        from motion_jax.data.sources.moving_shapes import CLASSES
-
         return CLASSES
-
-    from motion_jax.data.sources import BUILDERS
-
     return BUILDERS[section.name].read_layout(Path(section.root), section.version).classes
 
 
 def report(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
-    """What a prepared data set holds.
+    """Return the contents of a prepared data set.
 
     Returns:
-        name, version (None where there is one), folder, classes (how many), class_order (in words), splits (name ->
-        videos, frames, bytes), unreadable (cause -> paths that are left out), missing (split -> names of videos that
-        are annotated and absent) and remarks (path -> what is odd about a video that is kept).
+        name, version (None if there is only one), folder, classes (their number), class_order (in words), splits (name
+        -> videos, frames, bytes), unreadable (cause -> paths of videos that are left out), missing (split -> names of
+        annotated videos that are absent) and remarks (path -> what is unusual about a video that is kept).
     """
     metadata = builder.info.metadata or {}
     unreadable, missing = defaultdict(list), defaultdict(list)
@@ -157,7 +150,7 @@ def _beam(runner: str, options: Sequence[str]) -> tfds.download.DownloadConfig:
 
 
 def _quietly(make_builder: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
-    # TFDS warns of every configuration that is not in its list; ours are made for the occasion.
+    # TFDS warns about every configuration that is not in its list.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -168,7 +161,7 @@ def _quietly(make_builder: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes of this machine; a killed holder lets go by itself."""
+    """Lock a folder against other processes of this machine; the lock of a killed process is released."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -6,37 +6,31 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from bench import write_video
 from odd_videos import ODD
 
-import motion_jax.data.storage.decoding
-from motion_jax.data.storage.decoding import VideoError, decode_jpeg, encode_jpeg, natural_order, read_video
-
-
-def write_video(path, levels: list[int], *, size=(48, 32), fps=10.0) -> None:
-    """A video whose frame i is plain gray of levels[i]."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size)
-    for level in levels:
-        writer.write(np.full((size[1], size[0], 3), level, np.uint8))
-    writer.release()
-
+import motion_jax.data.storage.video_files
+from motion_jax.data.storage.frames import decode_jpeg, encode_jpeg
+from motion_jax.data.storage.video_files import VideoError, find_videos, natural_order, read_video
+from motion_jax.data.storage.video_files import write_video as write_mp4
 
 LEVELS = [10, 60, 110, 160, 210]
 
 
 def test_every_frame_is_known(tmp_path):
-    write_video(tmp_path / "a.avi", LEVELS)
+    write_video(tmp_path / "a.avi", LEVELS, size=(32, 48))
     video = read_video(tmp_path / "a.avi")
     frames = list(video)
     assert [round(frame.mean()) for frame in frames] == pytest.approx(LEVELS, abs=2)
     assert frames[0].shape == (32, 48, 3)
     assert frames[0].dtype == np.uint8
-    assert (video.fps, video.declared, video.decoded, video.stream) == (10.0, 5, 5, 0)
+    assert (video.fps, video.declared, video.decoded) == (10.0, 5, 5)
     assert not video.incomplete
 
 
 def test_colours_are_rgb(tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / "red.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 32))
-    writer.write(np.full((32, 48, 3), (0, 0, 250), np.uint8))  # OpenCV's order: blue, green, red
+    writer.write(np.full((32, 48, 3), (0, 0, 250), np.uint8))  # OpenCV's order is blue, green, red.
     writer.release()
     red, green, blue = next(iter(read_video(tmp_path / "red.avi"))).mean(axis=(0, 1))
     assert red > 230
@@ -44,7 +38,7 @@ def test_colours_are_rgb(tmp_path):
 
 
 def test_content_decides_not_the_name(tmp_path):
-    write_video(tmp_path / "a.avi", LEVELS)
+    write_video(tmp_path / "a.avi", LEVELS, size=(32, 48))
     (tmp_path / "a.avi").rename(tmp_path / "100% odd?name:1.mp4")
     assert len(list(read_video(tmp_path / "100% odd?name:1.mp4"))) == 5
 
@@ -150,7 +144,7 @@ def test_a_seek_that_lands_too_far_begins_at_the_beginning():
         def release(self):
             pass
 
-    frames = motion_jax.data.storage.decoding._read_frames(Capture(), (3.0, 3.3))
+    frames = motion_jax.data.storage.video_files._read_frames(Capture(), (3.0, 3.3))
     assert [frame[0, 0, 0] for frame in frames] == [30, 31, 32]
 
 
@@ -190,7 +184,7 @@ def test_gray_has_three_equal_channels(shared_data):
 
 def test_damaged_videos_are_read_without_noise(shared_data, pytestconfig):
     script = (
-        "import sys; from motion_jax.data.storage.decoding import read_video, VideoError\n"
+        "import sys; from motion_jax.data.storage.video_files import read_video, VideoError\n"
         "for path in sys.argv[1:]:\n"
         "    try: list(read_video(path))\n"
         "    except VideoError: pass\n"
@@ -203,3 +197,43 @@ def test_damaged_videos_are_read_without_noise(shared_data, pytestconfig):
         [sys.executable, "-c", script, *files], capture_output=True, check=True, cwd=pytestconfig.rootpath
     )
     assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def levels(*values, height=30, width=40):
+    return [np.full((height, width, 3), value, np.uint8) for value in values]
+
+
+def test_videos_below_a_folder(tmp_path):
+    for name in ("b/2.mp4", "b/10.AVI", "a/clip.webm", ".hidden/x.mp4", "b/.part.mp4", "b/frame.png", "c/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for number in range(2):
+        (tmp_path / "c" / "frames").mkdir(exist_ok=True, parents=True)
+        (tmp_path / "c" / "frames" / f"{number}.jpg").touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_videos(tmp_path)]
+    assert found == ["a/clip.webm", "b/2.mp4", "b/10.AVI", "c/frames"]
+    assert find_videos(tmp_path / "c" / "frames") == [tmp_path / "c" / "frames"]
+
+
+def test_a_folder_without_videos(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match="holds neither videos nor frames of one: give files"):
+        find_videos(tmp_path)
+
+
+def test_a_written_video_is_read_again(tmp_path):
+    frames = levels(10, 120, 230, height=32, width=48)
+    frames[1][:, :24] = (230, 20, 20)
+    assert write_mp4(tmp_path / "a.mp4", iter(frames), fps=12.5) == 3
+    video = read_video(tmp_path / "a.mp4")
+    again = list(video)
+    assert (video.fps, len(again), again[0].shape) == (12.5, 3, (32, 48, 3))
+    for frame, expected in zip(again, frames, strict=True):
+        assert np.abs(frame[4:-4, 4:20].astype(int) - expected[4:-4, 4:20]).max() < 20
+
+
+def test_what_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match="there are no frames to write"):
+        write_mp4(tmp_path / "a.mp4", [], fps=10.0)
+    with pytest.raises(ValueError, match=r"absent/a\.mp4 cannot be written: give a path ending in \.mp4"):
+        write_mp4(tmp_path / "absent" / "a.mp4", levels(0), fps=10.0)

@@ -1,0 +1,301 @@
+"""Video files and folders of frames: reading, writing, and conversion to the frames of a record, with OpenCV."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# FFmpeg reports every damaged packet on stderr. What matters is reported as VideoError or `Video.damaged`.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import cv2
+import numpy as np
+
+from motion_jax.data.storage.frames import UnreadableError, decode_jpeg, encode_jpeg, resize, scaled_size
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg",
+    ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+})
+# fmt: on
+# A failed read may be a damaged packet in the middle of the file. This many failures in a row mean the end.
+_READ_ATTEMPTS = 64
+# OpenCV seeks by the average frame rate: aim this many seconds before the start.
+_SEEK_MARGIN = 1.0
+# Time stamps within half a millisecond are equal.
+_TIME_TOLERANCE = 0.0005
+
+
+class VideoError(ValueError):
+    """A video without a readable frame. The message names the file, the reason and the cure."""
+
+    def __init__(self, path: str | os.PathLike, reason: str, cure: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}; {cure}")
+        self.path = os.fspath(path)
+        self.reason = reason
+        self.cure = cure
+
+    def __reduce__(self) -> tuple:
+        # The default passes the message alone, which would not cross a process border.
+        return type(self), (self.path, self.reason, self.cure)
+
+
+class Video:
+    """An open video. Iterate it once for RGB uint8 frames (h, w, 3) of one size in presentation order.
+
+    Attributes:
+        path: the file, or the folder of frames.
+        fps: average frames per second; 0.0 where unknown (folders of frames).
+        declared: number of frames the header states or allows to estimate; None where it states nothing.
+        decoded: number of frames read so far.
+        damaged: whether a packet in the middle of the file could not be decoded.
+    """
+
+    def __init__(self, path: Path, frames: Iterator[np.ndarray | None], *, fps: float, declared: int | None) -> None:
+        self.path = path
+        self.fps = fps
+        self.declared = declared
+        self.decoded = 0
+        self.damaged = False
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        shape = None
+        for frame in self._frames:
+            if frame is None:
+                self.damaged = True
+                continue
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                # The size of a stream may change, but a clip is one array.
+                frame = cv2.resize(frame, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+            self.decoded += 1
+            yield frame
+        if self.decoded == 0:
+            raise VideoError(
+                self.path,
+                "no video frame can be decoded",
+                "replace it, or convert it to H.264 if its codec is unusual",
+            )
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether frames are missing; valid after the last frame.
+
+        Headers estimate the number of frames and count empty packets, so a difference of two frames or 5 % is allowed.
+        """
+        missing = (self.declared or 0) - self.decoded
+        return self.damaged or missing > max(2, 0.05 * self.decoded)
+
+
+def read_video(path: str | os.PathLike, *, seconds: tuple[float, float] | None = None) -> Video:
+    """Open a video file in any container that OpenCV's FFmpeg reads, or a folder of frames.
+
+    The content of a file decides, not its extension. Rotation flags are applied, gray becomes three equal channels,
+    and deeper pixels become 8 bits. If there are several video streams, the first is read. The images of a folder are
+    taken in natural order (2 before 10).
+
+    Args:
+        path: the file or folder.
+        seconds: (start, end) of the part to read, by time stamps: frames shown at start or later and before end. None
+            reads all. Folders have no times.
+
+    Raises:
+        VideoError: if there is nothing to read. It is raised at once where the file cannot be opened, and at the first
+            frame where the file opens but does not decode.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if seconds is not None:
+            raise VideoError(path, "a folder of frames has no times to cut by", "give the video file")
+        return _read_folder(path)
+    if not path.is_file():
+        raise VideoError(path, "there is no such file", "check the path")
+    if path.stat().st_size == 0:
+        raise VideoError(path, "the file is empty (0 bytes)", "fetch it again or remove it")
+    # One thread per file: callers with many files read several files at a time.
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        raise VideoError(
+            path,
+            "it holds no readable video stream (not a video, cut off before its index, or sound only)",
+            "fetch it again, convert it to H.264 in MP4, or remove it",
+        )
+    declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    fps = fps if np.isfinite(fps) and fps > 0 else 0.0
+    if seconds is not None:
+        declared = round((seconds[1] - seconds[0]) * fps)
+    return Video(path, _read_frames(capture, seconds), fps=fps, declared=declared if declared > 0 else None)
+
+
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: float) -> int:
+    """Write RGB uint8 frames (h, w, 3) of one size as MPEG-4 video and return their number.
+
+    Args:
+        path: the file, ``.mp4``; its folder must exist.
+        frames: at least one.
+        fps: frames per second.
+
+    Raises:
+        ValueError: if there are no frames, or OpenCV cannot write the file.
+    """
+    writer = None
+    count = 0
+    try:
+        for frame in frames:
+            if writer is None:
+                size = frame.shape[1::-1]
+                writer = cv2.VideoWriter(str(Path(path).absolute()), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+                if not writer.isOpened():
+                    raise ValueError(f"{path} cannot be written: give a path ending in .mp4 in a writable folder")
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            count += 1
+    finally:
+        if writer is not None:
+            writer.release()
+    if count == 0:
+        raise ValueError(f"{path}: there are no frames to write, expected one or more")
+    return count
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """A video as a record holds it.
+
+    Attributes:
+        frames: JPEG bytes, one per frame, in presentation order.
+        fps: average frames per second; 0.0 where unknown.
+        remark: what is unusual about a video that is used nevertheless, or "".
+    """
+
+    frames: list[bytes]
+    fps: float
+    remark: str
+
+
+def store_frames(
+    path: str | os.PathLike,
+    *,
+    resize_to: tuple[int, int] | int | None,
+    quality: int = 95,
+    seconds: tuple[float, float] | None = None,
+) -> StoredFrames:
+    """Read a video file or a folder of frames, and resize and encode every frame.
+
+    Args:
+        path: see :func:`read_video`.
+        resize_to: stored frame size: (height, width), or the short side with the aspect kept, or None for the size of
+            the file.
+        quality: JPEG quality, 1 to 100.
+        seconds: (start, end) of the part to store; None stores all.
+
+    Raises:
+        VideoError: if no frame can be read.
+    """
+    frames = []
+    video = read_video(path, seconds=seconds)
+    for frame in video:
+        if resize_to is not None:
+            height, width = scaled_size(*frame.shape[:2], resize=resize_to)
+            frame = resize(frame, height=height, width=width)
+        try:
+            frames.append(encode_jpeg(frame, quality=quality))
+        except ValueError as error:
+            raise VideoError(path, f"a frame of {frame.shape[1]}x{frame.shape[0]} is too large", "cut it") from error
+    remark = f"{video.decoded} of {video.declared} declared frames can be decoded" if video.incomplete else ""
+    return StoredFrames(frames, video.fps, remark)
+
+
+def find_videos(folder: str | os.PathLike) -> list[Path]:
+    """Return all videos below a folder in natural order: files with a video extension, and folders of images.
+
+    A folder that holds images and no video files is one video; this may be ``folder`` itself. Hidden files and folders
+    are ignored.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    videos: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        if files:
+            videos += [Path(place, name) for name in files]
+        elif frame_files(Path(place)):
+            videos.append(Path(place))
+    if not videos:
+        raise ValueError(f"{folder} holds neither videos nor frames of one: give files or a folder with some below it")
+    return sorted(videos, key=lambda path: (natural_order(str(path)), str(path)))
+
+
+def natural_order(name: str) -> list[tuple[int, int | str]]:
+    """Return a sorting key that compares the numbers inside names as numbers.
+
+    >>> sorted(["f10.jpg", "f2.jpg"], key=natural_order)
+    ['f2.jpg', 'f10.jpg']
+    """
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"(\d+)", name) if part]
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """Return the images of a folder in natural order."""
+    files = [
+        file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    ]
+    return sorted(files, key=lambda file: (natural_order(file.name), file.name))
+
+
+def _read_frames(capture: cv2.VideoCapture, seconds: tuple[float, float] | None = None) -> Iterator[np.ndarray | None]:
+    """Yield RGB frames, with None in place of each run of damaged packets between them."""
+    start, end = seconds or (0.0, np.inf)
+    sought = start > _SEEK_MARGIN
+    try:
+        failed = 0
+        if sought:
+            capture.set(cv2.CAP_PROP_POS_MSEC, (start - _SEEK_MARGIN) * 1000)
+        while failed < _READ_ATTEMPTS:
+            done, frame = capture.read()
+            if not done:
+                failed += 1
+                continue
+            if seconds is not None:
+                time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                if sought and time > start:
+                    # The seek went too far: read from the beginning.
+                    capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+                    sought = False
+                    continue
+                sought = False
+                if time < start - _TIME_TOLERANCE:
+                    continue
+                if time >= end - _TIME_TOLERANCE:
+                    break
+            if failed:
+                yield None
+            failed = 0
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if frame.ndim == 3 else cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
+    finally:
+        capture.release()
+
+
+def _read_folder(folder: Path) -> Video:
+    files = frame_files(folder)
+    if not files:
+        raise VideoError(
+            folder, "the folder holds no images", f"put frames there ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
+        )
+
+    def frames() -> Iterator[np.ndarray | None]:
+        for file in files:
+            try:
+                yield decode_jpeg(file.read_bytes())
+            except UnreadableError:
+                yield None
+
+    return Video(folder, frames(), fps=0.0, declared=len(files))
