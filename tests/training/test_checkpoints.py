@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -19,10 +17,9 @@ import pytest
 import tiny_runs
 
 from motion_jax.training import parallel as par
-from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, NonFiniteStateError, find, restore
-from motion_jax.training.state import TrainState, create_state, fingerprint
+from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, find, restore
+from motion_jax.training.state import NonFiniteError, TrainState, create_state, fingerprint
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEVICES = par.ParallelConfig(backend="pmap", devices=8)
 CONFIG = {"model": {"name": "tiny", "width": 16}}
 
@@ -253,9 +250,9 @@ def test_a_state_that_is_not_finite_is_never_saved(workdir, base, value):
     state = at(base, 3)
     state.params["conv1"]["bias"] = state.params["conv1"]["bias"].at[0].set(value)
     with opened(workdir) as checkpoints:
-        with pytest.raises(NonFiniteStateError, match="after step 3 is not finite in params/conv1/bias"):
+        with pytest.raises(NonFiniteError, match="after step 3 is not finite in params/conv1/bias"):
             checkpoints.save_latest(state)
-        with pytest.raises(NonFiniteStateError):
+        with pytest.raises(NonFiniteError):
             checkpoints.save_best(state, top1=99.0)
     assert steps(workdir) == [1, 2]
     assert steps(workdir, "best") == []
@@ -306,22 +303,20 @@ import sys
 import jax, numpy as np
 jax.config.update("jax_platforms", "cpu")
 from motion_jax.training import parallel as par
-from motion_jax.training.checkpoints import Checkpoint, Checkpoints
+from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.state import TrainState
 
-section = Checkpoint(every_steps=1, every_epochs=None, keep=1, asynchronous=True)
+section = CheckpointConfig(every_steps=1, every_epochs=None, keep=1, asynchronous=True)
 noise = np.random.default_rng(0).random(3_000_000, np.float32)
 with Checkpoints(sys.argv[1], section=section, config={}, labels=[]) as checkpoints:
     for step in range(1, 1000):
         state = TrainState(np.int32(step), {"x": noise + step}, {}, ())
-        checkpoints.save_latest(par.place_state(state, par.Parallel(backend="pmap", devices=1)))
+        checkpoints.save_latest(par.place_state(state, par.ParallelConfig(backend="pmap", devices=1)))
 """
 
 
 def test_sigkill_while_saving_loses_nothing(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=tiny_runs.environment_of_a_process())
     latest = tmp_path / "checkpoints" / "latest"
     deadline = time.monotonic() + 60
     try:

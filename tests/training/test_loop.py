@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -21,16 +20,15 @@ from motion_jax.training import loop as loop_module
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, restore
 from motion_jax.training.input_wait import InputWait
-from motion_jax.training.loop import make_optimizer, make_schedule
+from motion_jax.training.mixing import MixingConfig
+from motion_jax.training.recipe import make_optimizer, make_schedule
 from motion_jax.training.state import create_state, fingerprint
 from motion_jax.training.step import make_train_step
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def whole_state(workdir, **changes):
     """The SHA-256 of everything in the newest checkpoint, optimiser and step included."""
-    recipe = tiny_runs.train_section(**changes)
+    recipe = tiny_runs.train_config(**changes)
     optimizer = make_optimizer(recipe, make_schedule(recipe, train_size=tiny_runs.CLIPS))
     template = create_state(tiny_runs.TinyNet(), optimizer, seed=0, clip_shape=(2, 4, 4, 3))
     section = CheckpointConfig(every_steps=None, every_epochs=None, keep=2, asynchronous=False)
@@ -46,8 +44,7 @@ def records(workdir, split="train"):
 
 def start(workdir, **arguments):
     """Begin a run in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])}
-    environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    environment = tiny_runs.environment_of_a_process(JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir)
     command = [sys.executable, "-W", "error", tiny_runs.__file__, json.dumps({"workdir": str(workdir), **arguments})]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -70,7 +67,7 @@ def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
     passed = []
 
     def noted(*arguments, **options):
-        passed.append({name: options[name] for name in ("mixup", "cutmix", "label_smoothing")})
+        passed.append(options["mixing"])
         return make_train_step(*arguments, **options)
 
     monkeypatch.setattr(loop_module, "make_train_step", noted)
@@ -80,7 +77,7 @@ def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
     tiny_runs.run(tmp_path / "halves", steps=2, **options, **mixed)
     tiny_runs.run(tmp_path / "halves", steps=4, **options, **mixed)
     assert whole_state(tmp_path / "halves", milestones=()) == whole_state(tmp_path / "straight", milestones=())
-    assert passed == [mixed] * 3
+    assert passed == [MixingConfig(**mixed)] * 3
 
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
@@ -98,7 +95,7 @@ def test_batches_are_placed_ahead_and_metrics_are_read_late(tmp_path, monkeypatc
     events, owners = [], {}
     replicate, place_batch, device_get = par.replicate, par.place_batch, jax.device_get
 
-    def noted_spread(step, *arguments, **options):
+    def noted_replicate(step, *arguments, **options):
         call = replicate(step, *arguments, **options)
 
         def noted(state, batch):
@@ -121,7 +118,7 @@ def test_batches_are_placed_ahead_and_metrics_are_read_late(tmp_path, monkeypatc
             events.append(f"read {owners[id(tree)][1]}")
         return device_get(tree)
 
-    monkeypatch.setattr(par, "spread", noted_spread)
+    monkeypatch.setattr(par, "replicate", noted_replicate)
     monkeypatch.setattr(par, "place_batch", noted_place)
     monkeypatch.setattr(jax, "device_get", noted_get)
     tiny_runs.run(tmp_path, steps=5, every_steps=1000, evaluate=False, log_every=1)
@@ -389,7 +386,7 @@ def test_another_model_or_other_labels_are_refused(tmp_path):
             {"train_batches": lambda start: itertools.islice(tiny_runs.train_batches(start), 2)},
             "ended after 2 of 6 steps",
         ),
-        ({"train_batches": lambda start: iter([])}, "train_batches gave no batch"),
+        ({"train_batches": lambda start: iter([])}, "ended after 0 of 6 steps"),
         ({"devices": 9}, "parallel.devices is 9"),
         ({"mixup": 0.2}, "train.mixup and train.cutmix mix the clips of one device, and each of 8 has one: .* 16"),
     ],
@@ -419,13 +416,13 @@ def test_fit_refuses(tmp_path, changes, message):
 )
 def test_section_is_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        tiny_runs.train_section(**changes)
+        tiny_runs.train_config(**changes)
 
 
 def test_steps_of_a_run():
-    assert tiny_runs.train_section(steps=None, epochs=2.0).total_steps(24) == 6
-    assert tiny_runs.train_section(steps=None, epochs=2.0).total_steps(25) == 7
-    assert tiny_runs.train_section(steps=5, epochs=2.0).total_steps(24) == 5
+    assert tiny_runs.train_config(steps=None, epochs=2.0).total_steps(24) == 6
+    assert tiny_runs.train_config(steps=None, epochs=2.0).total_steps(25) == 7
+    assert tiny_runs.train_config(steps=5, epochs=2.0).total_steps(24) == 5
 
 
 def test_what_is_due_with_fractions_of_an_epoch():
@@ -452,7 +449,7 @@ print(json.dumps(events))
 
 
 def test_compilations_are_kept_in_the_workdir_unless_a_place_is_set(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])}
+    environment = tiny_runs.environment_of_a_process()
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     counts = []
     for steps in ("4", "7"):

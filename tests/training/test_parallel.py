@@ -1,8 +1,6 @@
 """Placing, and the errors about devices and batch sizes; two processes on this machine."""
 
 import json
-import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -20,7 +18,6 @@ from motion_jax.training.state import create_state
 from motion_jax.training.step import make_eval_step, make_train_step
 
 BLOCKS = ("msnet", "selfynet", "cpnet", "nonlocal", "mhsa", "localattention", "corrblock")
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
@@ -149,12 +146,9 @@ def test_two_processes_equal_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")]),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-    }
+    environment = tiny_runs.environment_of_a_process(
+        XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache")
+    )
     both = [
         subprocess.Popen(
             [sys.executable, "-c", TWO_PROCESSES, port, str(rank), str(tmp_path / "two")],

@@ -9,7 +9,7 @@ import tiny_runs
 
 from motion_jax.training.state import create_state, fingerprint
 
-SHAPE = (2, 4, 4, 3)
+SHAPE = tiny_runs.CLIP_SHAPE
 
 
 def create(seed=0, **options):

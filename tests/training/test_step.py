@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from motion_jax.training import parallel as par
 from motion_jax.training.metrics import summarise
-from motion_jax.training.mixing import mix
+from motion_jax.training.mixing import MixingConfig, mix
 from motion_jax.training.optimizer import sgd
 from motion_jax.training.state import TrainState, create_state, fingerprint
 from motion_jax.training.step import make_eval_step, make_train_step
@@ -264,7 +264,7 @@ class Columns(nn.Module):
         return clips.mean(axis=(1, 2))[..., 0]
 
 
-def losses_of_steps(layout, steps, **options):
+def losses_of_steps(layout, steps, **mixing):
     """Loss and top-1 of ``Columns`` on one batch as the step of each number, with that batch."""
     parallel = par.ParallelConfig(backend=layout[0], devices=layout[1])
     rng = np.random.default_rng(1)
@@ -272,7 +272,9 @@ def losses_of_steps(layout, steps, **options):
     # Mostly right, so that the accuracy tells which label is meant.
     label = np.where(np.arange(8) < 6, clips.mean((1, 2))[..., 0].argmax(1), 0).astype(np.int32)
     optimizer = optax.sgd(0.0)
-    train_step = make_train_step(Columns(), optimizer, schedule=lambda n: jnp.zeros(()), seed=3, **options)
+    train_step = make_train_step(
+        Columns(), optimizer, schedule=lambda n: jnp.zeros(()), seed=3, mixing=MixingConfig(**mixing)
+    )
     replicate = par.replicate(train_step, parallel)
     batch = par.place_batch({"clips": clips, "label": label}, parallel)
     params = {"unused": jnp.zeros(())}
@@ -334,8 +336,9 @@ def test_nothing_is_drawn_when_nothing_is_mixed():
     state = TrainState(jnp.int32(0), {}, {}, optax.sgd(0.0).init({}))
     batch = {"clips": jnp.zeros((2, 1, 1, 5, 1)), "label": jnp.zeros(2, jnp.int32)}
 
-    def program(**options):
-        step = make_train_step(Columns(), optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=0, **options)
+    def program(**changes):
+        mixing = MixingConfig(**changes)
+        step = make_train_step(Columns(), optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=0, mixing=mixing)
         return par.replicate(step, parallel).lower(state, batch).as_text()
 
     assert "while" not in program(label_smoothing=0.1)
