@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,6 +127,57 @@ def test_batches_are_placed_ahead_and_metrics_are_read_late(tmp_path, monkeypatc
     assert " ".join(events) == (
         "place place update place update place update read 1 place update read 2 place update read 3 read 4 read 5"
     )
+
+
+@pytest.mark.parametrize("backend", par.BACKENDS)
+def test_an_implicit_transfer_is_an_error(tmp_path, monkeypatch, backend):
+    options = {"backend": backend, "steps": 3, "evaluate": False}
+    place_batch = par.place_batch
+
+    def unplaced(batch, parallel):
+        return jax.device_get(place_batch(batch, parallel))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(par, "place_batch", unplaced)
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            tiny_runs.run(tmp_path / "guarded", **options)
+        # The control: only the guard refuses it. JAX's debugging modes lift it.
+        patch.setattr(par, "no_implicit_transfers", contextlib.nullcontext)
+        assert tiny_runs.run(tmp_path / "unguarded", **options)["finished"]
+    # With placed batches, the updates make no implicit transfer.
+    assert tiny_runs.run(tmp_path / "guarded", **options)["finished"]
+
+
+def test_debugging_modes_allow_implicit_transfers():
+    for mode in (jax.debug_nans, jax.debug_infs, jax.disable_jit):
+        with mode(True), par.no_implicit_transfers():
+            assert float(jnp.sin(np.float32(0))) == 0
+    with par.no_implicit_transfers(), pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        jnp.sin(np.float32(0))
+
+
+def test_each_update_is_a_step_of_the_profile(tmp_path, monkeypatch):
+    steps = []
+
+    def recorded(name, *, step_num):
+        steps.append((name, step_num))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(jax.profiler, "StepTraceAnnotation", recorded)
+    tiny_runs.run(tmp_path, steps=2, evaluate=False)
+    tiny_runs.run(tmp_path, steps=4, evaluate=False)
+    assert steps == [("train", step) for step in (1, 2, 3, 4)]
+
+
+def test_compilations_are_announced_once(tmp_path, capsys):
+    tiny_runs.run(tmp_path, steps=6, devices=2)
+    lines = capsys.readouterr().err.splitlines()
+    compiled = [line for line in lines if line.startswith("compil")]
+    whats = ["the initial state", "the training step for 2 device(s) with pmap", "the evaluation for 2 device(s)"]
+    for what, begins, ends in zip(whats, compiled[::2], compiled[1::2], strict=True):
+        assert begins.startswith(f"compiling {what}")
+        assert re.match(rf"compiled {re.escape(what)}.* in \d+\.\d s$", ends)
+    assert lines.index(compiled[2]) < lines.index(next(line for line in lines if line.startswith("step ")))
 
 
 class Heavy(nn.Module):
