@@ -100,7 +100,7 @@ def fit(
     optimizer = make_optimizer(train, schedule)
 
     def is_eval_due(step: int) -> bool:
-        due = step == total or _crosses(step, train.eval_every_epochs * steps_per_epoch)
+        due = step >= total or _crosses(step, train.eval_every_epochs * steps_per_epoch)
         return due and step > 0 and data.eval_batches is not None
 
     with contextlib.ExitStack() as stack:
@@ -162,13 +162,15 @@ def fit(
         )
         stack.enter_context(checkpoints.explain_non_finite())
         for step in steps:
-            with par.no_implicit_transfers(), jax.profiler.StepTraceAnnotation("train", step_num=step):
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 batch = next(batches, None)
                 if batch is None:
                     raise ValueError(f"train_batches ended after {step - 1} of {total} steps: it must never end")
-                state, metrics = update(state, batch)
-                meter.add(step, metrics)
+                with par.no_implicit_transfers():
+                    state, metrics = update(state, batch)
+            meter.add(step, metrics)
 
+            # What is due now, in this order: metrics and log, latest checkpoint, evaluation and best checkpoint, stop.
             stopping = stop.requested or checkpoints.reached_preemption(step)
             evaluating = is_eval_due(step)
             saving = stopping or evaluating or step == total or _crosses(step, checkpoint.period(steps_per_epoch))
