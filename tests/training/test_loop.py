@@ -1,4 +1,4 @@
-"""The loop: exact resume, signals, loss that is not finite, workdirs."""
+"""The training loop: exact resume, signals, non-finite losses, workdirs."""
 
 import contextlib
 import itertools
@@ -28,7 +28,7 @@ from motion_jax.training.step import make_train_step
 
 
 def whole_state(workdir, **changes):
-    """The SHA-256 of everything in the newest checkpoint, optimiser and step included."""
+    """Return the SHA-256 of the whole state in the newest checkpoint."""
     recipe = tiny_runs.train_config(**changes)
     optimizer = make_optimizer(recipe, make_schedule(recipe, train_size=tiny_runs.CLIPS))
     template = create_state(tiny_runs.TinyNet(), optimizer, seed=0, clip_shape=(2, 4, 4, 3))
@@ -44,21 +44,21 @@ def records(workdir, split="train"):
 
 
 def start(workdir, **arguments):
-    """Begin a run in a process of its own."""
+    """Start a run in another process."""
     environment = tiny_runs.environment_of_a_process(JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir)
     command = [sys.executable, "-W", "error", tiny_runs.__file__, json.dumps({"workdir": str(workdir), **arguments})]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_stop_and_resume_equals_never_stopping(tmp_path):
-    # Dropout, BatchNorm, momentum, a drop of the rate in step 3; half of it in another process.
+    # With dropout, BatchNorm, momentum, and a lower rate from step 3. The first half runs in another process.
     tiny_runs.run(tmp_path / "straight", steps=6)
     process = start(tmp_path / "halves", steps=3)
     _, noise = process.communicate(timeout=100)
     assert process.returncode == 0, noise
     tiny_runs.run(tmp_path / "halves", steps=6)
     assert whole_state(tmp_path / "halves") == whole_state(tmp_path / "straight")
-    # The control: another position of the data is another state.
+    # The control: another position in the data gives another state.
     tiny_runs.run(tmp_path / "shifted", steps=3)
     tiny_runs.run(tmp_path / "shifted", steps=6, train_batches=lambda start: tiny_runs.train_batches(start + 1))
     assert whole_state(tmp_path / "shifted") != whole_state(tmp_path / "straight")
@@ -83,7 +83,7 @@ def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 def test_everything_is_traced_once(tmp_path, backend):
-    # Over the borders of epochs, with evaluations whose last batch is filled up, and again after a resume.
+    # Over several epochs, with evaluations whose last batch is padded, and again after a resume.
     for steps in (4, 7):
         tiny_runs.TRACES.clear()
         tiny_runs.run(tmp_path, steps=steps, backend=backend)
@@ -123,7 +123,7 @@ def test_batches_are_placed_ahead_and_metrics_are_read_late(tmp_path, monkeypatc
     monkeypatch.setattr(par, "place_batch", noted_place)
     monkeypatch.setattr(jax, "device_get", noted_get)
     tiny_runs.run(tmp_path, steps=5, every_steps=1000, evaluate=False, log_every=1)
-    # While an update runs the batch of the next one is on its way, and what is read is two updates old.
+    # While an update runs, the next batch is being placed, and the metrics read are two updates old.
     assert " ".join(events) == (
         "place place update place update place update read 1 place update read 2 place update read 3 read 4 read 5"
     )
@@ -181,7 +181,7 @@ def test_compilations_are_announced_once(tmp_path, capsys):
 
 
 class Heavy(nn.Module):
-    """A network whose update takes much longer than a batch of made-up clips."""
+    """Network whose update takes much longer than making a batch of random clips."""
 
     @nn.compact
     def __call__(self, clips, *, train):
@@ -193,7 +193,7 @@ class Heavy(nn.Module):
 def shares_of_waiting(workdir, model, batches):
     options = {"evaluate": False, "every_steps": 1000, "devices": 1, "milestones": ()}
     tiny_runs.run(workdir, steps=12, log_every=4, model=model, train_batches=batches, **options)
-    # The first line of the log has the compilation in it.
+    # The first log line includes the compilation.
     return [record["input_wait"] for record in records(workdir)][1:]
 
 
@@ -210,9 +210,9 @@ def test_the_share_of_waiting_for_input_is_logged(tmp_path):
     assert all(0 <= share < 0.2 for share in fast), fast
 
 
-def test_only_what_the_devices_lack_counts_as_waiting():
+def test_only_the_time_of_idle_devices_counts_as_waiting():
     class Update:
-        """Stands for the outputs of an update that takes so many seconds."""
+        """Substitute for the outputs of an update that takes a number of seconds."""
 
         def __init__(self, seconds):
             self.ends = time.perf_counter() + seconds
@@ -240,7 +240,7 @@ def test_only_what_the_devices_lack_counts_as_waiting():
             assert early == 0 or seconds < 2
 
 
-def test_an_evaluation_is_no_part_of_the_speed(tmp_path, monkeypatch):
+def test_an_evaluation_does_not_count_in_the_speed(tmp_path, monkeypatch):
     whole = tiny_runs.eval_batches
 
     def slow():
@@ -254,7 +254,7 @@ def test_an_evaluation_is_no_part_of_the_speed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tiny_runs, "eval_batches", slow)
     tiny_runs.run(tmp_path, steps=12, log_every=6, train_batches=late, every_steps=1000)
-    # Steps 7 to 12, evaluated in their middle: neither in the time of the last three, nor in that of an evaluation.
+    # Steps 7 to 12 with an evaluation after step 9: their time is that of all six updates, without the evaluation.
     second = records(tmp_path)[1]
     assert 48 / 1.0 < second["clips_per_second"] <= 48 / 0.12
 
@@ -290,7 +290,7 @@ def test_a_finished_workdir_returns_at_once(tmp_path, capsys):
     assert "is finished: 3 of 3 steps are done" in capsys.readouterr().err
 
 
-def test_a_missing_final_evaluation_is_made_up_for(tmp_path):
+def test_a_missing_final_evaluation_is_run_at_the_next_start(tmp_path):
     first = tiny_runs.run(tmp_path, steps=3)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "metrics.jsonl").write_text("".join(line for line in lines if '"val"' not in line))
@@ -380,7 +380,7 @@ def test_sigterm_ends_the_process_with_0_and_sigkill_loses_nothing(tmp_path):
 
 
 def poisoned(step):
-    """Batches whose labels and pixels are fine; the clips of one step are NaN."""
+    """Return batches of which one step has NaN clips."""
 
     def batches(start):
         for number, batch in enumerate(tiny_runs.train_batches(start), start=start):
@@ -401,16 +401,16 @@ def test_a_loss_that_is_not_finite_stops_and_is_never_saved(tmp_path, every_step
     assert good.get(every_steps, "no checkpoint was written yet") in message
     if every_steps < 1000:
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restore(tmp_path).variables))
-        # With sound data it goes on from there.
+        # Without the NaN, training goes on from there.
         assert tiny_runs.run(tmp_path, steps=6, eval_every_epochs=0)["finished"]
 
 
-def test_a_broken_newest_checkpoint_costs_its_steps_only(tmp_path):
-    # Steps 2 and 4 meet different batches: the data repeat every three.
+def test_a_broken_newest_checkpoint_costs_only_its_steps(tmp_path):
+    # Steps 2 and 4 use different batches: the data repeat every three steps.
     for name in ("straight", "broken"):
         tiny_runs.run(tmp_path / name, steps=4, every_steps=2)
     (tmp_path / "broken/checkpoints/latest/4/state/manifest.ocdbt").unlink()
-    # Asked for more steps: it begins from step 2 again, and the log holds each step once.
+    # With more steps to do, it starts from step 2 again, and the log holds each step once.
     for name in ("straight", "broken"):
         tiny_runs.run(tmp_path / name, steps=7, every_steps=2)
     assert whole_state(tmp_path / "broken") == whole_state(tmp_path / "straight")
@@ -477,8 +477,8 @@ def test_steps_of_a_run():
     assert tiny_runs.train_config(steps=5, epochs=2.0).total_steps(24) == 5
 
 
-def test_what_is_due_with_fractions_of_an_epoch():
-    # Every half epoch of 5 updates: after 2.5, 5, 7.5 and 10 updates, so in updates 3, 5, 8 and 10.
+def test_periods_may_be_fractional():
+    # Half an epoch of 5 updates: multiples at 2.5, 5, 7.5 and 10 updates lie in updates 3, 5, 8 and 10.
     assert [n for n in range(1, 11) if loop_module._crosses(n, 2.5)] == [3, 5, 8, 10]
     assert [n for n in range(1, 11) if loop_module._crosses(n, 0.1 * 30)] == [3, 6, 9]
     assert not loop_module._crosses(4, 0)
@@ -511,7 +511,7 @@ def test_compilations_are_kept_in_the_workdir_unless_a_place_is_set(tmp_path):
     first, resumed = counts
     assert first["cache_misses"] >= 3
     assert any((tmp_path / "compile_cache").iterdir())
-    # The update and the evaluation: one program each for the whole run, and a resumed run compiles neither.
+    # The run compiles one program for the update and one for the evaluation; a resumed run compiles neither.
     assert resumed["cache_hits"] == resumed["compile_requests_use_cache"] == 2
     assert "cache_misses" not in resumed
     tiny_runs.run(tmp_path / "other", steps=1)

@@ -118,7 +118,7 @@ def test_parameter_kinds_by_hand():
     assert parameter_kinds(SHAPES) == {
         "conv1": {"kernel": "weight", "bias": "bias"},
         "bn1": {"scale": "norm", "bias": "norm"},
-        # Only the classifier at the top is one.
+        # A classifier inside a block is not the classifier.
         "block": {"classifier": {"kernel": "weight"}, "bn": {"scale": "norm", "bias": "norm"}, "tokens": "weight"},
         "classifier": {"kernel": "classifier weight", "bias": "classifier bias"},
     }
