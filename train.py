@@ -38,7 +38,7 @@ def main() -> None:
     workdir = pathlib.Path(_WORKDIR.value)
 
     from motion_jax.data.pipeline import eval_batches, train_batches
-    from motion_jax.training.loop import fit
+    from motion_jax.training.loop import TrainingData, fit
     from motion_jax.training.parallel import check_batch_size
 
     # What does not fit is said before data are prepared or anything is compiled.
@@ -49,14 +49,7 @@ def main() -> None:
     model = experiment.model.build(len(dataset.labels))
     source = experiment.train.init_from
     processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    result = fit(
-        model,
-        train=experiment.train,
-        parallel=experiment.parallel,
-        checkpoint=experiment.checkpoint,
-        eval_=experiment.eval,
-        seed=experiment.seed,
-        workdir=workdir,
+    data = TrainingData(
         train_batches=lambda step: train_batches(
             dataset, batch_size=experiment.train.batch_size, seed=experiment.seed, start_step=step, **processes
         ),
@@ -71,6 +64,17 @@ def main() -> None:
         ),
         train_size=dataset.size("train"),
         labels=dataset.labels,
+        clip_shape=(experiment.data.frames, experiment.data.size, experiment.data.size, 3),
+    )
+    result = fit(
+        model,
+        data,
+        train=experiment.train,
+        parallel=experiment.parallel,
+        checkpoint=experiment.checkpoint,
+        evaluation=experiment.eval,
+        seed=experiment.seed,
+        workdir=workdir,
         config=config,
         variables=initial_variables(model, source, seed=experiment.seed) if source else None,
     )

@@ -20,8 +20,8 @@ from motion_jax.models import ModelConfig
 from motion_jax.training import checkpoints
 from motion_jax.training.checkpoints import CheckpointConfig
 from motion_jax.training.evaluation import EvalConfig
-from motion_jax.training.loop import TrainConfig
 from motion_jax.training.parallel import ParallelConfig
+from motion_jax.training.recipe import TrainConfig
 from motion_jax.weights import load_torch
 
 log = logging.getLogger(__name__)

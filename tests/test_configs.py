@@ -11,7 +11,7 @@ from commands_support import ROOT
 
 from motion_jax import list_models
 from motion_jax.experiment import Experiment, check_same_model
-from motion_jax.training.loop import make_schedule
+from motion_jax.training.recipe import make_schedule
 
 # Experiment -> its default arguments and others to try; a file that is not listed here fails a test.
 EXPERIMENTS = {

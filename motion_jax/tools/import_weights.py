@@ -25,8 +25,8 @@ from motion_jax.cli import Parser, print_json, run, table
 from motion_jax.experiment import Experiment
 from motion_jax.tools.complexity import read_config
 from motion_jax.training.checkpoints import Checkpoints
-from motion_jax.training.loop import make_optimizer, make_schedule
 from motion_jax.training.metrics import write_atomically
+from motion_jax.training.recipe import make_optimizer, make_schedule
 from motion_jax.training.state import create_state
 from motion_jax.weights.files import read_tensors
 from motion_jax.weights.load import ABSENT, LOADED, MISFIT, Assignment, assign, check_complete, number_of_classes

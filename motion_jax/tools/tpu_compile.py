@@ -24,8 +24,8 @@ from motion_jax.configs import something_v1
 from motion_jax.models import build_model
 from motion_jax.profiling import tpu_program
 from motion_jax.tools.complexity import FRAMES, SIZE, read_experiment
-from motion_jax.training.loop import TrainConfig, make_optimizer
 from motion_jax.training.progress import bar
+from motion_jax.training.recipe import TrainConfig, make_optimizer
 
 NUM_CLASSES = 174
 
@@ -78,11 +78,9 @@ def _compiler(model: nn.Module, recipe: TrainConfig, **fixed: Any) -> Callable[[
     # The schedule's few scalars are left out: it needs the number of clips.
     optimizer = make_optimizer(recipe, optax.constant_schedule(recipe.learning_rate))
 
-    mixing = {name: getattr(recipe, name) for name in ("mixup", "cutmix", "label_smoothing")}
-
     def compile_for(batch: int) -> dict[str, Any]:
         try:
-            counts = tpu_program.compile_step(model, optimizer, batch_per_chip=batch, **mixing, **fixed)
+            counts = tpu_program.compile_step(model, optimizer, batch_per_chip=batch, mixing=recipe.mixing, **fixed)
         except tpu_program.OutOfMemoryError as error:
             return {"fits": False, "reason": str(error)}
         return {**dataclasses.asdict(counts), "fits": counts.fits}

@@ -1,5 +1,5 @@
-"""Training and evaluation: a model and iterators of batches in, checkpoints and metrics out.
+"""Training and evaluation of a model on batches of NumPy arrays.
 
-One concept per file: ``state``, ``schedules``, ``optimizer``, ``step``, ``parallel``, ``metrics``, ``checkpoints``,
-``evaluation``, ``loop``, ``progress``. Batches are dicts of NumPy arrays; nothing here knows where they come from.
+Begin with ``loop``: one visible loop over the updates. It uses ``recipe`` (configuration, learning rate, optimizer),
+``step`` (one update, one evaluation batch, for one device), ``parallel`` (devices), ``checkpoints`` and ``evaluation``.
 """

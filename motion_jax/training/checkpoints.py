@@ -1,10 +1,10 @@
-"""Checkpoints: two Orbax managers, latest and best, with checksums of our own.
+"""Checkpoints: two Orbax managers, for the latest and the best states, and checksums.
 
-A checkpoint is a folder ``<workdir>/checkpoints/{latest,best}/<step>`` with ``state/`` (Orbax), ``config.json``,
-``labels.json`` and ``checksums/``. It becomes visible by one rename, when all of it is written. Orbax does not notice a
-flipped bit within an array, and answers a cut file with thousands of lines and late errors of its threads. So
-``checksums/files.json`` tells what is on disk before Orbax opens it, and ``checksums/leaves.json`` what the arrays were
-before Orbax took them.
+A checkpoint is a folder ``<workdir>/checkpoints/{latest,best}/<step>`` with ``state/`` (written by Orbax),
+``config.json``, ``labels.json`` and ``checksums/``. One rename makes it visible after all its files are written. Orbax
+does not detect a flipped bit in an array, and it reports a truncated file with thousands of lines on stderr. So
+``checksums/files.json`` holds a checksum of each file, which is checked before Orbax opens it, and
+``checksums/leaves.json`` holds the shape, dtype and checksum of each array, computed before Orbax writes it.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from motion_jax.training.state import TrainState, describe_differences, named_leaves
+from motion_jax.training.state import NonFiniteError, TrainState, describe_differences, named_leaves
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +33,11 @@ class CheckpointConfig:
     """When checkpoints are written and how many are kept.
 
     Attributes:
-        every_steps: updates between two; wins over ``every_epochs``.
-        every_epochs: epochs between two, may be fractional. With both ``None``, only the end of the run is saved.
-        keep: how many of the latest are kept; the best is kept besides.
-        asynchronous: write while training goes on.
+        every_steps: updates between two checkpoints; if given, ``every_epochs`` is ignored.
+        every_epochs: epochs between two checkpoints, may be fractional. With both None, only evaluated states and the
+            end of the run are saved.
+        keep: number of latest checkpoints to keep; the best checkpoint is kept in addition.
+        asynchronous: whether training goes on while a checkpoint is written.
 
     Raises:
         ValueError: if a value is out of range.
@@ -55,21 +56,21 @@ class CheckpointConfig:
         if self.keep < 1:
             raise ValueError(f"checkpoint.keep is {self.keep}, expected at least 1")
 
-
-class NonFiniteStateError(ValueError):
-    """A state that holds NaN or infinity was about to be saved."""
+    def period(self, steps_per_epoch: float) -> float:
+        """Return the updates between two checkpoints, may be fractional; 0 for none."""
+        return self.every_steps or (self.every_epochs or 0) * steps_per_epoch
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a checkpoint gives for evaluation.
+    """Contents of a checkpoint, as needed for evaluation.
 
     Attributes:
         variables: ``{"params", "batch_stats"}`` as NumPy arrays.
-        config: the configuration of the run that wrote it.
+        config: configuration of the run that wrote the checkpoint.
         labels: class names in the order of the logits.
-        step: completed updates.
-        path: the folder of the checkpoint.
+        step: number of completed updates.
+        path: folder of the checkpoint.
     """
 
     variables: dict[str, Any]
@@ -80,7 +81,7 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints of one run, for writing and resuming; a context manager. Every process makes one."""
+    """Context manager that writes and restores the checkpoints of one run. Every process makes one."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Checkpoints:
         self._config = dict(config)
         self._labels = list(labels)
         if jax.process_index() == 0:
-            # What a killed run left half written.
+            # Incomplete checkpoints of a run that was killed.
             for leftover in self._root.glob("*/*.orbax-checkpoint-tmp"):
                 shutil.rmtree(leftover, ignore_errors=True)
         self._latest = _open_manager(self._root / "latest", keep=section.keep, asynchronous=section.asynchronous)
@@ -109,20 +110,20 @@ class Checkpoints:
         self.close()
 
     def save_latest(self, state: TrainState) -> None:
-        """Save for resuming; a step that is there already is left as it is.
+        """Save a state to resume from; a step that is saved already is not written again.
 
-        Returns as soon as the state may be donated, when ``asynchronous``.
+        If ``asynchronous``, return as soon as the state may be donated.
 
         Raises:
-            NonFiniteStateError: if the state holds a value that is not finite; nothing is written then.
+            NonFiniteError: if the state holds a value that is not finite; nothing is written then.
         """
         self._save(self._latest, state, metrics={})
 
     def save_best(self, state: TrainState, *, top1: float) -> bool:
-        """Save if ``top1`` is at least that of the best so far, which it replaces; says whether it was.
+        """Replace the best state if ``top1`` is at least as high; return whether it was replaced.
 
         Raises:
-            NonFiniteStateError: if the state holds a value that is not finite; nothing is written then.
+            NonFiniteError: if the state holds a value that is not finite; nothing is written then.
         """
         if self._best_top1 is not None and top1 < self._best_top1:
             return False
@@ -131,16 +132,16 @@ class Checkpoints:
         return True
 
     def restore_latest(self, template: TrainState, *, sharding: jax.sharding.Sharding) -> TrainState | None:
-        """Read the newest sound checkpoint, or return ``None`` where there is none.
+        """Return the newest checkpoint that passes its checksums, or None if there is no checkpoint.
 
-        Broken ones are named in a warning and moved to ``checkpoints/broken``, so that they do not count as kept.
+        A warning names each broken checkpoint, which is moved to ``checkpoints/broken`` and no longer counts as kept.
 
         Args:
-            template: arrays, or ``jax.ShapeDtypeStruct``, of the expected state.
-            sharding: where to put every leaf.
+            template: the expected state, as arrays or ``jax.ShapeDtypeStruct``.
+            sharding: sharding of every array.
 
         Raises:
-            ValueError: if all checkpoints are broken, or the newest sound one holds another model.
+            ValueError: if all checkpoints are broken, or the newest one that is not holds another model.
         """
         placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template)
         steps = sorted(self._latest.all_steps(), reverse=True)
@@ -166,45 +167,59 @@ class Checkpoints:
             reasons = "; ".join(f"step {step}: {reason}" for step, reason in broken.items())
             raise ValueError(
                 f"every checkpoint in {self._root / 'latest'} is broken ({reasons}): "
-                "bring back a copy, or begin anew with another workdir"
+                "restore a copy, or start again with another workdir"
             )
         return None
 
     def latest_step(self) -> int | None:
-        """Return the newest step that can be seen, sound or not."""
+        """Return the newest step, whether it passes its checksums or not; None if there is no checkpoint."""
         return max(self._latest.all_steps(), default=None)
 
     def reached_preemption(self, step: int) -> bool:
-        """Say whether any of several processes was told to stop; equal on all of them. False on a single process."""
+        """Return whether one of several processes received SIGTERM; equal on all. A single process returns False."""
         return jax.process_count() > 1 and self._latest.reached_preemption(step)
 
+    @contextlib.contextmanager
+    def explain_non_finite(self) -> Iterator[None]:
+        """Return a context that adds the last good checkpoint and the remedies to the message of a NonFiniteError."""
+        try:
+            yield
+        except NonFiniteError as error:
+            self.wait()
+            good = self.latest_step()
+            left = "no checkpoint was written yet" if good is None else f"the last good checkpoint is step {good}"
+            raise NonFiniteError(
+                f"{error}: training stopped, {left}; lower train.learning_rate, set train.clip_norm, lengthen "
+                "train.warmup_epochs, or compute in float32"
+            ) from error
+
     def wait(self) -> None:
-        """Wait until everything is on disk."""
+        """Wait until all checkpoints are on disk."""
         self._latest.wait_until_finished()
         self._best.wait_until_finished()
 
     def close(self) -> None:
-        """Finish what is being written and let go of the folders."""
+        """Wait until all checkpoints are on disk, and close both managers."""
         self._latest.close()
         self._best.close()
 
     def _save(self, manager: ocp.CheckpointManager, state: TrainState, *, metrics: dict[str, float]) -> None:
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         if step in manager.all_steps():
             return
         leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(jax.device_get(state))}
         bad = [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]
         if bad:
-            raise NonFiniteStateError(f"the state after step {step} is not finite in {', '.join(bad[:3])}")
+            raise NonFiniteError(f"the state after step {step} is not finite in {', '.join(bad[:3])}")
         sums = {name: _leaf_record(leaf) for name, leaf in leaves.items()}
         record = _RecordArgs(step, self._config, self._labels, metrics, sums)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), checksums=record)
-        # Forced: Orbax refuses a step that is older than the newest, the loop alone decides when to save.
+        # Without ``force``, Orbax refuses a step that is older than the newest, as after an import of weights.
         manager.save(step, args=args, force=True)
 
     def _read_best_top1(self) -> float | None:
         for step in sorted(self._best.all_steps(), reverse=True):
-            # A broken best must not keep a better one out.
+            # A broken checkpoint must not prevent a new best one.
             with contextlib.suppress(Exception):
                 return _read_record(self._root / "best" / str(step))["metrics"]["top1"]
         return None
@@ -225,10 +240,10 @@ class Checkpoints:
 
 
 def find(path: str | os.PathLike) -> pathlib.Path:
-    """Return the checkpoint folder that a path means.
+    """Return the checkpoint folder for a path.
 
-    A workdir, or its ``checkpoints``, means the best one, else the latest; ``best`` and ``latest`` mean the newest step
-    within; the folder of a step means itself.
+    For a workdir or its ``checkpoints`` folder this is the best checkpoint, or the latest if there is no best one. For
+    a ``best`` or ``latest`` folder it is the newest step in it. The folder of a step is returned as it is.
 
     Raises:
         ValueError: if there is no checkpoint.
@@ -247,10 +262,10 @@ def find(path: str | os.PathLike) -> pathlib.Path:
 
 
 def restore(path: str | os.PathLike) -> Restored:
-    """Read parameters, statistics, config and labels of the checkpoint that ``find(path)`` names.
+    """Read variables, config and labels of the checkpoint at ``find(path)``.
 
     Raises:
-        ValueError: if there is none, or it is broken.
+        ValueError: if there is no checkpoint, or it is broken.
     """
     folder = find(path)
     try:
@@ -278,7 +293,7 @@ def restore(path: str | os.PathLike) -> Restored:
 
 
 class _RecordHandler(ocp.CheckpointHandler):
-    """Writes what we add to a checkpoint, before Orbax renames it into place."""
+    """Orbax handler that writes the files beside ``state/``, before the rename that makes a checkpoint visible."""
 
     def save(self, directory: Any, args: "_RecordArgs") -> None:
         if jax.process_index() != 0:
@@ -289,19 +304,22 @@ class _RecordHandler(ocp.CheckpointHandler):
         (directory.parent / "labels.json").write_text(json.dumps(args.labels, indent=1, ensure_ascii=False))
 
     def finalize(self, directory: Any) -> None:
-        """Sum up the files of the state, which Orbax has finished: its handler stands before this one."""
+        """Write the checksums of all files. Orbax has finished the state, whose handler is registered first."""
         if jax.process_index() != 0:
             return
         root = pathlib.Path(directory).parent
         if not (root / "state").is_dir():
-            raise ValueError(f"{root} has no finished state yet: this Orbax finishes handlers in an unknown order")
+            raise ValueError(
+                f"{root} has no finished state: this version of Orbax finishes handlers in another order than that of "
+                "their registration; install the version that requirements.txt names"
+            )
         paths = [*root.glob("*.json"), *(root / "state").rglob("*")]
         files = {path.relative_to(root).as_posix(): zlib.crc32(path.read_bytes()) for path in paths if path.is_file()}
         files["checksums/leaves.json"] = zlib.crc32((directory / "leaves.json").read_bytes())
         (directory / "files.json").write_text(json.dumps(files, indent=1))
 
     def restore(self, directory: Any, args: Any = None) -> None:
-        """Nothing: the files are read directly."""
+        """Do nothing; ``_read_record`` reads the files without Orbax."""
 
 
 @ocp.args.register_with_handler(_RecordHandler, for_save=True, for_restore=True)
@@ -322,7 +340,7 @@ def _open_manager(folder: pathlib.Path, *, keep: int, asynchronous: bool) -> ocp
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
     _barrier(f"{folder.name} made")
-    # Their order is that in which Orbax finishes them.
+    # Orbax finishes the handlers in this order. The checksums need the finished state.
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
     state_handler = ocp.StandardCheckpointHandler()
     handlers.add("state", ocp.args.StandardSave, state_handler)
@@ -336,7 +354,7 @@ def _is_checkpoint(folder: pathlib.Path) -> bool:
 
 
 def _read_record(folder: pathlib.Path) -> dict[str, Any]:
-    """Check the files of a checkpoint and read those that are ours."""
+    """Check the checksums of all files of a checkpoint, and return its record, config and labels."""
     for name, crc32 in json.loads((folder / "checksums" / "files.json").read_text()).items():
         if not (folder / name).is_file():
             raise ValueError(f"{name} is missing")
@@ -370,7 +388,7 @@ def _check_same_model(leaves: Mapping[str, Any], template: TrainState, folder: p
 
 
 def _one_line(error: Exception) -> str:
-    """The first line of an error, short enough for a log: Orbax quotes whole storage specifications."""
+    """Return the first line of an error, cut to 200 characters: Orbax quotes whole storage specifications."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Evaluation of a whole split: every clip counts exactly once."""
+"""Evaluation of a whole split, in which every clip counts exactly once."""
 
 import collections
 import dataclasses
@@ -24,11 +24,11 @@ class EvalConfig:
     """The protocol of an evaluation.
 
     Attributes:
-        batch_size: clips per global batch; each has ``clips * crops`` views.
-        clips: temporal views per clip.
-        crops: spatial views per clip, 1 or 3.
-        average: over the views, of ``"softmax"`` or ``"logits"``.
-        full_resolution: whether a view spans the stored short side instead of the training size; for the entry points.
+        batch_size: videos per batch over all devices; each has ``clips * crops`` views.
+        clips: temporal views per video.
+        crops: spatial views per clip: 1 (centre) or 3 (along the longer side).
+        average: ``"softmax"`` averages the probabilities of the views, ``"logits"`` their logits.
+        full_resolution: whether a view is as large as the short side of the stored frames, in place of ``data.size``.
 
     Raises:
         ValueError: if a value is out of range.
@@ -59,26 +59,27 @@ def evaluate(
     total: int | None = None,
     description: str = "evaluate",
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Run a model over all batches of a split: ``(metrics, scores (n, k), labels (n,))``, ordered by index.
+    """Run a model over all batches of a split.
 
     Args:
-        eval_step: ``spread(make_eval_step(...), parallel, split=(False, True), donate=False)``.
+        eval_step: ``replicate(make_eval_step(...), parallel, split=(False, True), donate=False)``.
         variables: ``{"params", "batch_stats"}``, placed by ``place_state``.
-        batches: clips (b, v, t, h, w, c), label, mask (False where a row only fills up the batch) and index (position
-            in the split); the rows of this process, equally many batches on every process.
-        parallel: that of ``eval_step``.
+        batches: clips (b, v, t, h, w, c), label, mask (False for rows that only pad the batch) and index (position in
+            the split); the rows of this process. Every process needs the same number of batches.
+        parallel: the devices of ``eval_step``.
         total: number of batches, for the progress bar.
-        description: of the progress bar.
+        description: text of the progress bar.
 
     Returns:
-        The metrics of ``summarise``, the averaged scores of each clip in float32 or wider, and the labels.
+        ``(metrics, scores, labels)``: the metrics of ``summarise``; the averaged scores (n, k) in float32 or wider and
+        the labels (n,), both in the order of the split.
 
     Raises:
-        ValueError: if a clip comes twice, or none comes.
+        ValueError: if a clip occurs twice, or there is no clip.
     """
     sums: dict[str, Any] = {}
     rows: list[tuple[np.ndarray, ...]] = []
-    # The results of a batch are read when the next two are under way, so that the devices never wait for the host.
+    # The results of a batch are read after the next two were dispatched, so that the devices do not wait for the host.
     pending: collections.deque = collections.deque()
 
     def read_oldest() -> None:
@@ -97,7 +98,7 @@ def evaluate(
     while pending:
         read_oldest()
     if not rows:
-        raise ValueError("no batch came to evaluate: the split is empty")
+        raise ValueError("there is no batch to evaluate: the split is empty")
     metrics = summarise(sums)
 
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
@@ -121,10 +122,10 @@ def evaluate_model(
     parallel: par.ParallelConfig,
     total: int | None = None,
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Run a model over all batches of a split, from variables that are not placed yet: see ``evaluate``.
+    """Run a model with variables from the host over all batches of a split; see ``evaluate``.
 
     Raises:
-        ValueError: if the batch does not divide over the devices, a clip comes twice, or none comes.
+        ValueError: if the batch does not divide over the devices, a clip occurs twice, or there is no clip.
     """
     par.check_batch_size(section.batch_size, parallel, field="eval.batch_size")
     step = par.replicate(make_eval_step(model, average=section.average), parallel, split=(False, True), donate=False)
@@ -145,18 +146,21 @@ def write_evaluation(
     """Write ``eval.json`` and ``scores.npz`` into a workdir.
 
     ``eval.json`` holds top1, top5 and mean_class in percent, clips and protocol; ``scores.npz`` holds scores (n, k),
-    labels (n,), names (k,), ids (n,) and average, in the order of the split. Each file is replaced whole, ``eval.json``
-    last; its path is returned.
+    labels (n,), names (k,), ids (n,) and average, in the order of the split. Each file is replaced as a whole,
+    ``eval.json`` last.
 
     Args:
-        workdir: made where it is absent.
-        metrics: of ``summarise``.
-        scores: averaged over the views.
-        labels: of the clips.
+        workdir: folder to write to; created if absent.
+        metrics: the metrics of ``summarise``.
+        scores: scores averaged over the views, (n, k).
+        labels: labels of the clips, (n,).
         label_names: class names in the order of the scores.
-        ids: of the videos.
-        protocol: goes into JSON; ``average`` says what the scores are: of ``"softmax"`` probabilities, or ``"logits"``.
-        suffix: comes behind ``eval`` and ``scores`` in the names of the files.
+        ids: names of the videos, in the order of the split.
+        protocol: JSON object; its ``average`` tells whether the scores are ``"softmax"`` probabilities or ``"logits"``.
+        suffix: added to ``eval`` and ``scores`` in the names of the files.
+
+    Returns:
+        The path of ``eval.json``.
     """
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How long the devices stood still because the next batch was not there."""
+"""Time in which the devices wait for the next batch."""
 
 import time
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ Item = TypeVar("Item")
 
 
 class InputWait:
-    """Adds up the time in which the devices had finished all updates they were given and the next batch was awaited.
+    """Sum of the time in which the devices had finished all updates and the next batch was not ready.
 
-    Updates are given to the devices before they have finished the last one, so a batch that comes late costs nothing
-    while one still runs: of the time that fetching a batch takes, only the part after the newest update's end counts.
-    A thread of its own notes that end; the loop never waits for it.
+    JAX dispatches an update before the previous one has finished, so a late batch costs no time while an update still
+    runs. Only the part of a fetch after the end of the newest update counts. A thread records that end, so that the
+    training loop does not wait for it.
     """
 
     def __init__(self) -> None:
         self._watcher = ThreadPoolExecutor(1, thread_name_prefix="update-ends")
-        # When the newest update ended; before the first one the devices have nothing to do.
+        # Time at which the newest update ended; before the first update the devices are idle.
         self._newest: Future[float] = Future()
         self._newest.set_result(0.0)
-        # For each fetch that is not counted yet: beginning, end, and when the update before it ended.
+        # Of each fetch that is not counted yet: its begin, its end, and the end of the update before it.
         self._fetches: list[tuple[float, float, Future[float]]] = []
 
     def timed(self, batches: Iterator[Item]) -> Iterator[Item]:
-        """Pass batches on, noting how long each took to come."""
+        """Yield batches, and record the time that fetching each one takes."""
         while True:
             began = time.perf_counter()
             batch = next(batches, None)
@@ -37,21 +37,21 @@ class InputWait:
             yield batch
 
     def dispatched(self, outputs: Any) -> None:
-        """Note that the devices were given an update that returns these arrays."""
+        """Record that an update that returns these arrays was dispatched."""
         self._newest = self._watcher.submit(_end_of, outputs)
 
     def seconds(self) -> float:
-        """The seconds of waiting since the last call; a fetch whose update still runs goes into the next one."""
+        """Return the seconds of waiting since the last call; a fetch whose update still runs counts in the next."""
         settled = [fetch for fetch in self._fetches if fetch[2].done()]
         self._fetches = [fetch for fetch in self._fetches if not fetch[2].done()]
         return sum(max(0.0, end - max(began, idle.result())) for began, end, idle in settled)
 
     def close(self) -> None:
-        """End the thread, after the updates that still run."""
+        """Wait for the updates that still run, and end the thread."""
         self._watcher.shutdown()
 
 
 def _end_of(outputs: Any) -> float:
-    """When arrays are there, on the clock of ``time.perf_counter``."""
+    """Wait for arrays, and return the time on the clock of ``time.perf_counter``."""
     jax.block_until_ready(outputs)
     return time.perf_counter()

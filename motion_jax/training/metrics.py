@@ -1,4 +1,4 @@
-"""From sums over clips to metrics, and from metrics to files."""
+"""Metrics from sums over clips, and the files they are logged to."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tensorboardX import SummaryWriter
 
 
 def summarise(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Turn the sums of ``make_eval_step``, added over all batches, into metrics.
+    """Compute metrics from the sums of ``make_eval_step``, added over all batches.
 
     ``top1``, ``top5`` and ``mean_class`` are percent, from 0 to 100. ``mean_class`` averages the accuracy of each class
     over the classes that occur; ``loss`` is per clip and ``clips`` the number of clips.
@@ -42,7 +42,7 @@ class MetricLog:
     """
 
     def __init__(self, workdir: str | os.PathLike, *, start_step: int) -> None:
-        """Open the log for a run that continues after ``start_step`` updates; what was logged beyond it is dropped."""
+        """Open the log of a run that continues after ``start_step`` updates, and delete the lines of later steps."""
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
         self._file = self._board = None
         if jax.process_index() != 0:
@@ -70,7 +70,7 @@ class MetricLog:
 
 
 def find_logged(workdir: str | os.PathLike, *, step: int, split: str) -> dict[str, float] | None:
-    """Return the values that ``metrics.jsonl`` of a workdir last holds for a step and a split, or ``None``."""
+    """Return the values last logged in a workdir for a step and a split, or None."""
     for record in reversed(_read(pathlib.Path(workdir) / "metrics.jsonl")):
         if record["step"] == step and record["split"] == split:
             return {name: value for name, value in record.items() if name not in ("step", "epoch", "split")}
@@ -78,14 +78,14 @@ def find_logged(workdir: str | os.PathLike, *, step: int, split: str) -> dict[st
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Replace a text file, so that a reader or a crash finds the old one or the new one, never a part."""
+    """Replace a text file by a rename, so that a reader never finds a part of it, even after a crash."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read the whole lines of ``metrics.jsonl``; a last line cut off by a kill is left out."""
+    """Read the complete lines of ``metrics.jsonl``, without a last line cut off by a kill."""
     if not path.exists():
         return []
     records = []

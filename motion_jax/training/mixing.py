@@ -1,30 +1,54 @@
-"""Mixing clips with their neighbours in the batch, on the device: mixup and CutMix, and the labels they make soft."""
+"""Mixup and CutMix of the clips in a batch, on the device, and the soft labels that result."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
+import optax
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """What is done to the clips and labels of a training batch; with the defaults, nothing is.
+
+    The fields are those of ``TrainConfig``, which describes and checks them.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
+
+    @property
+    def mixes_clips(self) -> bool:
+        """Whether clips are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+NO_MIXING = MixingConfig()
 
 
 def mix(
     key: jax.Array, clips: jax.Array, label: jax.Array, *, mixup: float, cutmix: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mix each clip with the one before it in this device's batch: ``(clips, other, share)``.
+    """Mix each clip with the one before it in this device's batch.
 
-    Mixup shows ``share * clip + (1 - share) * other clip`` with ``share ~ Beta(mixup, mixup)``. CutMix puts a rectangle
-    of the other clip, the same in every frame, over the clip: with ``share ~ Beta(cutmix, cutmix)`` its sides are
-    ``sqrt(1 - share)`` of the frame's and its centre is uniform; ``share`` then becomes the part of the frame that
-    still shows the clip, since the rectangle is cut off at the border. One draw serves all clips of the device; where
-    both parameters are above 0, it takes one of the two with equal chance. uint8 clips are rounded to whole levels.
+    Mixup returns ``share * clip + (1 - share) * other clip`` with ``share ~ Beta(mixup, mixup)``. CutMix covers a
+    rectangle of the clip, the same in every frame, by that of the other clip. With ``share ~ Beta(cutmix, cutmix)`` the
+    sides of the rectangle are ``sqrt(1 - share)`` of the frame's, and its centre is uniform. The frame's border may cut
+    the rectangle, so ``share`` is then set to the part of the frame that still shows the clip. All clips of the device
+    use the same draw. If both parameters are above 0, one of the two is chosen with equal probability. uint8 clips are
+    rounded to integers.
 
     Args:
-        key: used up.
-        clips: (b, t, h, w, c) uint8 or floating; a batch of one clip has no other and stays as it is.
+        key: a random key, not to be used again.
+        clips: (b, t, h, w, c) uint8 or floating; a batch of one clip is returned as it is.
         label: (b,) integers.
         mixup: parameter of the Beta distribution, 0 for no mixup.
-        cutmix: likewise of CutMix. At least one of the two must be above 0.
+        cutmix: the same for CutMix. At least one of the two must be above 0.
 
     Returns:
-        The mixed clips in the dtype of ``clips``, the labels of the other clips (b,), and the share of each clip's own
-        label, a scalar of float32 or wider.
+        ``(mixed, other, share)``: the mixed clips in the dtype of ``clips``, the labels of the other clips (b,), and
+        the share of each clip's own label, a scalar of float32 or wider.
 
     Raises:
         ValueError: if neither is above 0.
@@ -36,7 +60,7 @@ def mix(
     choice, draw, place = jax.random.split(key, 3)
     dtype = jnp.promote_types(clips.dtype, jnp.float32)
     size = clips.shape[2:4]
-    # The share of each pixel that a clip keeps for itself, (h, w).
+    # Weight of each pixel of the clip itself, (h, w).
     if mixup > 0:
         blend = jnp.broadcast_to(jax.random.beta(draw, mixup, mixup, dtype=dtype), size)
     if cutmix > 0:
@@ -55,9 +79,10 @@ def mix(
 def soft_labels(
     label: jax.Array, other: jax.Array, share: jax.Array | float, *, classes: int, smoothing: float
 ) -> jax.Array:
-    """What a mixed clip is to be told apart as, (b, classes): a distribution, float32 or as wide as ``share``.
+    """Return the target distribution of mixed clips, (b, classes), in float32 or the wider dtype of ``share``.
 
-    ``label`` gets ``share`` and ``other`` the rest; of all that, ``smoothing`` is spread evenly over the classes.
+    ``label`` gets the probability ``share`` and ``other`` gets ``1 - share``; then a part ``smoothing`` of the whole is
+    spread evenly over the classes.
 
     Source: Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
 
@@ -66,11 +91,11 @@ def soft_labels(
     """
     dtype = jnp.promote_types(jnp.result_type(share), jnp.float32)
     own, others = (jax.nn.one_hot(each, classes, dtype=dtype) for each in (label, other))
-    return (1 - smoothing) * (share * own + (1 - share) * others) + smoothing / classes
+    return optax.smooth_labels(share * own + (1 - share) * others, smoothing)
 
 
 def _outside_box(key: jax.Array, share: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """0 inside a random rectangle of about ``1 - share`` of the area, 1 outside: (h, w)."""
+    """Return an (h, w) mask: 0 in a random rectangle of about ``1 - share`` of the area, 1 outside."""
 
     def covered(key: jax.Array, length: int) -> jax.Array:
         centre = jax.random.uniform(key, dtype=share.dtype) * length

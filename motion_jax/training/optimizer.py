@@ -1,15 +1,12 @@
-"""Stochastic gradient descent exactly as in PyTorch, with the parameter groups of the official recipes."""
+"""Stochastic gradient descent as in PyTorch, with the parameter groups of the official recipes."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 GROUPS = ("official", "plain")
-# torch.nn.utils.clip_grad_norm_ divides by the norm plus this.
-_CLIP_EPS = 1e-6
 
 
 def sgd(
@@ -22,21 +19,23 @@ def sgd(
     groups: str,
     classifier_lr: tuple[float, float],
 ) -> optax.GradientTransformation:
-    """Make the optimiser equal to ``clip_grad_norm_`` followed by ``torch.optim.SGD``.
+    """Make the optimizer equal to ``clip_grad_norm_`` followed by ``torch.optim.SGD``.
 
-    Order: clip the raw gradients by their global norm, add the decay, gather momentum, multiply by the learning rate.
-    The rate stays outside the momentum buffer, so a drop acts at once on what was gathered before it.
+    Order: clip the gradients by their global norm, add the weight decay, apply momentum, multiply by the learning rate.
+    The momentum buffer does not contain the rate, so a lower rate acts at once on all of the buffer. PyTorch adds 1e-6
+    to the norm before it divides; optax does not, which changes a clipped gradient by at most ``1e-6 / clip_norm`` of
+    its size.
 
     Args:
         schedule: learning rate as a function of the number of completed updates.
-        momentum: PyTorch's; the buffer starts as the first gradient.
-        nesterov: look ahead, as PyTorch writes it.
-        weight_decay: added to the gradient, times the parameter.
-        clip_norm: largest global norm of the gradients; ``None`` leaves them alone.
-        groups: ``"official"``: weights at rate x1 with decay, biases x2 without, BatchNorm scale and bias x1 without,
-            the classifier as ``classifier_lr`` says. ``"plain"``: everything decayed, at rate x1.
-        classifier_lr: multipliers of the rate for the weight and the bias of ``params["classifier"]`` under
-            ``"official"``: (1, 2), or (5, 10) in SELFY's Kinetics runs.
+        momentum: PyTorch's momentum; the buffer starts as the first gradient.
+        nesterov: whether to use Nesterov momentum, in PyTorch's form.
+        weight_decay: multiple of the parameter added to its gradient.
+        clip_norm: largest global norm of the gradients; None does not clip.
+        groups: ``"official"``: weights at rate x1 with decay, biases at x2 without decay, BatchNorm scale and bias at
+            x1 without decay, the classifier at ``classifier_lr``. ``"plain"``: all parameters at x1 with decay.
+        classifier_lr: factors on the rate for the weight and the bias of ``params["classifier"]`` with ``"official"``
+            groups: (1, 2), or (5, 10) in SELFY's Kinetics runs.
 
     Raises:
         ValueError: if ``groups`` is unknown, or ``nesterov`` comes without momentum.
@@ -64,7 +63,7 @@ def sgd(
         return jax.tree.map(lambda update, kind: update * rates[kind], updates, parameter_kinds(updates))
 
     return optax.chain(
-        _clip(clip_norm) if clip_norm is not None else optax.identity(),
+        optax.clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity(),
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.trace(momentum, nesterov=nesterov),
         optax.stateless(scale_by_group) if official else optax.identity(),
@@ -73,10 +72,10 @@ def sgd(
 
 
 def parameter_kinds(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Name the kind of every parameter: a tree like ``params`` whose leaves are strings.
+    """Return the kind of every parameter, as a tree of strings with the structure of ``params``.
 
-    ``"norm"`` is a scale and the bias beside it, ``"bias"`` any other bias, ``"weight"`` all the rest; in
-    ``params["classifier"]`` they are ``"classifier weight"`` and ``"classifier bias"``.
+    ``"norm"`` is a scale and the bias beside it, ``"bias"`` any other bias, ``"weight"`` every other parameter; in
+    ``params["classifier"]`` the kinds are ``"classifier weight"`` and ``"classifier bias"``.
 
     >>> parameter_kinds({"bn": {"scale": 1, "bias": 2}, "classifier": {"kernel": 3, "bias": 4}})
     {'bn': {'scale': 'norm', 'bias': 'norm'}, 'classifier': {'kernel': 'classifier weight', 'bias': 'classifier bias'}}
@@ -94,14 +93,3 @@ def parameter_kinds(params: Mapping[str, Any]) -> dict[str, Any]:
         return named
 
     return kinds(params, "")
-
-
-def _clip(max_norm: float) -> optax.GradientTransformation:
-    """``optax.clip_by_global_norm`` with PyTorch's epsilon."""
-
-    def clip(updates: Any, params: Any) -> Any:
-        del params
-        factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + _CLIP_EPS))
-        return jax.tree.map(lambda update: update * factor.astype(update.dtype), updates)
-
-    return optax.stateless(clip)

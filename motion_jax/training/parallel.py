@@ -1,11 +1,13 @@
-"""How a per-device step, its state and its batches are laid over the devices: ``pmap`` or ``shard_map``.
+"""Data parallelism: a step written for one device runs on all devices, by ``pmap`` or by ``shard_map``.
 
-Both backends run the same body with collectives over the axis ``data`` and hold the same un-stacked, replicated state;
-only the layout of a placed batch differs. Nothing else in the house knows which one is in use.
+Both backends run the same step with collectives over the axis ``data``, and both keep the state replicated, without a
+device axis. Only the layout of a placed batch differs. No other module depends on the backend.
 """
 
+import collections
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,11 +21,11 @@ BACKENDS = ("pmap", "shard_map")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """The devices of a run and what spreads a step over them.
+    """The devices of a run, and the transformation that runs a step on all of them.
 
     Attributes:
         backend: ``"pmap"`` or ``"shard_map"``; both give the same numbers. Several processes always use ``shard_map``.
-        devices: how many to use, the first ones; ``None`` uses all, and is the only choice on several processes.
+        devices: number of devices to use; None uses all, and several processes must use all.
 
     Raises:
         ValueError: if a value is out of range.
@@ -43,7 +45,7 @@ def make_mesh(parallel: ParallelConfig) -> Mesh:
     """Make the one-dimensional mesh ``data`` of the devices in use.
 
     Raises:
-        ValueError: if more devices are asked for than are present, or a part of them on several processes.
+        ValueError: if more devices are requested than are present, or fewer than all on several processes.
     """
     present = jax.devices()
     count = len(present) if parallel.devices is None else parallel.devices
@@ -57,17 +59,17 @@ def make_mesh(parallel: ParallelConfig) -> Mesh:
             f"parallel.devices is {count}, but {jax.process_count()} processes hold {len(present)} devices, "
             "and every process must use all of its own: set it to None"
         )
-    # Built from an array, its axis stays of the Auto type, which both backends need.
+    # A mesh built from an array has an axis of type Auto, which both backends need; ``jax.make_mesh`` gives Explicit.
     return Mesh(np.array(present[:count]), (AXIS,))
 
 
 def backend_in_use(parallel: ParallelConfig) -> str:
-    """Return ``parallel.backend``, or ``"shard_map"`` on several processes, where ``pmap`` of this form is unproven."""
+    """Return ``parallel.backend``, or ``"shard_map"`` on several processes, where ``pmap`` is not tested."""
     return "shard_map" if jax.process_count() > 1 else parallel.backend
 
 
 def check_batch_size(batch_size: int, parallel: ParallelConfig, *, field: str = "train.batch_size") -> None:
-    """Refuse a global batch that does not divide evenly over the devices.
+    """Raise an error if a global batch does not divide evenly over the devices.
 
     Raises:
         ValueError: naming ``field``, the number of devices and the nearest sizes that fit.
@@ -90,15 +92,15 @@ def replicate(
     donate: bool = True,
     mesh: Mesh | None = None,
 ) -> Callable:
-    """Wrap ``step(replicated, batch) -> (first, second)``, written for one device, into one compiled call for all.
+    """Return ``step(replicated, batch) -> (first, second)``, written for one device, compiled to run on all devices.
 
     Args:
-        step: its collectives run over the axis ``data``.
-        parallel: which backend and devices.
-        split: for each of the two outputs, whether every device returns its own rows, to be read with ``local_rows``;
-            else the output must be equal on all devices.
-        donate: give the memory of the first argument to the outputs; it cannot be read afterwards.
-        mesh: devices to compile for that are not there, in place of those of ``parallel``.
+        step: function for one device; its collectives are over the axis ``data``.
+        parallel: backend and devices.
+        split: for each of the two outputs, whether every device returns its own rows, to be read with ``local_rows``.
+            Any other output must be equal on all devices.
+        donate: whether the outputs may reuse the memory of the first argument, which cannot be read afterwards.
+        mesh: devices to compile for in place of those of ``parallel``; they need not be present.
     """
     mesh = make_mesh(parallel) if mesh is None else mesh
     donated = 0 if donate else ()
@@ -118,15 +120,15 @@ def state_sharding(parallel: ParallelConfig) -> NamedSharding:
 
 def place_state(tree: Any, parallel: ParallelConfig) -> Any:
     """Copy a tree, equal on every process, to all devices. The copy shares no memory with ``tree``."""
-    # Through the host: the copy on the first device would otherwise be the caller's own array, which donating the
-    # state to a step would destroy.
+    # Copied through the host. Otherwise the copy on the first device could be the caller's own array, and a step that
+    # donates the state would delete it.
     return jax.device_put(jax.device_get(tree), state_sharding(parallel), may_alias=False)
 
 
 def place_batch(batch: Mapping[str, np.ndarray], parallel: ParallelConfig) -> dict[str, jax.Array]:
-    """Begin to copy this process's rows of a batch to its devices, in the layout of the backend.
+    """Start to copy this process's rows of a batch to its devices, in the layout of the backend.
 
-    The arrays must not be changed afterwards.
+    The arrays of ``batch`` must not be changed afterwards.
 
     Raises:
         ValueError: if the rows do not divide over the devices.
@@ -145,10 +147,33 @@ def place_batch(batch: Mapping[str, np.ndarray], parallel: ParallelConfig) -> di
     return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
 
 
+def place_ahead(
+    batches: Iterable[Mapping[str, np.ndarray]], parallel: ParallelConfig, *, ahead: int = 2
+) -> Iterator[dict[str, jax.Array]]:
+    """Yield training batches on the devices; the next ``ahead - 1`` are being copied while one is in use."""
+    placed: collections.deque = collections.deque()
+    for batch in batches:
+        placed.append(place_batch({name: batch[name] for name in ("clips", "label")}, parallel))
+        if len(placed) == ahead:
+            yield placed.popleft()
+    yield from placed
+
+
 def local_rows(output: jax.Array, parallel: ParallelConfig) -> np.ndarray:
-    """Read a split output of a spread step: the rows of this process, in the order in which it placed them."""
+    """Read a split output of a replicated step: the rows of this process, in the order in which it placed them."""
     if backend_in_use(parallel) == "pmap":
-        per_device = np.asarray(output)
+        per_device = jax.device_get(output)
         return per_device.reshape(-1, *per_device.shape[2:])
     shards = sorted(output.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([np.asarray(shard.data) for shard in shards])
+    return np.concatenate(jax.device_get([shard.data for shard in shards]))
+
+
+def no_implicit_transfers() -> contextlib.AbstractContextManager:
+    """Return a context in which implicit transfers raise an error, such as a NumPy array passed to a compiled step.
+
+    ``jax.device_put`` and ``jax.device_get`` stay allowed. JAX's debugging modes need implicit transfers, so the
+    context allows them there.
+    """
+    config = jax.config
+    debugging = config.jax_debug_nans or config.jax_debug_infs or config.jax_disable_jit
+    return jax.transfer_guard("allow" if debugging else "disallow")

@@ -1,7 +1,8 @@
-"""What a person at the terminal sees of long work."""
+"""Progress of long work, as shown in the terminal."""
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -9,13 +10,31 @@ from tqdm import tqdm
 
 
 def log(message: str) -> None:
-    """Print one line to stderr, above any bar, on the first process only."""
+    """Print one line to stderr, above any progress bar, on the first process only."""
     if jax.process_index() == 0:
         tqdm.write(message, file=sys.stderr)
         sys.stderr.flush()
 
 
 def bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
-    """Make a tqdm bar with the remaining time; silent on other processes and where stderr is no terminal."""
+    """Make a tqdm bar; it shows nothing on other processes and where stderr is no terminal."""
     silent = jax.process_index() != 0 or not sys.stderr.isatty()
     return tqdm(iterable, disable=silent, dynamic_ncols=True, **options)
+
+
+def log_compilation(function: Callable, what: str) -> Callable:
+    """Wrap a compiled function so that its first call, which compiles it, logs ``what`` is compiled and how long."""
+    compiled = False
+
+    def call(*arguments: Any) -> Any:
+        nonlocal compiled
+        if compiled:
+            return function(*arguments)
+        log(f"compiling {what} ...")
+        began = time.perf_counter()
+        outputs = function(*arguments)
+        log(f"compiled {what} in {time.perf_counter() - began:.1f} s")
+        compiled = True
+        return outputs
+
+    return call

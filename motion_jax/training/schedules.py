@@ -1,53 +1,49 @@
-"""Learning rates as functions of the number of completed updates, stated in epochs."""
+"""Learning rates in epochs, as functions of the number of completed updates."""
 
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import optax
 
 
 def step_schedule(base: float, *, milestones: Sequence[float], factor: float, steps_per_epoch: float) -> optax.Schedule:
-    """Multiply the learning rate by ``factor`` after each of ``milestones``, in epochs.
+    """Multiply the learning rate by ``factor`` at each milestone.
 
     The first update that begins at or after a milestone uses the lower rate, as in a PyTorch loop that sets the rate
-    at the start of every epoch. The result is float32, or float64 where that is enabled.
+    at the start of every epoch.
 
     Args:
         base: rate of the first update.
-        milestones: epochs, rising.
+        milestones: epochs, in rising order.
         factor: applied once per milestone.
-        steps_per_epoch: updates per epoch; may be fractional.
+        steps_per_epoch: updates per epoch, may be fractional.
 
     >>> lr = step_schedule(0.5, milestones=(2, 3), factor=0.5, steps_per_epoch=10)
     >>> [float(lr(n)) for n in (0, 19, 20, 29, 30)]
     [0.5, 0.5, 0.25, 0.25, 0.125]
     """
-    # Rounded first, so that 0.1 epochs of 30 updates begin at update 3 and not, by float error, at 4.
-    boundaries = [math.ceil(round(milestone * steps_per_epoch, 6)) for milestone in milestones]
-    values = [base * factor**passed for passed in range(len(boundaries) + 1)]
-
-    def rate(count: jax.typing.ArrayLike) -> jax.Array:
-        passed = jnp.sum(jnp.asarray(count) >= jnp.array(boundaries, jnp.int32))
-        return jnp.array(values, jnp.result_type(float))[passed]
-
-    return rate
+    scales: dict[int, float] = {}
+    for milestone in milestones:
+        # Rounded first: 0.1 epochs of 30 updates are update 3, but 3.0000000000000004 would give update 4.
+        boundary = math.ceil(round(milestone * steps_per_epoch, 6))
+        # Two milestones may fall on one update.
+        scales[boundary] = scales.get(boundary, 1.0) * factor
+    return optax.piecewise_constant_schedule(base, scales)
 
 
 def cosine_schedule(base: float, *, warmup_epochs: float, steps_per_epoch: float, total_steps: int) -> optax.Schedule:
-    """Rise linearly to ``base`` over ``warmup_epochs``, then fall to 0 along half a cosine.
+    """Raise the learning rate linearly to ``base``, then lower it to 0 along half a cosine.
 
     With ``w`` warm-up updates out of ``total_steps``, update ``n`` (from 0) uses ``base * (n + 1) / w`` while
-    ``n < w``, so the first update is not wasted on a rate of 0, and then
+    ``n < w``, so that the first update does not have a rate of 0, and then
     ``base * (1 + cos(pi * (n - w) / (total_steps - w))) / 2``.
-    The result is float32, or float64 where that is enabled.
 
     Args:
         base: the highest rate.
-        warmup_epochs: may be 0.
-        steps_per_epoch: updates per epoch; may be fractional.
-        total_steps: updates of the whole run, warm-up included.
+        warmup_epochs: epochs of the linear rise, may be 0.
+        steps_per_epoch: updates per epoch, may be fractional.
+        total_steps: updates of the whole run, with the warm-up.
 
     Raises:
         ValueError: if the warm-up takes the whole run.
@@ -62,11 +58,9 @@ def cosine_schedule(base: float, *, warmup_epochs: float, steps_per_epoch: float
             f"the warm-up of {warmup_epochs} epochs takes {warmup} of {total_steps} steps: "
             "lower train.warmup_epochs or train longer"
         )
-
-    def rate(count: jax.typing.ArrayLike) -> jax.Array:
-        n = jnp.asarray(count, jnp.result_type(float))
-        progress = jnp.clip((n - warmup) / (total_steps - warmup), 0.0, 1.0)
-        rising = base * (n + 1) / max(warmup, 1)
-        return jnp.where(n < warmup, rising, base * (1 + jnp.cos(jnp.pi * progress)) / 2)
-
-    return rate
+    schedule = optax.cosine_decay_schedule(base, total_steps - warmup)
+    if warmup:
+        rise = optax.linear_schedule(base / warmup, base, max(warmup - 1, 1))
+        schedule = optax.join_schedules([rise, schedule], [warmup])
+    # As a float, because optax divides an int32 count in float32 even where float64 is enabled.
+    return lambda count: schedule(jnp.asarray(count, jnp.result_type(float)))

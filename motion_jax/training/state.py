@@ -1,4 +1,4 @@
-"""What a training run carries from one update to the next."""
+"""State of a training run: what one update passes to the next."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,8 +15,12 @@ from flax import linen as nn
 _INIT_STREAM = 2**32 - 1
 
 
+class NonFiniteError(ValueError):
+    """A loss, a gradient norm or a state holds NaN or infinity."""
+
+
 class TrainState(flax.struct.PyTreeNode):
-    """The whole state of a run, un-stacked: its shapes do not depend on the number of devices.
+    """The whole state of a run. Its shapes do not depend on the number of devices.
 
     Attributes:
         step: int32 scalar, the number of completed updates.
@@ -48,13 +52,13 @@ def create_state(
 
     Args:
         model: takes clips ``(b, t, h, w, c)`` and ``train``.
-        optimizer: made by ``motion_jax.training.optimizer.sgd``, or any other.
-        seed: of the initial parameters.
+        optimizer: made by ``motion_jax.training.optimizer.sgd``, or any other optax transformation.
+        seed: seed of the initial parameters.
         clip_shape: ``(t, h, w, c)`` of one clip.
-        variables: initial ``{"params", "batch_stats"}`` instead of drawn ones; their dtypes are kept.
+        variables: initial ``{"params", "batch_stats"}`` in place of random ones; their dtypes are kept.
 
     Raises:
-        ValueError: if ``variables`` lack a tensor, or hold one that the model does not have in this shape.
+        ValueError: if ``variables`` lack a tensor, or hold one that the model lacks or has in another shape.
     """
 
     def init() -> dict[str, Any]:
@@ -87,7 +91,7 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
 
 
 def describe_differences(given: Mapping[str, Any], expected: Mapping[str, Any], *, most: int = 3) -> str:
-    """Say in one line how two tables of named leaves differ: ``""`` when they agree, else the first few."""
+    """Return one line that names the first ``most`` differences of two tables of named leaves; ``""`` for none."""
     lines = [f"{name} is missing" for name in expected if name not in given]
     lines += [f"{name} is unknown" for name in given if name not in expected]
     lines += [

@@ -1,4 +1,4 @@
-"""The update and the evaluation of one batch, each written once, for one device among those of the axis ``data``."""
+"""The training step and the evaluation step, each written for one device of the mesh axis ``data``."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from motion_jax.training.mixing import mix, soft_labels
+from motion_jax.training.mixing import NO_MIXING, MixingConfig, mix, soft_labels
 from motion_jax.training.parallel import AXIS
 from motion_jax.training.state import TrainState
 
 AVERAGES = ("softmax", "logits")
 Batch = Mapping[str, jax.Array]
 
-# Flax folds hashes of names into the key of the dropout; mixing clips folds this.
+# Flax folds hashes of module names into the key of the dropout; mixing folds in this number.
 _MIX_STREAM = 1
 
 
@@ -25,41 +25,37 @@ def make_train_step(
     *,
     schedule: optax.Schedule,
     seed: int,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
-    label_smoothing: float = 0.0,
+    mixing: MixingConfig = NO_MIXING,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Make ``step(state, batch) -> (state, metrics)`` for ``parallel.spread``.
+    """Make ``step(state, batch) -> (state, metrics)`` for ``parallel.replicate``.
 
-    ``batch`` is this device's share: ``clips`` (b, t, h, w, c) and ``label`` (b,) int32. The loss is the cross entropy,
-    at least float32; gradients are averaged over the devices. BatchNorm normalises with the statistics of its own
-    device, as in the PyTorch originals, and the running ones are averaged over the devices when stored.
+    ``batch`` holds this device's rows: ``clips`` (b, t, h, w, c) and ``label`` (b,) int32. The loss is the cross
+    entropy in float32 or wider. Gradients are averaged over the devices. BatchNorm normalises with the statistics of
+    its own device, as in the official PyTorch code; the running statistics are averaged over the devices.
 
-    ``metrics`` describe the whole batch before the update: ``loss``, ``top1`` (percent; of a mixed clip against the
-    label of its greater part), ``grad_norm`` (before clipping) and ``lr``.
+    ``metrics`` describe the whole batch before the update: ``loss``, ``top1`` (percent; a mixed clip counts as right if
+    the prediction is the label with the larger share), ``grad_norm`` (before clipping) and ``lr``.
 
     Args:
-        model: called with ``train=True`` and an rng ``dropout`` that depends on (seed, step, device) alone.
+        model: called with ``train=True`` and an rng ``dropout`` that depends only on (seed, step, device).
         optimizer: applied to the averaged gradients.
         schedule: the learning rate to report.
-        seed: of the dropout, and of mixing clips.
-        mixup: see ``augmentation.mix``, which mixes the clips of one device by draws that depend on (seed, step,
-            device) alone.
-        cutmix: likewise. With both 0, nothing is mixed and nothing drawn.
-        label_smoothing: see ``augmentation.soft_labels``.
+        seed: seed of dropout and of mixing.
+        mixing: how clips and labels are mixed, see ``mixing.mix`` and ``mixing.soft_labels``. The draws depend only on
+            (seed, step, device).
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        # Without this cast, the gradient with respect to replicated parameters arrives already summed over the
-        # devices under shard_map, and the mean below would change nothing: N times too large, silently.
+        # Without this cast, shard_map returns the gradient of replicated parameters already summed over the devices.
+        # The mean below would then change nothing, and the gradient would silently be N times too large.
         params, batch_stats = jax.lax.pcast((state.params, state.batch_stats), AXIS, to="varying")
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
         clips = batch["clips"]
         label = other = batch["label"]
         share: jax.Array | float = 1.0
-        if mixup or cutmix:
+        if mixing.mixes_clips:
             mix_key = jax.random.fold_in(key, _MIX_STREAM)
-            clips, other, share = mix(mix_key, clips, label, mixup=mixup, cutmix=cutmix)
+            clips, other, share = mix(mix_key, clips, label, mixup=mixing.mixup, cutmix=mixing.cutmix)
 
         def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             logits, updated = model.apply(
@@ -70,15 +66,15 @@ def make_train_step(
                 rngs={"dropout": key},
             )
             logits = _at_least_float32(logits)
-            if mixup or cutmix or label_smoothing:
-                soft = soft_labels(label, other, share, classes=logits.shape[-1], smoothing=label_smoothing)
+            if mixing.mixes_clips or mixing.label_smoothing:
+                soft = soft_labels(label, other, share, classes=logits.shape[-1], smoothing=mixing.label_smoothing)
                 losses = optax.softmax_cross_entropy(logits, soft)
             else:
                 losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
             return losses.mean(), (logits, updated.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-        dominant = jnp.where(share < 0.5, other, label) if mixup or cutmix else label
+        dominant = jnp.where(share < 0.5, other, label) if mixing.mixes_clips else label
         top1 = 100 * jnp.mean(logits.argmax(-1) == dominant)
         grads, batch_stats, loss, top1 = jax.lax.pmean((grads, batch_stats, loss, top1), AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -92,18 +88,19 @@ def make_train_step(
 def make_eval_step(
     model: nn.Module, *, average: str
 ) -> Callable[[Mapping[str, Any], Batch], tuple[dict[str, jax.Array], jax.Array]]:
-    """Make ``step(variables, batch) -> (sums, scores)`` for ``parallel.spread``.
+    """Make ``step(variables, batch) -> (sums, scores)`` for ``parallel.replicate``.
 
-    ``batch`` is this device's share: ``clips`` (b, v, t, h, w, c) with ``v`` views of each clip, ``label`` (b,) int32
-    and ``mask`` (b,) bool, False where a row only fills up the batch. ``scores`` (b, k) stay on their device.
+    ``batch`` holds this device's rows: ``clips`` (b, v, t, h, w, c) with ``v`` views of each clip, ``label`` (b,) int32
+    and ``mask`` (b,) bool, False for rows that only pad the batch. Each device returns the ``scores`` (b, k) of its
+    rows.
 
-    ``sums`` run over the true rows of all devices: ``loss``, ``top1``, ``top5`` (label among the best ``min(5, k)``)
-    and ``count`` are scalars; ``class_correct`` and ``class_count`` have shape (k,). Counts are int32.
+    ``sums`` are over the unmasked rows of all devices: ``loss``, ``top1``, ``top5`` (label among the best
+    ``min(5, k)``) and ``count`` are scalars; ``class_correct`` and ``class_count`` have shape (k,). Counts are int32.
 
     Args:
         model: called with ``train=False``.
-        average: ``"softmax"`` averages the probabilities of the views, ``"logits"`` their logits; ``scores`` hold
-            that average, at least float32.
+        average: ``"softmax"`` averages the probabilities of the views, ``"logits"`` their logits; ``scores`` are that
+            average, in float32 or wider.
 
     Raises:
         ValueError: if ``average`` is unknown.
@@ -117,7 +114,7 @@ def make_eval_step(
         logits = _at_least_float32(model.apply(variables, clips.reshape(b * v, *clips.shape[2:]), train=False))
         logits = logits.reshape(b, v, -1)
         if average == "softmax":
-            # In logarithms, so that the loss stays finite where a probability underflows.
+            # Logarithms keep the loss finite where a probability underflows.
             ranked = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(v)
             scores, losses = jnp.exp(ranked), -_pick(ranked, label)
         else:
@@ -142,7 +139,7 @@ def make_eval_step(
 
 
 def _pick(values: jax.Array, label: jax.Array) -> jax.Array:
-    """Take ``values[i, label[i]]``."""
+    """Return ``values[i, label[i]]`` for each row ``i``."""
     return jnp.take_along_axis(values, label[:, None], axis=1)[:, 0]
 
 

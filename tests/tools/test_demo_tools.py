@@ -12,7 +12,7 @@ from motion_jax.data.sources.moving_shapes import CLASSES
 from motion_jax.experiment import Experiment, open_data
 from motion_jax.tools import evaluate_motion, report, visualize
 from motion_jax.training.checkpoints import Checkpoints
-from motion_jax.training.loop import make_optimizer, make_schedule
+from motion_jax.training.recipe import make_optimizer, make_schedule
 from motion_jax.training.state import create_state
 
 

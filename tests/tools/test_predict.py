@@ -17,7 +17,7 @@ from motion_jax.data.storage.video_files import read_video
 from motion_jax.experiment import Experiment, load_trained, open_data
 from motion_jax.tools import export, predict
 from motion_jax.training.checkpoints import Checkpoints
-from motion_jax.training.loop import make_optimizer, make_schedule
+from motion_jax.training.recipe import make_optimizer, make_schedule
 from motion_jax.training.state import create_state
 from motion_jax.weights.card import write_card
 

@@ -14,7 +14,7 @@ from motion_jax.experiment import Experiment, load_trained, open_data
 from motion_jax.tools import robustness
 from motion_jax.training.checkpoints import Checkpoints
 from motion_jax.training.evaluation import evaluate_model
-from motion_jax.training.loop import make_optimizer, make_schedule
+from motion_jax.training.recipe import make_optimizer, make_schedule
 from motion_jax.training.state import create_state
 
 GRID = ("--corruptions=occlusion,reverse", "--levels=1-2")

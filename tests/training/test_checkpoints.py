@@ -1,9 +1,7 @@
-"""Checkpoints: what is kept, what is broken, what a kill leaves."""
+"""Checkpoints: which are kept, broken ones, and runs killed while saving."""
 
 import contextlib
 import json
-import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -19,22 +17,21 @@ import pytest
 import tiny_runs
 
 from motion_jax.training import parallel as par
-from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, NonFiniteStateError, find, restore
-from motion_jax.training.state import TrainState, create_state, fingerprint
+from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, find, restore
+from motion_jax.training.state import NonFiniteError, TrainState, create_state, fingerprint
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEVICES = par.ParallelConfig(backend="pmap", devices=8)
 CONFIG = {"model": {"name": "tiny", "width": 16}}
 
 
 @pytest.fixture(scope="module")
 def base():
-    """A state of the tiny network."""
+    """Return a state of the tiny network."""
     return create_state(tiny_runs.TinyNet(), optax.sgd(0.1, 0.9), seed=0, clip_shape=(2, 4, 4, 3))
 
 
 def at(base: TrainState, step: int) -> TrainState:
-    """The base as it were after some steps, placed on eight devices."""
+    """Return the base with another step and other parameters, on eight devices."""
     params = jax.tree.map(lambda x: np.asarray(x) + step, base.params)
     return par.place_state(base.replace(step=np.int32(step), params=params), DEVICES)
 
@@ -53,7 +50,7 @@ def resume(workdir, base):
 
 @pytest.fixture
 def workdir(tmp_path, base):
-    """A workdir with checkpoints of steps 1 and 2."""
+    """Return a workdir with checkpoints of steps 1 and 2."""
     with opened(tmp_path) as checkpoints:
         for step in (1, 2):
             checkpoints.save_latest(at(base, step))
@@ -65,7 +62,7 @@ def steps(workdir, kind="latest"):
 
 
 def array_file(workdir, step):
-    """The largest file of arrays of a checkpoint."""
+    """Return the largest array file of a checkpoint."""
     return max((workdir / "checkpoints/latest" / str(step) / "state").rglob("d/*"), key=lambda p: p.stat().st_size)
 
 
@@ -86,13 +83,13 @@ def test_readable_files(workdir):
     assert json.loads((folder / "labels.json").read_text()) == list(tiny_runs.LABELS)
 
 
-def test_latest_are_kept_and_the_best_besides(tmp_path, base):
+def test_the_latest_and_the_best_are_kept(tmp_path, base):
     with opened(tmp_path) as checkpoints:
         kept = []
         for step, top1 in ((1, 10.0), (2, 50.0), (3, 40.0), (4, 50.0), (5, 20.0)):
             checkpoints.save_latest(at(base, step))
             kept.append(checkpoints.save_best(at(base, step), top1=top1))
-    # Equal counts as better: the later one.
+    # Of two equally good states, the later one is the best.
     assert kept == [True, True, False, True, False]
     assert steps(tmp_path) == [4, 5]
     assert steps(tmp_path, "best") == [4]
@@ -112,7 +109,7 @@ def test_saving_a_step_twice_is_fine(workdir, base):
 
 
 def test_a_donated_state_may_be_saved(tmp_path, base):
-    # The step after an asynchronous save takes the memory of what is being written.
+    # The step after an asynchronous save reuses the memory of the state that is being written.
     state = at(base, 1)
     want = fingerprint(state)
     advance = par.replicate(lambda s, b: (jax.tree.map(lambda x: x + 1, s), b["x"]), DEVICES, split=(False, True))
@@ -194,7 +191,7 @@ def test_a_broken_checkpoint_falls_back(workdir, base, damage, caplog, capfd):
     assert "\n" not in warnings[0]
     noise = capfd.readouterr().err.replace(warnings[0], "")
     assert len(noise.splitlines()) <= 1, noise
-    # Out of the way: it neither counts as kept nor hides a new checkpoint of the same step.
+    # The broken checkpoint is moved: it does not count as kept, and the same step can be saved again.
     assert steps(workdir) == [1]
     assert steps(workdir, "broken") == [2]
     with opened(workdir) as checkpoints:
@@ -211,7 +208,7 @@ def test_a_broken_checkpoint_is_refused_for_evaluation(workdir, damage):
 
 
 def test_arrays_are_checked_beyond_the_files(workdir, base, caplog):
-    # Files that are as they were written, but not what was to be saved.
+    # The files are as they were written, but the arrays in them are not those that were saved.
     checksums = workdir / "checkpoints/latest/2/checksums"
     leaves = json.loads((checksums / "leaves.json").read_text())
     leaves["leaves"]["params/conv1/bias"]["crc32"] ^= 1
@@ -253,9 +250,9 @@ def test_a_state_that_is_not_finite_is_never_saved(workdir, base, value):
     state = at(base, 3)
     state.params["conv1"]["bias"] = state.params["conv1"]["bias"].at[0].set(value)
     with opened(workdir) as checkpoints:
-        with pytest.raises(NonFiniteStateError, match="after step 3 is not finite in params/conv1/bias"):
+        with pytest.raises(NonFiniteError, match="after step 3 is not finite in params/conv1/bias"):
             checkpoints.save_latest(state)
-        with pytest.raises(NonFiniteStateError):
+        with pytest.raises(NonFiniteError):
             checkpoints.save_best(state, top1=99.0)
     assert steps(workdir) == [1, 2]
     assert steps(workdir, "best") == []
@@ -306,26 +303,24 @@ import sys
 import jax, numpy as np
 jax.config.update("jax_platforms", "cpu")
 from motion_jax.training import parallel as par
-from motion_jax.training.checkpoints import Checkpoint, Checkpoints
+from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.state import TrainState
 
-section = Checkpoint(every_steps=1, every_epochs=None, keep=1, asynchronous=True)
+section = CheckpointConfig(every_steps=1, every_epochs=None, keep=1, asynchronous=True)
 noise = np.random.default_rng(0).random(3_000_000, np.float32)
 with Checkpoints(sys.argv[1], section=section, config={}, labels=[]) as checkpoints:
     for step in range(1, 1000):
         state = TrainState(np.int32(step), {"x": noise + step}, {}, ())
-        checkpoints.save_latest(par.place_state(state, par.Parallel(backend="pmap", devices=1)))
+        checkpoints.save_latest(par.place_state(state, par.ParallelConfig(backend="pmap", devices=1)))
 """
 
 
 def test_sigkill_while_saving_loses_nothing(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=tiny_runs.environment_of_a_process())
     latest = tmp_path / "checkpoints" / "latest"
     deadline = time.monotonic() + 60
     try:
-        # With one checkpoint kept, the one before exists until the next is whole.
+        # With one checkpoint kept, the previous one exists until the next is complete.
         while not (any(latest.glob("*.orbax-checkpoint-tmp")) and any(p.name.isdecimal() for p in latest.glob("*"))):
             assert process.poll() is None, "the writer ended early"
             assert time.monotonic() < deadline, "no save was caught in the middle"

@@ -13,7 +13,7 @@ from motion_jax.training.evaluation import EvalConfig, evaluate_model, write_eva
 
 
 class Pixels(nn.Module):
-    """Logits are the first row of pixels."""
+    """Network whose logits are the first row of pixels."""
 
     @nn.compact
     def __call__(self, clips, *, train):

@@ -1,4 +1,4 @@
-"""One step of SGD equals the official code's: loss, gradient, every parameter and statistic after it."""
+"""One step of SGD against the official code: loss, gradient, and every parameter and statistic after the step."""
 
 import functools
 
@@ -21,7 +21,7 @@ MODELS = {"tsm": "tsm_r18", "msnet": "msnet_tsm_r18"}
 
 
 def keep_gradients() -> optax.GradientTransformation:
-    """Changes nothing and holds the gradients it was given: the step is compiled once, for both groupings."""
+    """Return an optimizer that only stores the gradients, so that one compiled step serves both groupings."""
     return optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params),
         lambda grads, state, params: (jax.tree.map(jnp.zeros_like, grads), grads),
@@ -30,7 +30,7 @@ def keep_gradients() -> optax.GradientTransformation:
 
 @functools.cache
 def gradients(kind, dtype):
-    """The model, the official weights, and state and metrics after one step that leaves the parameters alone."""
+    """Return state and metrics after one step that does not change the parameters, and an evaluation function."""
     reference = description(f"net_{kind}_r18_t8")
     model = motion_jax.build_model(MODELS[kind], num_classes=174, dropout=0.0, dtype=dtype)
     variables = motion_jax.load_torch(state_dict(reference["names_shapes"], reference["scaled_last_bn"]), model)
@@ -50,7 +50,7 @@ def gradients(kind, dtype):
 
 
 def first_step(kind, groups, dtype):
-    """Our metrics before the step, the state after it, and the logits of that state in evaluation."""
+    """Return the state after the step, the metrics before it, and the evaluation logits of that state."""
     state, metrics, evaluate = gradients(kind, dtype)
     optimizer = sgd(
         optax.constant_schedule(0.01),
@@ -71,7 +71,7 @@ def first_step(kind, groups, dtype):
 
 
 def by_torch_name(state):
-    """Our arrays under their official names."""
+    """Return the arrays of a state under their official names."""
     flat = flax.traverse_util.flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
     return {torch_name(path[1:], only_block=True): value for path, value in flat.items()}
 

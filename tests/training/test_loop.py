@@ -1,10 +1,10 @@
-"""The loop: exact resume, signals, loss that is not finite, workdirs."""
+"""The training loop: exact resume, signals, non-finite losses, workdirs."""
 
 import contextlib
 import itertools
 import json
 import os
-import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -21,16 +21,15 @@ from motion_jax.training import loop as loop_module
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, restore
 from motion_jax.training.input_wait import InputWait
-from motion_jax.training.loop import make_optimizer, make_schedule
+from motion_jax.training.mixing import MixingConfig
+from motion_jax.training.recipe import make_optimizer, make_schedule
 from motion_jax.training.state import create_state, fingerprint
 from motion_jax.training.step import make_train_step
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 def whole_state(workdir, **changes):
-    """The SHA-256 of everything in the newest checkpoint, optimiser and step included."""
-    recipe = tiny_runs.train_section(**changes)
+    """Return the SHA-256 of the whole state in the newest checkpoint."""
+    recipe = tiny_runs.train_config(**changes)
     optimizer = make_optimizer(recipe, make_schedule(recipe, train_size=tiny_runs.CLIPS))
     template = create_state(tiny_runs.TinyNet(), optimizer, seed=0, clip_shape=(2, 4, 4, 3))
     section = CheckpointConfig(every_steps=None, every_epochs=None, keep=2, asynchronous=False)
@@ -45,22 +44,21 @@ def records(workdir, split="train"):
 
 
 def start(workdir, **arguments):
-    """Begin a run in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])}
-    environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    """Start a run in another process."""
+    environment = tiny_runs.environment_of_a_process(JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir)
     command = [sys.executable, "-W", "error", tiny_runs.__file__, json.dumps({"workdir": str(workdir), **arguments})]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_stop_and_resume_equals_never_stopping(tmp_path):
-    # Dropout, BatchNorm, momentum, a drop of the rate in step 3; half of it in another process.
+    # With dropout, BatchNorm, momentum, and a lower rate from step 3. The first half runs in another process.
     tiny_runs.run(tmp_path / "straight", steps=6)
     process = start(tmp_path / "halves", steps=3)
     _, noise = process.communicate(timeout=100)
     assert process.returncode == 0, noise
     tiny_runs.run(tmp_path / "halves", steps=6)
     assert whole_state(tmp_path / "halves") == whole_state(tmp_path / "straight")
-    # The control: another position of the data is another state.
+    # The control: another position in the data gives another state.
     tiny_runs.run(tmp_path / "shifted", steps=3)
     tiny_runs.run(tmp_path / "shifted", steps=6, train_batches=lambda start: tiny_runs.train_batches(start + 1))
     assert whole_state(tmp_path / "shifted") != whole_state(tmp_path / "straight")
@@ -70,7 +68,7 @@ def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
     passed = []
 
     def noted(*arguments, **options):
-        passed.append({name: options[name] for name in ("mixup", "cutmix", "label_smoothing")})
+        passed.append(options["mixing"])
         return make_train_step(*arguments, **options)
 
     monkeypatch.setattr(loop_module, "make_train_step", noted)
@@ -80,12 +78,12 @@ def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
     tiny_runs.run(tmp_path / "halves", steps=2, **options, **mixed)
     tiny_runs.run(tmp_path / "halves", steps=4, **options, **mixed)
     assert whole_state(tmp_path / "halves", milestones=()) == whole_state(tmp_path / "straight", milestones=())
-    assert passed == [mixed] * 3
+    assert passed == [MixingConfig(**mixed)] * 3
 
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 def test_everything_is_traced_once(tmp_path, backend):
-    # Over the borders of epochs, with evaluations whose last batch is filled up, and again after a resume.
+    # Over several epochs, with evaluations whose last batch is padded, and again after a resume.
     for steps in (4, 7):
         tiny_runs.TRACES.clear()
         tiny_runs.run(tmp_path, steps=steps, backend=backend)
@@ -98,7 +96,7 @@ def test_batches_are_placed_ahead_and_metrics_are_read_late(tmp_path, monkeypatc
     events, owners = [], {}
     replicate, place_batch, device_get = par.replicate, par.place_batch, jax.device_get
 
-    def noted_spread(step, *arguments, **options):
+    def noted_replicate(step, *arguments, **options):
         call = replicate(step, *arguments, **options)
 
         def noted(state, batch):
@@ -121,18 +119,69 @@ def test_batches_are_placed_ahead_and_metrics_are_read_late(tmp_path, monkeypatc
             events.append(f"read {owners[id(tree)][1]}")
         return device_get(tree)
 
-    monkeypatch.setattr(par, "spread", noted_spread)
+    monkeypatch.setattr(par, "replicate", noted_replicate)
     monkeypatch.setattr(par, "place_batch", noted_place)
     monkeypatch.setattr(jax, "device_get", noted_get)
     tiny_runs.run(tmp_path, steps=5, every_steps=1000, evaluate=False, log_every=1)
-    # While an update runs the batch of the next one is on its way, and what is read is two updates old.
+    # While an update runs, the next batch is being placed, and the metrics read are two updates old.
     assert " ".join(events) == (
         "place place update place update place update read 1 place update read 2 place update read 3 read 4 read 5"
     )
 
 
+@pytest.mark.parametrize("backend", par.BACKENDS)
+def test_an_implicit_transfer_is_an_error(tmp_path, monkeypatch, backend):
+    options = {"backend": backend, "steps": 3, "evaluate": False}
+    place_batch = par.place_batch
+
+    def unplaced(batch, parallel):
+        return jax.device_get(place_batch(batch, parallel))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(par, "place_batch", unplaced)
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            tiny_runs.run(tmp_path / "guarded", **options)
+        # The control: only the guard refuses it. JAX's debugging modes lift it.
+        patch.setattr(par, "no_implicit_transfers", contextlib.nullcontext)
+        assert tiny_runs.run(tmp_path / "unguarded", **options)["finished"]
+    # With placed batches, the updates make no implicit transfer.
+    assert tiny_runs.run(tmp_path / "guarded", **options)["finished"]
+
+
+def test_debugging_modes_allow_implicit_transfers():
+    for mode in (jax.debug_nans, jax.debug_infs, jax.disable_jit):
+        with mode(True), par.no_implicit_transfers():
+            assert float(jnp.sin(np.float32(0))) == 0
+    with par.no_implicit_transfers(), pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        jnp.sin(np.float32(0))
+
+
+def test_each_update_is_a_step_of_the_profile(tmp_path, monkeypatch):
+    steps = []
+
+    def recorded(name, *, step_num):
+        steps.append((name, step_num))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(jax.profiler, "StepTraceAnnotation", recorded)
+    tiny_runs.run(tmp_path, steps=2, evaluate=False)
+    tiny_runs.run(tmp_path, steps=4, evaluate=False)
+    assert steps == [("train", step) for step in (1, 2, 3, 4)]
+
+
+def test_compilations_are_announced_once(tmp_path, capsys):
+    tiny_runs.run(tmp_path, steps=6, devices=2)
+    lines = capsys.readouterr().err.splitlines()
+    compiled = [line for line in lines if line.startswith("compil")]
+    whats = ["the initial state", "the training step for 2 device(s) with pmap", "the evaluation for 2 device(s)"]
+    for what, begins, ends in zip(whats, compiled[::2], compiled[1::2], strict=True):
+        assert begins.startswith(f"compiling {what}")
+        assert re.match(rf"compiled {re.escape(what)}.* in \d+\.\d s$", ends)
+    assert lines.index(compiled[2]) < lines.index(next(line for line in lines if line.startswith("step ")))
+
+
 class Heavy(nn.Module):
-    """A network whose update takes much longer than a batch of made-up clips."""
+    """Network whose update takes much longer than making a batch of random clips."""
 
     @nn.compact
     def __call__(self, clips, *, train):
@@ -144,7 +193,7 @@ class Heavy(nn.Module):
 def shares_of_waiting(workdir, model, batches):
     options = {"evaluate": False, "every_steps": 1000, "devices": 1, "milestones": ()}
     tiny_runs.run(workdir, steps=12, log_every=4, model=model, train_batches=batches, **options)
-    # The first line of the log has the compilation in it.
+    # The first log line includes the compilation.
     return [record["input_wait"] for record in records(workdir)][1:]
 
 
@@ -161,9 +210,9 @@ def test_the_share_of_waiting_for_input_is_logged(tmp_path):
     assert all(0 <= share < 0.2 for share in fast), fast
 
 
-def test_only_what_the_devices_lack_counts_as_waiting():
+def test_only_the_time_of_idle_devices_counts_as_waiting():
     class Update:
-        """Stands for the outputs of an update that takes so many seconds."""
+        """Substitute for the outputs of an update that takes a number of seconds."""
 
         def __init__(self, seconds):
             self.ends = time.perf_counter() + seconds
@@ -191,7 +240,7 @@ def test_only_what_the_devices_lack_counts_as_waiting():
             assert early == 0 or seconds < 2
 
 
-def test_an_evaluation_is_no_part_of_the_speed(tmp_path, monkeypatch):
+def test_an_evaluation_does_not_count_in_the_speed(tmp_path, monkeypatch):
     whole = tiny_runs.eval_batches
 
     def slow():
@@ -205,7 +254,7 @@ def test_an_evaluation_is_no_part_of_the_speed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tiny_runs, "eval_batches", slow)
     tiny_runs.run(tmp_path, steps=12, log_every=6, train_batches=late, every_steps=1000)
-    # Steps 7 to 12, evaluated in their middle: neither in the time of the last three, nor in that of an evaluation.
+    # Steps 7 to 12 with an evaluation after step 9: their time is that of all six updates, without the evaluation.
     second = records(tmp_path)[1]
     assert 48 / 1.0 < second["clips_per_second"] <= 48 / 0.12
 
@@ -241,7 +290,7 @@ def test_a_finished_workdir_returns_at_once(tmp_path, capsys):
     assert "is finished: 3 of 3 steps are done" in capsys.readouterr().err
 
 
-def test_a_missing_final_evaluation_is_made_up_for(tmp_path):
+def test_a_missing_final_evaluation_is_run_at_the_next_start(tmp_path):
     first = tiny_runs.run(tmp_path, steps=3)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "metrics.jsonl").write_text("".join(line for line in lines if '"val"' not in line))
@@ -331,7 +380,7 @@ def test_sigterm_ends_the_process_with_0_and_sigkill_loses_nothing(tmp_path):
 
 
 def poisoned(step):
-    """Batches whose labels and pixels are fine; the clips of one step are NaN."""
+    """Return batches of which one step has NaN clips."""
 
     def batches(start):
         for number, batch in enumerate(tiny_runs.train_batches(start), start=start):
@@ -352,16 +401,16 @@ def test_a_loss_that_is_not_finite_stops_and_is_never_saved(tmp_path, every_step
     assert good.get(every_steps, "no checkpoint was written yet") in message
     if every_steps < 1000:
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restore(tmp_path).variables))
-        # With sound data it goes on from there.
+        # Without the NaN, training goes on from there.
         assert tiny_runs.run(tmp_path, steps=6, eval_every_epochs=0)["finished"]
 
 
-def test_a_broken_newest_checkpoint_costs_its_steps_only(tmp_path):
-    # Steps 2 and 4 meet different batches: the data repeat every three.
+def test_a_broken_newest_checkpoint_costs_only_its_steps(tmp_path):
+    # Steps 2 and 4 use different batches: the data repeat every three steps.
     for name in ("straight", "broken"):
         tiny_runs.run(tmp_path / name, steps=4, every_steps=2)
     (tmp_path / "broken/checkpoints/latest/4/state/manifest.ocdbt").unlink()
-    # Asked for more steps: it begins from step 2 again, and the log holds each step once.
+    # With more steps to do, it starts from step 2 again, and the log holds each step once.
     for name in ("straight", "broken"):
         tiny_runs.run(tmp_path / name, steps=7, every_steps=2)
     assert whole_state(tmp_path / "broken") == whole_state(tmp_path / "straight")
@@ -389,7 +438,7 @@ def test_another_model_or_other_labels_are_refused(tmp_path):
             {"train_batches": lambda start: itertools.islice(tiny_runs.train_batches(start), 2)},
             "ended after 2 of 6 steps",
         ),
-        ({"train_batches": lambda start: iter([])}, "train_batches gave no batch"),
+        ({"train_batches": lambda start: iter([])}, "ended after 0 of 6 steps"),
         ({"devices": 9}, "parallel.devices is 9"),
         ({"mixup": 0.2}, "train.mixup and train.cutmix mix the clips of one device, and each of 8 has one: .* 16"),
     ],
@@ -419,17 +468,17 @@ def test_fit_refuses(tmp_path, changes, message):
 )
 def test_section_is_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        tiny_runs.train_section(**changes)
+        tiny_runs.train_config(**changes)
 
 
 def test_steps_of_a_run():
-    assert tiny_runs.train_section(steps=None, epochs=2.0).total_steps(24) == 6
-    assert tiny_runs.train_section(steps=None, epochs=2.0).total_steps(25) == 7
-    assert tiny_runs.train_section(steps=5, epochs=2.0).total_steps(24) == 5
+    assert tiny_runs.train_config(steps=None, epochs=2.0).total_steps(24) == 6
+    assert tiny_runs.train_config(steps=None, epochs=2.0).total_steps(25) == 7
+    assert tiny_runs.train_config(steps=5, epochs=2.0).total_steps(24) == 5
 
 
-def test_what_is_due_with_fractions_of_an_epoch():
-    # Every half epoch of 5 updates: after 2.5, 5, 7.5 and 10 updates, so in updates 3, 5, 8 and 10.
+def test_periods_may_be_fractional():
+    # Half an epoch of 5 updates: multiples at 2.5, 5, 7.5 and 10 updates lie in updates 3, 5, 8 and 10.
     assert [n for n in range(1, 11) if loop_module._crosses(n, 2.5)] == [3, 5, 8, 10]
     assert [n for n in range(1, 11) if loop_module._crosses(n, 0.1 * 30)] == [3, 6, 9]
     assert not loop_module._crosses(4, 0)
@@ -452,7 +501,7 @@ print(json.dumps(events))
 
 
 def test_compilations_are_kept_in_the_workdir_unless_a_place_is_set(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])}
+    environment = tiny_runs.environment_of_a_process()
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     counts = []
     for steps in ("4", "7"):
@@ -462,7 +511,7 @@ def test_compilations_are_kept_in_the_workdir_unless_a_place_is_set(tmp_path):
     first, resumed = counts
     assert first["cache_misses"] >= 3
     assert any((tmp_path / "compile_cache").iterdir())
-    # The update and the evaluation: one program each for the whole run, and a resumed run compiles neither.
+    # The run compiles one program for the update and one for the evaluation; a resumed run compiles neither.
     assert resumed["cache_hits"] == resumed["compile_requests_use_cache"] == 2
     assert "cache_misses" not in resumed
     tiny_runs.run(tmp_path / "other", steps=1)

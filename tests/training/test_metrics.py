@@ -1,4 +1,4 @@
-"""Metrics by hand, and the log that survives a kill."""
+"""Metrics computed by hand, and the metrics log after a kill."""
 
 import json
 

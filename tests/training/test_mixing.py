@@ -1,4 +1,4 @@
-"""Mixing clips on the device, and the soft labels that follow."""
+"""Mixup, CutMix and soft labels."""
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,14 @@ def test_mixup_is_one_weighted_mean(rng, dtype):
     share = float(share)
     np.testing.assert_array_equal(other, [1, 3, 1, 4])
     wanted = share * clips.astype(float) + (1 - share) * clips[[3, 0, 1, 2]]
-    # Rounding, not cutting off: half a level, and float32 for what lies in the middle.
+    # uint8 clips are rounded, not truncated: an error of at most half a level.
     np.testing.assert_allclose(mixed, wanted, rtol=0, atol=0.501 if dtype == np.uint8 else 1e-4)
     if dtype == np.uint8:
         assert abs(np.mean(mixed - wanted)) < 0.02
 
 
 def test_cutmix_pastes_one_rectangle_into_every_frame(rng):
-    # Even in one clip and odd in the next, a pixel tells where it is from.
+    # Pixels are even in one clip and odd in the next, which tells the source of each.
     clips = 2 * rng.integers(0, 127, SHAPE) + np.array([0, 1, 0, 1]).reshape(4, 1, 1, 1, 1)
     clips = clips.astype(np.uint8)
     shares, boxes = [], []
@@ -52,7 +52,7 @@ def test_cutmix_pastes_one_rectangle_into_every_frame(rng):
         if box.any() and not (box[[0, -1]].any() or box[:, [0, -1]].any()):
             boxes.append((len(rows) / 20, len(columns) / 30))
     assert 0.05 < np.std(shares) < 0.4
-    # A rectangle that no border cuts has the frame's shape, but for rounding to pixels.
+    # A rectangle that the border does not cut has the frame's aspect ratio, up to rounding to pixels.
     assert len(boxes) > 3
     assert max(abs(height - width) for height, width in boxes) < 1 / 20 + 1 / 30
 
@@ -70,7 +70,7 @@ def test_shares_follow_the_beta_distribution():
     assert np.var(found) == pytest.approx(1 / (4 * (2 * 0.3 + 1)), rel=0.06)
 
 
-def test_one_of_the_two_is_taken_each_time(rng):
+def test_each_batch_uses_one_of_the_two(rng):
     clips, label = clips_of(rng)
     keys = jax.random.split(jax.random.key(1), 200)
 
@@ -82,7 +82,7 @@ def test_one_of_the_two_is_taken_each_time(rng):
     assert 0.35 < np.mean(jax.jit(jax.vmap(is_pasted))(keys)) < 0.65
 
 
-def test_a_clip_without_another_stays(rng):
+def test_a_batch_of_one_clip_is_not_mixed(rng):
     clip = rng.integers(0, 256, (1, 2, 4, 4, 3)).astype(np.uint8)
     mixed, other, _ = mix(jax.random.key(0), jnp.asarray(clip), jnp.array([2]), mixup=1.0, cutmix=0.0)
     np.testing.assert_array_equal(mixed, clip)

@@ -1,8 +1,6 @@
-"""Placing, and the errors about devices and batch sizes; two processes on this machine."""
+"""Placing of states and batches, errors about devices and batch sizes, and two processes on one machine."""
 
 import json
-import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -20,7 +18,6 @@ from motion_jax.training.state import create_state
 from motion_jax.training.step import make_eval_step, make_train_step
 
 BLOCKS = ("msnet", "selfynet", "cpnet", "nonlocal", "mhsa", "localattention", "corrblock")
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
@@ -61,7 +58,7 @@ def test_state_is_replicated_and_compiled_once(backend):
 
 
 def test_check_vma_stays_on():
-    # An output that differs between devices is an error, not an array that lies about being replicated.
+    # Without the check, an output that differs between devices would pass as replicated.
     parallel = par.ParallelConfig(backend="shard_map", devices=2)
     step = par.replicate(lambda s, b: (s, b["y"].sum()), parallel, donate=False)
     with pytest.raises(ValueError, match="out_specs"):
@@ -71,8 +68,8 @@ def test_check_vma_stays_on():
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
 @pytest.mark.parametrize("name", ["tsm_mobilenetv2", "i3d", *(f"{block}_tsm_r18" for block in BLOCKS)])
 def test_every_network_passes_the_check_of_shard_map(name, mode):
-    # What pmap lets pass, such as a loop that starts from zeros, shard_map refuses when it traces; several processes
-    # always use it. Nothing is compiled here.
+    # shard_map refuses at trace time what pmap accepts, such as a loop that starts from zeros, and several processes
+    # always use shard_map. The test only traces.
     model = motion_jax.build_model(name, num_classes=4, width=8)
     optimizer = optax.sgd(0.1)
     parallel = par.ParallelConfig(backend="shard_map", devices=2)
@@ -149,12 +146,9 @@ def test_two_processes_equal_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")]),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-    }
+    environment = tiny_runs.environment_of_a_process(
+        XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache")
+    )
     both = [
         subprocess.Popen(
             [sys.executable, "-c", TWO_PROCESSES, port, str(rank), str(tmp_path / "two")],
@@ -174,7 +168,7 @@ def test_two_processes_equal_one(tmp_path):
     results = [json.loads(stdout.splitlines()[-1]) for stdout, _ in outputs]
     assert "shard_map is used on 2 processes, not pmap" in outputs[0][1]
     assert results[0] == pytest.approx(results[1])
-    # The bound is loose because sums over devices are taken in another order.
+    # The bound is loose because the devices are summed in another order.
     options = {"backend": "shard_map", "devices": 4, "model": tiny_runs.TinyNet(), "log_every": 1}
     one = tiny_runs.run(tmp_path / "one", steps=3, **options)
     one = tiny_runs.run(tmp_path / "one", steps=6, **options)

@@ -1,4 +1,6 @@
-"""``remat``: what lies within a block is computed again for the gradients; numbers and parameters stay."""
+"""``remat``: activations within a block are computed again for the gradients; results and parameters do not change."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +23,9 @@ def named(name, **options):
 
 
 def short(*, remat):
-    """One residual block per stage compiles in half the time."""
-    blocks = {"res3": MotionSqueeze()}
-    backbone = ResNet((1, 1, 1, 1), bottleneck=False, width=8, fold_div=8, blocks=blocks, remat=remat)
+    """Build two residual blocks and a motion block: a whole network takes much longer to compile."""
+    blocks = {"res3": MotionSqueeze(transformation="1x(1,1)")}
+    backbone = ResNet((1, 1, 0, 0), bottleneck=False, width=8, fold_div=8, blocks=blocks, remat=remat)
     return VideoClassifier(backbone=backbone, num_classes=5)
 
 
@@ -32,14 +34,16 @@ def shapes_of(model):
 
 
 def loss_of(model, variables):
-    """A training pass with dropout: loss and statistics."""
+    """Return the loss and the statistics of a training pass with dropout."""
     rngs = {"dropout": jax.random.key(1)}
     logits, updated = model.apply(variables, jnp.asarray(CLIPS), train=True, mutable=["batch_stats"], rngs=rngs)
     return -jnp.mean(jax.nn.log_softmax(logits)[:, 2]), updated["batch_stats"]
 
 
-def kept_bytes(model):
-    """What the forward pass of training leaves for the backward pass beside the parameters, without a compiler."""
+@functools.cache
+def kept_bytes(name, *, remat):
+    """Return the bytes that the forward pass keeps for the backward pass beside the parameters, without compiling."""
+    model = named(name, remat=remat)
 
     def backward(variables):
         return jax.vjp(lambda params: loss_of(model, {**variables, "params": params})[0], variables["params"])[1]
@@ -53,11 +57,11 @@ def kept_bytes(model):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_less_is_kept_for_the_gradients(name):
-    assert kept_bytes(named(name, remat=True)) < 0.5 * kept_bytes(named(name))
+    assert kept_bytes(name, remat=True) < 0.5 * kept_bytes(name, remat=False)
 
 
-def test_of_a_motion_block_only_its_input_is_kept():
-    with_block, without = (kept_bytes(named(name, remat=True)) for name in ("msnet_tsm_r18", "tsm_r18"))
+def test_only_the_input_of_a_motion_block_is_kept():
+    with_block, without = (kept_bytes(name, remat=True) for name in ("msnet_tsm_r18", "tsm_r18"))
     frames, cells, channels = 2 * 4, 4 * 4, 16
     assert with_block - without == 4 * frames * cells * channels
 
@@ -87,7 +91,7 @@ def test_loss_gradients_and_statistics_are_the_same():
         assert_close(one, other, kind="block")
 
 
-def test_the_displacement_is_still_seen():
+def test_the_displacement_is_the_same():
     variables = drawn_variables(short(remat=False), CLIPS)
 
     def features(model):

@@ -1,4 +1,4 @@
-"""What a training step sends between devices and holds on each, read from the compiled program."""
+"""Bytes that a training step sends between devices and holds on each, read from the compiled program."""
 
 import functools
 
@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-import motion_jax
 from motion_jax.backbones import ResNet
 from motion_jax.blocks import MotionSqueeze
 from motion_jax.models import VideoClassifier
@@ -33,71 +31,67 @@ OPTIMIZER = sgd(
     groups="official",
     classifier_lr=(1.0, 2.0),
 )
-# One residual block per stage compiles in half the time.
-SHORT = VideoClassifier(
-    backbone=ResNet((1, 1, 1, 1), bottleneck=False, width=8, fold_div=8, blocks={"res3": MotionSqueeze()}),
+# Two residual blocks with temporal shift and BatchNorm, and a motion block: a whole network takes longer to compile.
+MODEL = VideoClassifier(
+    backbone=ResNet(
+        (1, 1, 0, 0), bottleneck=False, width=8, fold_div=8, blocks={"res3": MotionSqueeze(transformation="1x(1,1)")}
+    ),
     num_classes=10,
 )
-NETWORKS = {"tsm_r18": motion_jax.build_model("tsm_r18", num_classes=10, width=8), "short_msnet": SHORT}
+STEP = make_train_step(MODEL, OPTIMIZER, schedule=SCHEDULE, seed=0)
 
 
-def state_of(model: nn.Module):
-    return jax.eval_shape(lambda: create_state(model, OPTIMIZER, seed=0, clip_shape=CLIP))
+@functools.cache
+def shapes_of_state():
+    return jax.eval_shape(lambda: create_state(MODEL, OPTIMIZER, seed=0, clip_shape=CLIP))
 
 
 def bytes_of(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def compiled_step(step, state, *, backend, devices):
-    """The program of a step for so many devices, with the layout that ``place_state`` and ``place_batch`` give."""
+def compiled_step(step, *, backend, devices):
+    """Compile a step for a number of devices, with the layout that ``place_state`` and ``place_batch`` give."""
     parallel = par.ParallelConfig(backend=backend, devices=devices)
     lead = (devices, PER_DEVICE) if backend == "pmap" else (devices * PER_DEVICE,)
     batch = {"clips": jax.ShapeDtypeStruct((*lead, *CLIP), np.uint8), "label": jax.ShapeDtypeStruct(lead, np.int32)}
     rows = NamedSharding(par.make_mesh(parallel), P(par.AXIS))
     state, batch = (
         jax.tree.map(lambda x, sharding=sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-        for tree, sharding in ((state, par.state_sharding(parallel)), (batch, rows))
+        for tree, sharding in ((shapes_of_state(), par.state_sharding(parallel)), (batch, rows))
     )
-    # Machine code of the lowest level: what is sent and what is kept is decided before it.
+    # No optimisation of the machine code: what is sent and what is kept is decided before.
     return par.replicate(step, parallel).lower(state, batch).compile({"xla_backend_optimization_level": 0})
 
 
 @functools.cache
-def program(name, backend, devices):
-    model = NETWORKS[name]
-    step = make_train_step(model, OPTIMIZER, schedule=SCHEDULE, seed=0)
-    return compiled_step(step, state_of(model), backend=backend, devices=devices)
+def program(backend, devices):
+    return compiled_step(STEP, backend=backend, devices=devices)
 
 
-@pytest.mark.parametrize(
-    ("name", "backend", "devices"),
-    [("tsm_r18", "pmap", (2, 8)), ("short_msnet", "pmap", (2, 4, 8)), ("short_msnet", "shard_map", (2, 4, 8))],
-)
-def test_gradients_and_statistics_cross_once_and_nothing_else(name, backend, devices):
-    state = state_of(NETWORKS[name])
-    sent = [collective_bytes(program(name, backend, count)) for count in devices]
+@pytest.mark.parametrize("backend", par.BACKENDS)
+def test_gradients_and_statistics_cross_once_and_nothing_else(backend):
+    state = shapes_of_state()
+    sent = [collective_bytes(program(backend, count)) for count in (2, 8)]
     assert set(sent[0]) == {"all-reduce"}
     loss_and_top1 = 8
     assert sent[0]["all-reduce"] == pytest.approx(bytes_of((state.params, state.batch_stats)) + loss_and_top1, rel=0.01)
-    assert sent == sent[:1] * len(devices)
+    assert sent[1] == sent[0]
 
 
 @pytest.mark.parametrize("backend", par.BACKENDS)
 def test_memory_of_a_device_does_not_grow_with_their_number(backend):
-    one, *more = [program("short_msnet", backend, count).memory_analysis() for count in (1, 2, 4, 8)]
+    one, *more = [program(backend, count).memory_analysis() for count in (1, 2, 8)]
     for memory in more:
         assert memory.argument_size_in_bytes == one.argument_size_in_bytes
         assert memory.temp_size_in_bytes == more[0].temp_size_in_bytes
         # On one device the sums need no memory of their own.
-        assert memory.temp_size_in_bytes <= one.temp_size_in_bytes + bytes_of(state_of(SHORT).params)
+        assert memory.temp_size_in_bytes <= one.temp_size_in_bytes + bytes_of(shapes_of_state().params)
 
 
 @pytest.mark.parametrize("backend", par.BACKENDS)
 def test_the_whole_state_is_donated(backend):
-    state = state_of(SHORT)
-    memory = program("short_msnet", backend, 8).memory_analysis()
-    assert memory.alias_size_in_bytes == bytes_of(state)
+    assert program(backend, 8).memory_analysis().alias_size_in_bytes == bytes_of(shapes_of_state())
 
 
 @pytest.mark.parametrize("backend", par.BACKENDS)
@@ -106,7 +100,7 @@ def test_the_old_state_is_gone_after_a_step(backend):
     batch = par.place_batch({"y": np.ones((2, 3), np.float32)}, parallel)
 
     def run(dtype):
-        """One update of 48 bytes: the old state, the bytes it gave away, the new state."""
+        """Return the old state of 48 bytes after an update, the donated bytes, and the new state."""
         state = par.place_state({"x": np.zeros((4, 3), np.float32)}, parallel)
         step = par.replicate(
             lambda s, b: ({"x": (s["x"] + jax.lax.pmean(b["y"].sum(), par.AXIS)).astype(dtype)}, 0), parallel
@@ -119,12 +113,12 @@ def test_the_old_state_is_gone_after_a_step(backend):
     assert given == 48
     assert (np.asarray(new) == 3).all()
     assert not batch["y"].is_deleted()
-    # The control: JAX does not warn here of memory that no output can take over; the count tells.
+    # The control: no output can use the memory. JAX gives no warning here, but the count is 0.
     assert run(jnp.float16)[1] == 0
 
 
 def test_every_kind_is_counted():
-    # Shares of 8 devices: float32 (1, 6), int8 (5,) and bool (2,).
+    # The part of one of 8 devices: float32 (1, 6), int8 (5,) and bool (2,).
     def body(x, y, z):
         i = jax.lax.axis_index(par.AXIS)
         ring = [(device, (device + 1) % 8) for device in range(8)]
@@ -149,7 +143,7 @@ def test_every_kind_is_counted():
 
 
 class _Text:
-    """Stands for a compiled program of another platform."""
+    """Substitute for a compiled program of another platform."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -171,13 +165,10 @@ def test_asynchronous_collectives_count_once():
 
 def test_another_collective_is_seen():
     # The control of the first test: the same step with a mean of the clips' pixels over the devices.
-    model = SHORT
-    step = make_train_step(model, OPTIMIZER, schedule=SCHEDULE, seed=0)
-
     def leaky(state, batch):
-        state, metrics = step(state, batch)
+        state, metrics = STEP(state, batch)
         everyone = jax.lax.all_gather(batch["clips"], par.AXIS)
         return state, {**metrics, "seen": jax.lax.pmean(everyone.astype(jnp.float32).sum(), par.AXIS)}
 
-    sent = collective_bytes(compiled_step(leaky, state_of(model), backend="pmap", devices=2))
+    sent = collective_bytes(compiled_step(leaky, backend="pmap", devices=2))
     assert sent["all-gather"] == 2 * PER_DEVICE * np.prod(CLIP)

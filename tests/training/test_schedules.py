@@ -26,6 +26,11 @@ def test_step_schedule_is_not_delayed_by_rounding():
     assert float(lr(3)) == 0.5
 
 
+def test_two_milestones_of_one_update_count_both():
+    lr = step_schedule(1.0, milestones=(1, 2, 3), factor=0.5, steps_per_epoch=0.4)
+    assert [float(lr(n)) for n in (0, 1, 2)] == [1.0, 0.25, 0.125]
+
+
 def test_step_schedule_without_milestones_is_constant():
     lr = step_schedule(0.2, milestones=(), factor=0.1, steps_per_epoch=5)
     assert float(lr(10**6)) == pytest.approx(0.2)
@@ -57,6 +62,7 @@ def test_cosine_schedule_refuses_a_warm_up_as_long_as_the_run():
     [
         lambda: step_schedule(0.01, milestones=(1,), factor=0.1, steps_per_epoch=2),
         lambda: cosine_schedule(0.01, warmup_epochs=0, steps_per_epoch=2, total_steps=9),
+        lambda: cosine_schedule(0.01, warmup_epochs=0.5, steps_per_epoch=2, total_steps=9),
     ],
 )
 def test_schedules_keep_float64(lr):

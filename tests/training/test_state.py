@@ -9,7 +9,7 @@ import tiny_runs
 
 from motion_jax.training.state import create_state, fingerprint
 
-SHAPE = (2, 4, 4, 3)
+SHAPE = tiny_runs.CLIP_SHAPE
 
 
 def create(seed=0, **options):
@@ -21,7 +21,7 @@ def test_same_seed_same_state():
     assert fingerprint(create(0)) != fingerprint(create(1))
 
 
-def test_state_is_not_stacked():
+def test_state_has_no_device_axis():
     state = create()
     assert state.step.shape == ()
     assert state.step.dtype == jnp.int32
@@ -29,7 +29,7 @@ def test_state_is_not_stacked():
     assert set(state.batch_stats) == {"bn1"}
 
 
-def test_given_variables_are_taken():
+def test_given_variables_are_used():
     variables = jax.tree.map(lambda x: np.full(x.shape, 0.5, np.float32), create().variables)
     state = create(variables=variables)
     assert fingerprint(state.variables) == fingerprint(variables)

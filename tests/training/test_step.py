@@ -1,4 +1,4 @@
-"""The per-device step: the same numbers on one and on eight devices, under both backends."""
+"""The training and evaluation steps: the same numbers on one and on eight devices, with both backends."""
 
 import functools
 
@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from motion_jax.training import parallel as par
 from motion_jax.training.metrics import summarise
-from motion_jax.training.mixing import mix
+from motion_jax.training.mixing import MixingConfig, mix
 from motion_jax.training.optimizer import sgd
 from motion_jax.training.state import TrainState, create_state, fingerprint
 from motion_jax.training.step import make_eval_step, make_train_step
@@ -33,7 +33,7 @@ def plain_sgd(clip_norm=None):
 
 
 def train(model, layout, *, steps=4, optimizer=None):
-    """A few steps: the metrics of each and the last state."""
+    """Return the metrics of each of a few steps, and the last state."""
     parallel = par.ParallelConfig(backend=layout[0], devices=layout[1])
     optimizer = optimizer or plain_sgd()
     state = par.place_state(create_state(model, optimizer, seed=0, clip_shape=(2, 4, 4, 3)), parallel)
@@ -48,7 +48,7 @@ def train(model, layout, *, steps=4, optimizer=None):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_losses_equal_a_plain_loop_on_the_whole_batch(layout):
-    # Written without collectives, devices or the optimiser's chain: the mean gradient, not its sum over devices.
+    # The reference uses no collectives or devices: it shows that gradients are averaged, not summed over devices.
     model = tiny_runs.TinyNet(norm=False)
     params = create_state(model, plain_sgd(), seed=0, clip_shape=(2, 4, 4, 3)).params
     tx = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.1, 0.9, nesterov=True))
@@ -86,7 +86,7 @@ def test_statistics_are_per_device_and_stored_as_their_mean():
     ]
     expected = jax.tree.map(lambda *stats: np.mean(stats, axis=0), *per_device)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.batch_stats, expected)
-    # Statistics over the whole batch would differ: the variance within pairs is the smaller one.
+    # Statistics over the whole batch would differ: their variance is larger than that within pairs.
     whole = model.apply(variables, jnp.asarray(clips), train=True, mutable=["batch_stats"])[1]["batch_stats"]
     assert np.abs(whole["bn1"]["var"] - expected["bn1"]["var"]).max() > 1e-3
 
@@ -102,7 +102,7 @@ def test_both_backends_agree_with_norm_and_dropout():
 
 def test_dropout_differs_between_steps_devices_and_seeds():
     class Mask(nn.Module):
-        """Logits that show the dropout mask of each clip."""
+        """Network whose logits show the dropout mask of each clip."""
 
         @nn.compact
         def __call__(self, clips, *, train):
@@ -183,7 +183,7 @@ def test_donated_state_is_gone_and_the_callers_arrays_are_not(backend):
 
 
 class Given(nn.Module):
-    """Logits written in the clips: the first pixels of the first frame."""
+    """Network whose logits are the first row of pixels of the first frame."""
 
     @nn.compact
     def __call__(self, clips, *, train):
@@ -192,7 +192,7 @@ class Given(nn.Module):
 
 
 def evaluate_given(logits, label, mask, *, average, layout=("shard_map", 2)):
-    """Evaluate logits (b, v, k) as they are."""
+    """Run the evaluation step on given logits (b, v, k)."""
     parallel = par.ParallelConfig(backend=layout[0], devices=layout[1])
     clips = np.asarray(logits, np.float32)[:, :, None, None, :, None]
     batch = {"clips": clips, "label": np.asarray(label, np.int32), "mask": np.asarray(mask)}
@@ -212,7 +212,7 @@ def test_eval_step_against_numpy(rng, average, layout):
     logits = rng.normal(size=(8, 3, 7)) * 3
     label = rng.integers(0, 7, 8)
     mask = np.array([True] * 6 + [False] * 2)
-    # The rows that do not count would be hits.
+    # The masked rows would be hits.
     label[6:] = (softmax(logits) if average == "softmax" else logits).mean(1)[6:].argmax(1)
     sums, scores = evaluate_given(logits, label, mask, average=average, layout=layout)
     want = softmax(logits).mean(1) if average == "softmax" else logits.mean(1)
@@ -229,7 +229,7 @@ def test_eval_step_against_numpy(rng, average, layout):
 
 
 def test_averages_differ_where_views_disagree():
-    # One sure view for class 0, two mild ones for class 1: only the logits let the sure one win.
+    # One confident view for class 0, two less confident ones for class 1: class 0 wins only with logits.
     logits = [[[20.0, 0.0], [0.0, 2.0], [0.0, 2.0]]] * 2
     by_softmax, _ = evaluate_given(logits, [1, 1], [True, True], average="softmax")
     by_logits, _ = evaluate_given(logits, [1, 1], [True, True], average="logits")
@@ -256,7 +256,7 @@ def test_unknown_average_is_refused():
 
 
 class Columns(nn.Module):
-    """Logits are the means of the columns."""
+    """Network whose logits are the means of the columns."""
 
     @nn.compact
     def __call__(self, clips, *, train):
@@ -264,15 +264,17 @@ class Columns(nn.Module):
         return clips.mean(axis=(1, 2))[..., 0]
 
 
-def losses_of_steps(layout, steps, **options):
-    """Loss and top-1 of ``Columns`` on one batch as the step of each number, with that batch."""
+def losses_of_steps(layout, steps, **mixing):
+    """Return loss and top-1 of ``Columns`` on one batch for each step number, and that batch."""
     parallel = par.ParallelConfig(backend=layout[0], devices=layout[1])
     rng = np.random.default_rng(1)
     clips = (6 * rng.normal(size=(8, 1, 6, 7, 1))).astype(np.float32)
-    # Mostly right, so that the accuracy tells which label is meant.
+    # Most labels are right, so the accuracy tells which label counts.
     label = np.where(np.arange(8) < 6, clips.mean((1, 2))[..., 0].argmax(1), 0).astype(np.int32)
     optimizer = optax.sgd(0.0)
-    train_step = make_train_step(Columns(), optimizer, schedule=lambda n: jnp.zeros(()), seed=3, **options)
+    train_step = make_train_step(
+        Columns(), optimizer, schedule=lambda n: jnp.zeros(()), seed=3, mixing=MixingConfig(**mixing)
+    )
     replicate = par.replicate(train_step, parallel)
     batch = par.place_batch({"clips": clips, "label": label}, parallel)
     params = {"unused": jnp.zeros(())}
@@ -324,7 +326,7 @@ def test_mixing_is_per_device_and_follows_seed_step_and_device(layout, options):
             meant.append(np.mean(hits[-4:]) != np.mean(logs.argmax(1) == label[rows]))
         assert got["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
         assert got["top1"] == pytest.approx(100 * np.mean(hits))
-    # Rectangles of so few pixels may agree by chance.
+    # Two rectangles of so few pixels may be equal by chance.
     assert len(shares) >= 4, "steps or devices draw the same"
     assert any(meant), "no clip has the other's label as the greater part"
 
@@ -334,8 +336,9 @@ def test_nothing_is_drawn_when_nothing_is_mixed():
     state = TrainState(jnp.int32(0), {}, {}, optax.sgd(0.0).init({}))
     batch = {"clips": jnp.zeros((2, 1, 1, 5, 1)), "label": jnp.zeros(2, jnp.int32)}
 
-    def program(**options):
-        step = make_train_step(Columns(), optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=0, **options)
+    def program(**changes):
+        mixing = MixingConfig(**changes)
+        step = make_train_step(Columns(), optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=0, mixing=mixing)
         return par.replicate(step, parallel).lower(state, batch).as_text()
 
     assert "while" not in program(label_smoothing=0.1)

@@ -1,6 +1,8 @@
-"""A tiny network on made-up clips, for the tests of training; as a script, one run of it in a process of its own."""
+"""Test bench of training: a tiny network, random clips, and a run of ``fit`` in this process or in another one."""
 
 import json
+import os
+import pathlib
 import sys
 from collections.abc import Iterator
 
@@ -11,16 +13,20 @@ from flax import linen as nn
 
 from motion_jax.training.checkpoints import CheckpointConfig
 from motion_jax.training.evaluation import EvalConfig
-from motion_jax.training.loop import TrainConfig, fit
+from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import ParallelConfig
+from motion_jax.training.recipe import TrainConfig
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 CLIPS, CLASSES = 24, 4
+CLIP_SHAPE = (2, 4, 4, 3)
 LABELS = ("up", "down", "left", "right")
+# "train" or "eval", added each time the network is traced.
 TRACES: list[str] = []
 
 
 class TinyNet(nn.Module):
-    """Dense layers over whole frames, with BatchNorm and dropout on demand; notes each time it is traced."""
+    """Dense layers over whole frames, with optional BatchNorm and dropout. Records each trace in ``TRACES``."""
 
     num_classes: int = CLASSES
     norm: bool = True
@@ -40,18 +46,18 @@ class TinyNet(nn.Module):
 
 
 def clip(index):
-    """The clip and the label of an index."""
-    return np.random.default_rng(index).integers(0, 256, (2, 4, 4, 3), np.uint8), index % CLASSES
+    """Return the clip and the label of an index."""
+    return np.random.default_rng(index).integers(0, 256, CLIP_SHAPE, np.uint8), index % CLASSES
 
 
 def batch_of(indices):
-    """A training batch."""
+    """Return a training batch."""
     clips, labels = zip(*map(clip, indices), strict=True)
     return {"clips": np.stack(clips), "label": np.array(labels, np.int32), "index": np.array(indices, np.int64)}
 
 
 def train_batches(start: int, *, batch_size: int = 8, size: int = CLIPS) -> Iterator[dict[str, np.ndarray]]:
-    """Batches without end, from a step on."""
+    """Yield batches without end, from a step on."""
     step = start
     while True:
         yield batch_of([(step * batch_size + row) % size for row in range(batch_size)])
@@ -59,7 +65,7 @@ def train_batches(start: int, *, batch_size: int = 8, size: int = CLIPS) -> Iter
 
 
 def eval_batches(*, batch_size: int = 8, size: int = 13, views: int = 2) -> Iterator[dict[str, np.ndarray]]:
-    """A validation split of clips 100.. in batches, the last one filled up with masked rows."""
+    """Yield a validation split of clips 100.. in batches; masked rows pad the last one."""
     for first in range(0, size, batch_size):
         index = np.arange(first, first + batch_size)
         rows = [clip(100 + min(i, size - 1)) for i in index]
@@ -68,8 +74,8 @@ def eval_batches(*, batch_size: int = 8, size: int = 13, views: int = 2) -> Iter
         yield {"clips": clips, "label": label, "mask": index < size, "index": index.astype(np.int64)}
 
 
-def train_section(**changes) -> TrainConfig:
-    """A short recipe."""
+def train_config(**changes) -> TrainConfig:
+    """Return a short recipe."""
     values = {
         "batch_size": 8,
         "steps": 6,
@@ -96,21 +102,31 @@ def train_section(**changes) -> TrainConfig:
 
 
 def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config=None, evaluate=True, **changes):
-    """Call ``fit`` on the tiny network; whatever is left in ``changes`` goes to the recipe."""
-    fit_changes = {name: changes.pop(name) for name in ("train_batches", "seed", "variables") if name in changes}
-    return fit(
-        model or TinyNet(dropout=0.5),
-        train=train_section(**changes),
-        parallel=ParallelConfig(backend=backend, devices=devices),
-        checkpoint=CheckpointConfig(every_steps=every_steps, every_epochs=None, keep=2, asynchronous=True),
-        eval_=EvalConfig(batch_size=8, clips=2, crops=1, average="softmax", full_resolution=False),
-        workdir=workdir,
+    """Call ``fit`` on the tiny network. ``changes`` replace values of the recipe, the batches, seed or variables."""
+    data = TrainingData(
+        train_batches=changes.pop("train_batches", train_batches),
         eval_batches=eval_batches if evaluate else None,
         train_size=CLIPS,
         labels=LABELS,
-        config=config or {"model": {"name": "tiny"}},
-        **{"train_batches": train_batches, "seed": 3, **fit_changes},
+        clip_shape=CLIP_SHAPE,
     )
+    start = {"seed": changes.pop("seed", 3), "variables": changes.pop("variables", None)}
+    return fit(
+        model or TinyNet(dropout=0.5),
+        data,
+        train=train_config(**changes),
+        parallel=ParallelConfig(backend=backend, devices=devices),
+        checkpoint=CheckpointConfig(every_steps=every_steps, every_epochs=None, keep=2, asynchronous=True),
+        evaluation=EvalConfig(batch_size=8, clips=2, crops=1, average="softmax", full_resolution=False),
+        workdir=workdir,
+        config=config or {"model": {"name": "tiny"}},
+        **start,
+    )
+
+
+def environment_of_a_process(**changes) -> dict[str, str]:
+    """Return the environment in which another process finds the package and this module."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **changes}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""The recipe of a training run: its configuration, and the learning rate and optimizer made from it."""
+
+import dataclasses
+import math
+
+import optax
+
+from motion_jax.training.mixing import MixingConfig
+from motion_jax.training.optimizer import GROUPS, sgd
+from motion_jax.training.schedules import cosine_schedule, step_schedule
+
+SCHEDULES = ("step", "cosine")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Attributes:
+        batch_size: clips per update, summed over all devices and processes.
+        steps: updates of the whole run; if given, ``epochs`` is ignored.
+        epochs: passes over the training clips, may be fractional; used if ``steps`` is None.
+        learning_rate: highest learning rate of the schedule.
+        schedule: ``"step"`` lowers the rate at ``milestones``; ``"cosine"`` lowers it to 0 along half a cosine.
+        milestones: epochs at which the ``"step"`` schedule lowers the rate, in rising order.
+        decay_factor: factor on the rate at each milestone.
+        warmup_epochs: epochs over which the ``"cosine"`` schedule first raises the rate linearly.
+        momentum: momentum of SGD, 0 for none.
+        nesterov: whether to use Nesterov momentum, in PyTorch's form.
+        weight_decay: multiple of the parameter added to its gradient, for the parameters that ``groups`` decays.
+        clip_norm: largest global norm of the gradients; None does not clip.
+        groups: ``"official"`` sets rate and decay per kind of parameter as the official code does; ``"plain"`` treats
+            all parameters alike.
+        classifier_lr: factors on the rate for the weight and the bias of the classifier, with ``"official"`` groups.
+        mixup: parameter of the Beta distribution of mixup, 0 for no mixup. If ``cutmix`` is above 0 too, each batch
+            uses one of the two, chosen at random.
+        cutmix: parameter of the Beta distribution of CutMix, 0 for no CutMix.
+        label_smoothing: share of the target probability spread evenly over all classes, 0 for none.
+        init_from: weights to start from: a PyTorch or safetensors file, a checkpoint or a workdir; None starts from
+            random weights.
+        log_every: updates between two log lines.
+        eval_every_epochs: epochs between two evaluations, may be fractional; 0 evaluates only at the end.
+
+    Raises:
+        ValueError: if a value is out of range, or both ``steps`` and ``epochs`` are None.
+    """
+
+    batch_size: int
+    steps: int | None
+    epochs: float | None
+    learning_rate: float
+    schedule: str
+    milestones: tuple[float, ...]
+    decay_factor: float
+    warmup_epochs: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    clip_norm: float | None
+    groups: str
+    classifier_lr: tuple[float, float]
+    mixup: float
+    cutmix: float
+    label_smoothing: float
+    init_from: str | None
+    log_every: int
+    eval_every_epochs: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        object.__setattr__(self, "classifier_lr", tuple(self.classifier_lr))
+        if self.steps is None and self.epochs is None:
+            raise ValueError("train.steps and train.epochs are both None: set one of them")
+        rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
+        for name, valid, expected in (
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("steps", self.steps is None or self.steps >= 1, "at least 1, or None"),
+            ("epochs", self.epochs is None or self.epochs > 0, "a positive number, or None"),
+            ("learning_rate", self.learning_rate > 0, "a positive number"),
+            ("schedule", self.schedule in SCHEDULES, f"one of {SCHEDULES}"),
+            ("milestones", rising, "positive epochs, rising"),
+            ("decay_factor", 0 < self.decay_factor <= 1, "above 0, at most 1"),
+            ("warmup_epochs", self.warmup_epochs >= 0, "0 or more"),
+            ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
+            ("nesterov", self.momentum > 0 or not self.nesterov, "False where train.momentum is 0"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a positive number, or None for no clipping"),
+            ("groups", self.groups in GROUPS, f"one of {GROUPS}"),
+            ("classifier_lr", len(self.classifier_lr) == 2, "two factors, for weight and bias"),
+            ("mixup", self.mixup >= 0, "0 for none, or a positive number"),
+            ("cutmix", self.cutmix >= 0, "0 for none, or a positive number"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            ("log_every", self.log_every >= 1, "at least 1"),
+            ("eval_every_epochs", self.eval_every_epochs >= 0, "0 or more"),
+        ):
+            if not valid:
+                raise ValueError(f"train.{name} is {getattr(self, name)!r}, expected {expected}")
+
+    @property
+    def mixing(self) -> MixingConfig:
+        """The fields that ``make_train_step`` takes."""
+        return MixingConfig(mixup=self.mixup, cutmix=self.cutmix, label_smoothing=self.label_smoothing)
+
+    def steps_per_epoch(self, train_size: int) -> float:
+        """Return the updates per epoch of ``train_size`` clips, a fraction if the batches do not divide the epoch."""
+        return train_size / self.batch_size
+
+    def total_steps(self, train_size: int) -> int:
+        """Return the updates of the whole run on ``train_size`` clips."""
+        if self.steps is not None:
+            return self.steps
+        return math.ceil(round(self.epochs * self.steps_per_epoch(train_size), 6))
+
+
+def make_schedule(train: TrainConfig, *, train_size: int) -> optax.Schedule:
+    """Make the learning rate of a run on ``train_size`` clips, as a function of the number of completed updates."""
+    steps_per_epoch = train.steps_per_epoch(train_size)
+    if train.schedule == "step":
+        return step_schedule(
+            train.learning_rate,
+            milestones=train.milestones,
+            factor=train.decay_factor,
+            steps_per_epoch=steps_per_epoch,
+        )
+    return cosine_schedule(
+        train.learning_rate,
+        warmup_epochs=train.warmup_epochs,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=train.total_steps(train_size),
+    )
+
+
+def make_optimizer(train: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Make the optimizer of a run."""
+    return sgd(
+        schedule,
+        momentum=train.momentum,
+        nesterov=train.nesterov,
+        weight_decay=train.weight_decay,
+        clip_norm=train.clip_norm,
+        groups=train.groups,
+        classifier_lr=train.classifier_lr,
+    )
