@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from motion_jax.models import ModelConfig
-from motion_jax.weights import onnx_graph, saved_model, stablehlo
+from motion_jax.weights import stablehlo
 from motion_jax.weights.card import Card, card_path, read_card
+from motion_jax.weights.converters import onnx_graph, saved_model
 from motion_jax.weights.load import load_torch
 
 Predict = Callable[[np.ndarray], np.ndarray]
