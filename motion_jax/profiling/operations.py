@@ -85,11 +85,16 @@ def count(module: nn.Module, shape: Shape) -> Complexity:
     stages: dict[str, Operations] = {}
     undeclared: list[tuple[nn.Module, tuple[str, ...], Shape]] = []
 
+    running: list[tuple[str, ...]] = []
+
     def counting(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
-        result = call(*arguments, **keywords)
-        if context.method_name != "__call__":
-            return result
         own, path = context.module, context.module.path
+        # A call of ``super().__call__`` is part of the call that is counted.
+        if context.method_name != "__call__" or path in running[-1:]:
+            return call(*arguments, **keywords)
+        running.append(path)
+        result = call(*arguments, **keywords)
+        running.pop()
         if found := _own_operations(own, arguments, result):
             stage = _stage(module, path)
             stages[stage] = stages.get(stage, Operations()) + found
