@@ -120,7 +120,7 @@ class Declarations(Protocol):
         """
 
 
-def declared(block: nn.Module | type[nn.Module] | None, name: str, default: Any = None) -> Any:
+def declared(block: MotionBlock | type[MotionBlock] | nn.Module | None, name: str, default: Any = None) -> Any:
     """Return the member of ``Declarations`` called ``name``, or ``default`` if the block does not declare it."""
     found = getattr(block, name, None)
     return default if found is None else found

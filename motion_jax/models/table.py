@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from motion_jax.backbones import InceptionI3D, MobileNetV2, ResNet
+from motion_jax.backbones.protocol import Backbone
 from motion_jax.blocks import (
     CorrelationBlock,
     CorrespondenceProposal,
@@ -19,7 +20,7 @@ from motion_jax.blocks import (
     NonLocal,
     Selfy,
 )
-from motion_jax.blocks.protocol import declared
+from motion_jax.blocks.protocol import MotionBlock, declared
 from motion_jax.layers import BatchNorm
 from motion_jax.models.classifier import VideoClassifier
 
@@ -38,9 +39,9 @@ class NamedModel:
         block_fields: fields of the motion block, where the papers change its defaults on this backbone.
     """
 
-    backbone: type[nn.Module]
+    backbone: type[Backbone]
     backbone_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    block: type[nn.Module] | None = None
+    block: type[MotionBlock] | None = None
     block_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -53,7 +54,7 @@ DEPTHS = {
 TSM = {"fold_div": SHIFT_FOLD_DIV}
 SHIFTS = {"tsn": {}, "tsm": TSM}
 # Blocks that the supplements compare MotionSqueeze and SELFY with.
-COMPARED: dict[str, type[nn.Module]] = {
+COMPARED: dict[str, type[MotionBlock]] = {
     "cpnet": CorrespondenceProposal,
     "nonlocal": NonLocal,
     "mhsa": MultiHeadSelfAttention,
@@ -119,7 +120,7 @@ def narrow_fields(name: str) -> dict[str, Any]:
     return dict(declared(named_model(name).block, "narrow_fields", {}))
 
 
-def block_fields(block: type[nn.Module] | None) -> list[str]:
+def block_fields(block: type[MotionBlock] | None) -> list[str]:
     """Return the names of a motion block's options: its fields, without those of every module."""
     fields = dataclasses.fields(block) if block else ()
     return [f.name for f in fields if f.name not in {"parent", "name", "norm", "dtype"}]
