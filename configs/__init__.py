@@ -1,6 +1,6 @@
-"""Experiments as values: one file per family, arguments after a colon choose model and frames.
+"""Experiments as values: one file per family; arguments after a colon choose model and frames.
 
-The folder ``configs/`` of the checkout is imported as ``motion_jax.configs`` alone.
+The folder ``configs/`` of the checkout is imported as ``motion_jax.configs`` and under no other name.
 """
 
 if __name__ != "motion_jax.configs":

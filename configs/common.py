@@ -1,4 +1,4 @@
-"""What the experiments share: how arguments are read, and the papers' recipe to start from."""
+"""Shared parts of the experiments: reading arguments, and the papers' recipe as a start."""
 
 import re
 
@@ -6,9 +6,11 @@ import ml_collections
 from ml_collections import FieldReference
 from ml_collections.config_dict import placeholder
 
+from motion_jax.models import published_fields
+
 
 def parse(arguments: str, default: str) -> tuple[str, int, bool]:
-    """Split ``model,frames[,smoke]``; what is left out comes from ``default``.
+    """Split ``model,frames[,smoke]``. Parts that are left out come from ``default``.
 
     Raises:
         ValueError: for arguments of another form.
@@ -22,22 +24,13 @@ def parse(arguments: str, default: str) -> tuple[str, int, bool]:
     return model, int(frames), smoke
 
 
-def block_fields(model: str, frames: int) -> dict:
-    """The papers' choices for the motion block; what is not listed keeps the block's default."""
-    if model.startswith("msnet"):
-        return {"radius": 7, "sigma": 5.0, "temperature": 100.0}
-    if model.startswith("selfynet"):
-        return {"window": (9, 9, 9) if frames >= 16 else (5, 9, 9), "fusion": "relu_of_sum"}
-    return {}
-
-
 def sites(model: str) -> tuple[str, ...] | FieldReference:
-    """Where the papers put the motion block: named for ResNets, otherwise (None) the backbone's own default."""
+    """Return the papers' site of the motion block by name for ResNets, else None for the backbone's default."""
     return ("res3",) if re.search(r"_r\d+$", model) else placeholder(tuple)
 
 
 def base(model: str, frames: int) -> ml_collections.ConfigDict:
-    """The recipe of SELFY on Something-Something (supplement A), with the data left to the experiment."""
+    """Return SELFY's recipe on Something-Something (supplement A), without the data set."""
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.model = {
@@ -48,7 +41,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "sites": sites(model),
         "batch_norm": "per_device",
         "remat": False,
-        "block": block_fields(model, frames),
+        "block": published_fields(model, frames=frames),
     }
     config.data = {
         "name": "",
@@ -100,34 +93,34 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
 def use_videos(
     config: ml_collections.ConfigDict, name: str, *, resize: tuple[int, int] | int, version: str | None = None
 ) -> None:
-    """Take the clips of a data set, whose frames are stored at ``resize``: (height, width), or the short side."""
+    """Use a data set, with frames stored at ``resize``: (height, width), or the short side."""
     with config.ignore_type():  # a short side in place of a pair
         config.data.update(name=name, resize=resize, version=version)
 
 
 def use_cosine(config: ml_collections.ConfigDict, *, epochs: float) -> None:
-    """The schedule of SELFY's supplement beyond Something-Something: ten epochs of warm-up, then half a cosine."""
+    """Use the schedule of SELFY's other data sets: ten epochs of warm-up, then half a cosine."""
     config.train.update(schedule="cosine", epochs=epochs, milestones=(), warmup_epochs=10.0)
 
 
 def use_fine_tuning(config: ml_collections.ConfigDict) -> None:
-    """Go on from a network trained on Kinetics, as TSM's code does on small data sets: slow, short, more dropout."""
+    """Fine-tune from Kinetics as TSM's code does on small data sets: lower rate, fewer epochs, more dropout."""
     config.model.dropout = 0.8
     config.train.update(learning_rate=0.001, epochs=25.0, milestones=(10.0, 20.0))
 
 
 def use_smoke(config: ml_collections.ConfigDict) -> None:
-    """Make any experiment a smoke run: a narrow network on a few generated clips, a minute on two cores."""
+    """Turn an experiment into a smoke run: a narrow network on a few generated clips, a minute on two cores."""
     config.model.width = 8
     config.data.update(name="moving_shapes", version=None, quality=95)
-    # They are as long as a clip, of which dense sampling would take one frame.
+    # Generated videos are as long as a clip; dense sampling would take one frame of them.
     config.data.update(size=32, frames=min(config.data.frames, 8), crop="none", sampling="segment")
     config.data.clips = (48, 24)
     config.data.resize = None
     config.data.root = None
     config.data.threads = 2
     config.train.update(batch_size=8, steps=12, log_every=4, eval_every_epochs=0.0)
-    # Of two epochs in all.
+    # The run has two epochs.
     config.train.warmup_epochs = min(config.train.warmup_epochs, 0.5)
     config.eval.batch_size = 8
     config.checkpoint.every_steps = 6

@@ -10,9 +10,9 @@ from motion_jax.configs.common import base, parse, use_cosine, use_smoke, use_vi
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """The recipe of SELFY's supplement, A: what it prints for Diving-48, the rest as on Something-Something.
+    """Return SELFY's recipe (supplement A): what it prints for Diving-48, the rest as on Something-Something.
 
-    The version of the labels is not printed; the cleaned second one is taken.
+    The supplement does not print the version of the labels; this is the cleaned second one.
     """
     model, frames, smoke = parse(arguments, "selfynet_tsm_r50,16")
     config = base(model, frames)

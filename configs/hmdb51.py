@@ -10,7 +10,7 @@ from motion_jax.configs.common import base, parse, use_fine_tuning, use_smoke, u
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Fine-tuning of a network trained on Kinetics, on the first split."""
+    """Return the recipe that fine-tunes a network trained on Kinetics, on the first split."""
     model, frames, smoke = parse(arguments, "tsm_r50,8")
     config = base(model, frames)
     use_videos(config, "hmdb51", resize=256, version="split1")

@@ -1,8 +1,8 @@
-"""Kinetics-400: 400 classes, most of them told by appearance; dense clips.
+"""Kinetics-400: 400 classes, most of them recognisable by appearance; dense clips.
 
 Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,16``. ``--config.data.root=FOLDER`` is needed.
 
-Evaluation in training takes one clip and one crop. The papers' protocol of 30 views is asked of eval.py:
+Evaluation during training uses one clip and one crop. For the papers' protocol of 30 views, run eval.py with
 ``--clips=10 --crops=3 --full_resolution``.
 """
 
@@ -12,7 +12,7 @@ from motion_jax.configs.common import base, parse, use_cosine, use_smoke, use_vi
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """MotionSqueeze's own recipe for ``msnet_*`` with its 8 frames, SELFY's for everything else."""
+    """Return MotionSqueeze's recipe for ``msnet_*`` with its 8 frames, SELFY's recipe otherwise."""
     model, frames, smoke = parse(arguments, "selfynet_tsm_r50,16")
     recipe = motionsqueeze_recipe if model.startswith("msnet") and frames == 8 else selfy_recipe
     config = recipe(model, frames)
@@ -22,10 +22,10 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
 
 
 def selfy_recipe(model: str, frames: int) -> ml_collections.ConfigDict:
-    """That of SELFY's supplement, B; what it leaves open follows its part A and the official code.
+    """Return SELFY's recipe (supplement B); where it says nothing, this follows part A and the official code.
 
-    Not printed: the batch, here A's 64 with A's learning rate; the weight decay, here that of MotionSqueeze's script
-    rather than A's 5e-4. The classifier's rates are those of SELFY's code.
+    It does not print the batch size, here 64 as in A, with A's learning rate, nor the weight decay, here as in
+    MotionSqueeze's script instead of A's 5e-4. The classifier's learning rates come from SELFY's code.
     """
     config = _dense_clips(model, frames)
     use_cosine(config, epochs=65.0)
@@ -34,7 +34,7 @@ def selfy_recipe(model: str, frames: int) -> ml_collections.ConfigDict:
 
 
 def motionsqueeze_recipe(model: str, frames: int) -> ml_collections.ConfigDict:
-    """That of MotionSqueeze's official code, whose classifier learns as fast as the rest."""
+    """Return the recipe of MotionSqueeze's official code, which has one learning rate for all layers."""
     config = _dense_clips(model, frames)
     config.train.update(
         batch_size=96, learning_rate=0.02, epochs=75.0, milestones=(30.0, 60.0), weight_decay=1e-4, nesterov=False

@@ -10,9 +10,9 @@ from motion_jax.configs.common import base, parse, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """The recipe of SELFY on Something-Something, the data set the official lists are of, without flips.
+    """Return SELFY's recipe on Something-Something, the data set of the official lists, without flips.
 
-    A list says numbers: which classes must not be mirrored is known from their names alone.
+    Lists hold numbers, and only class names tell which classes must not be mirrored.
     """
     model, frames, smoke = parse(arguments, "msnet_tsm_r18,8")
     config = base(model, frames)

@@ -6,30 +6,21 @@ Arguments: ``model,frames[,smoke]``, by default ``msnet_tsm_r18,8``.
 import ml_collections
 
 from motion_jax.configs.common import base, parse, use_smoke
-
-# The compared blocks shrink with the backbone, to the 16 channels that MotionSqueeze matches here: what they make of an
-# input of 8 channels by themselves is for networks eight times as wide.
-NARROW = {
-    "cpnet": {"widths": (16, 16)},
-    "nonlocal": {"channels": 16},
-    "mhsa": {"heads": 1, "head_channels": 16, "distances": (7, 15, 15)},
-    "localattention": {"window": (5, 5, 5), "channels": 16, "integration_width": 16},
-    "corrblock": {"channels": 16, "dilation": 1},
-}
+from motion_jax.models import narrow_fields
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """A narrow network on 64-pixel clips, a minute or two on two cores."""
+    """Return a narrow network on 64-pixel clips, which trains in a minute or two on two cores."""
     model, frames, smoke = parse(arguments, "msnet_tsm_r18,8")
     config = base(model, frames)
     config.model.update(width=8, dropout=0.0)
-    config.model.block.update(NARROW.get(model.partition("_")[0], {}))
+    config.model.block.update(narrow_fields(model))
     if model.startswith("msnet") and config.model.sites:
-        # Clips move by 3 to 6 pixels per frame: less than a cell of res3 (8 pixels), about one of res2 (4).
+        # Sprites move by 3 to 6 pixels per frame: less than a cell of res3 (8 pixels), about one of res2 (4).
         config.model.sites = ("res2",)
         config.model.block.update(radius=3, reduction=16, widths=(8, 16, 16))
     if model.startswith("selfynet"):
-        # On a map of 4x4 cells a larger window sees only outside.
+        # On a map of 4x4 cells a larger window adds only cells outside the frame.
         config.model.block.window = (config.model.block.window[0], 5, 5)
     config.data.update(name="moving_shapes", size=64, crop="none", threads=2)
     config.data.clips = (4800, 1200)
@@ -45,7 +36,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         eval_every_epochs=0.0,
     )
     if model.startswith("selfynet"):
-        # Its block starts at zero and takes longer to be heard.
+        # Its block starts at zero and learns later.
         config.train.steps = 400
     config.checkpoint.every_steps = 100
     if smoke:

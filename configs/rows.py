@@ -1,4 +1,4 @@
-"""Rows of the papers' tables as experiments: what is printed of a network, and the config that trains it."""
+"""Rows of the papers' tables as experiments: the printed figures of a network, and the config that trains it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ from motion_jax.configs.common import use_smoke
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Printed:
-    """What a table says of a network, with its digits; empty where it says nothing.
+    """Figures that a table prints for a network, with their digits; empty where it prints none.
 
     Attributes:
-        gflops: per view, in units of 10^9.
+        gflops: operations per view, in units of 10^9.
         views: clips times crops of the evaluation.
-        memory: of a GPU with 8 clips, in GB.
-        runtime: of one clip, in ms.
+        memory: GPU memory with 8 clips, in GB.
+        runtime: time of one clip, in ms.
         top1: accuracy in percent.
         top5: accuracy in percent.
     """
@@ -35,16 +35,17 @@ class Row:
     """One row of a table.
 
     Attributes:
-        table: of the supplement, such as ``Table 3a``.
-        label: what tells the row from the others of its table, as printed.
-        printed: its numbers.
-        recipe: of the data set and the paper: (model, frames) -> a config that may still be changed.
-        classes: of the data set.
+        table: table of the supplement, such as ``Table 3a``.
+        label: the row's name, as printed.
+        printed: its figures.
+        recipe: recipe for the data set and the paper: (model, frames) -> a config that is not locked yet.
+        classes: number of classes of the data set.
         model: a named model.
-        frames: per clip.
-        sites: of the motion block, where not the recipe's.
-        block: fields of the motion block, where not the recipe's.
+        frames: frames per clip.
+        sites: sites of the motion block, where they differ from the recipe's.
+        block: fields of the motion block that differ from the recipe's.
         note: what the table leaves open, and the choice made.
+        gflops_note: why our count does not round to the printed GFLOPs, where it does not.
     """
 
     table: str
@@ -57,16 +58,17 @@ class Row:
     sites: tuple[str, ...] | None = None
     block: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
+    gflops_note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quoted:
-    """A row of a network that is not built here.
+    """A row for a network that is not built here.
 
     Attributes:
-        table: of the supplement.
+        table: table of the supplement.
         label: the network, as printed.
-        printed: its numbers.
+        printed: its figures.
     """
 
     table: str
@@ -74,8 +76,39 @@ class Quoted:
     printed: Printed
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stated:
+    """A figure in the text of a supplement that follows from the GFLOPs of rows.
+
+    Attributes:
+        section: section of the supplement.
+        label: meaning of the figure.
+        printed: the figure, with its digits.
+        unit: ``G`` for 10^9 operations, or ``%``.
+        ours: the same figure from a function that maps a row's name to our GFLOPs.
+        note: why ours does not round to the printed figure, where it does not.
+    """
+
+    section: str
+    label: str
+    printed: str
+    unit: str
+    ours: Callable[[Callable[[str], float]], float]
+    note: str = ""
+
+
+def rounds_to(value: float, printed: str) -> bool:
+    """Return whether a value, rounded to the digits of a printed figure, is that figure.
+
+    >>> [rounds_to(value, "14.6") for value in (14.589, 14.66)]
+    [True, False]
+    """
+    decimals = len(printed.partition(".")[2])
+    return f"{value:.{decimals}f}" == printed
+
+
 def config_of(rows: Mapping[str, Row], arguments: str, default: str) -> ml_collections.ConfigDict:
-    """The experiment of ``row[,smoke]``; no row means ``default``.
+    """Return the experiment of ``row[,smoke]``; no row means ``default``.
 
     Raises:
         ValueError: for a row that is not in ``rows``, or arguments of another form.

@@ -1,4 +1,4 @@
-"""Something-Something V1: 174 classes told apart by motion, the papers' main data set.
+"""Something-Something V1: 174 classes that differ in motion, the papers' main data set.
 
 Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--config.data.root=FOLDER`` is needed.
 """
@@ -9,7 +9,7 @@ from motion_jax.configs.common import base, parse, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """MotionSqueeze's own recipe for ``msnet_*``, SELFY's for all other networks."""
+    """Return MotionSqueeze's recipe for ``msnet_*``, SELFY's recipe for all other networks."""
     model, frames, smoke = parse(arguments, "selfynet_tsm_r50,8")
     recipe = motionsqueeze_recipe if model.startswith("msnet") else selfy_recipe
     config = recipe(model, frames)
@@ -19,14 +19,14 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
 
 
 def selfy_recipe(model: str, frames: int) -> ml_collections.ConfigDict:
-    """That of SELFY's supplement, A, and its official code."""
+    """Return the recipe of SELFY's supplement, part A, and its official code."""
     config = base(model, frames)
     use_videos(config, "something_v1", resize=(240, 320))
     return config
 
 
 def motionsqueeze_recipe(model: str, frames: int) -> ml_collections.ConfigDict:
-    """That of MotionSqueeze's official code; its supplement prints none."""
+    """Return the recipe of MotionSqueeze's official code; its supplement prints none."""
     config = selfy_recipe(model, frames)
     config.train.update(batch_size=48, epochs=40.0, milestones=(20.0, 30.0), clip_norm=200.0)
     return config

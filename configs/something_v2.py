@@ -9,7 +9,7 @@ from motion_jax.configs.common import base, parse, use_smoke, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """The recipe of SELFY's supplement, A, for every network."""
+    """Return the recipe of SELFY's supplement, part A, for every network."""
     model, frames, smoke = parse(arguments, "selfynet_tsm_r50,8")
     config = base(model, frames)
     use_videos(config, "something_v2", resize=(240, 320))

@@ -9,7 +9,7 @@ from motion_jax.configs.common import base, parse, use_smoke
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """The papers' recipe for a small collection without pretraining: half width and half size.
+    """Return the papers' recipe at half width and half size, for a small collection without pretraining.
 
     With ImageNet weights (train.init_from) set model.width=64, data.size=224 and data.resize=(240, 320).
     """

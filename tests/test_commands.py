@@ -207,7 +207,7 @@ def test_a_checkpoint_outside_a_workdir_needs_one(trained, tmp_path):
         ((f"--config={TSN}", "runs"), r"unexpected argument 'runs'; options are written --name=value"),
         ((f"--config={TSN}", "--config.train.batch_size=12"), r"is 12, .* 8 devices: set it to 8 or 16"),
         ((f"--config={TSN}", "--config.parallel.devices=9"), r"is 9, but 8 cpu device\(s\) are present: lower it"),
-        (("--config=configs/moving_shapes.py:tsn_r19,8,smoke",), r"no model 'tsn_r19'; the models are .*tsn_r18"),
+        (("--config=configs/moving_shapes.py:tsn_r19,8,smoke",), r"no model 'tsn_r19'; did you mean tsn_r18"),
         (("--config=configs/moving_shapes.py:tsn_r18,x",), r"are model,frames\[,smoke\], such as .*got 'tsn_r18,x'"),
         (("--config=configs/nothing.py",), r"no config file 'configs/nothing\.py'; .* are in configs/"),
         (("--config=configs/common.py",), r"config file cannot be used: .* no attribute 'get_config'"),

@@ -8,8 +8,7 @@ from commands_support import ROOT, run, succeed
 from motion_jax import list_models
 from motion_jax.configs import motionsqueeze_supplement, selfy_supplement
 from motion_jax.experiment import Experiment
-from motion_jax.models import ModelConfig, build_model
-from motion_jax.profiling.published import PUBLISHED
+from motion_jax.models import build_model
 from motion_jax.tools import rows as tool
 from motion_jax.tools.complexity import read_config
 
@@ -211,38 +210,6 @@ def test_the_readme_is_what_the_tool_writes(counted):
     assert tool.page(*counted) == README.read_text(encoding="utf-8"), (
         "configs/README.md is out of date: python -m motion_jax.tools.rows --output=configs/README.md"
     )
-
-
-def test_printed_flops_are_those_of_published_flops():
-    rows = {
-        (f"{paper}, {row.table}", row.label, row.printed.gflops)
-        for paper, supplement in SUPPLEMENTS.items()
-        for row in supplement.ROWS.values()
-        if row.printed.gflops
-    }
-    assert rows == {(each.source, each.row, each.printed) for each in PUBLISHED if "Table" in each.source}
-
-
-def test_ours_of_a_row_is_ours_of_its_published_figure():
-    rows = {
-        (f"{p}, {row.table}", row.label): (p, row, key) for p, s in SUPPLEMENTS.items() for key, row in s.ROWS.items()
-    }
-    for published in PUBLISHED:
-        if "Table" not in published.source:
-            continue
-        paper, row, name = rows[published.source, published.row]
-        config = SUPPLEMENTS[paper].get_config(name)
-        asked = []
-
-        def same_network(model, *, frames=8, num_classes=174, asked=asked, row=row, config=config, **fields):
-            asked.append(model)
-            network = ModelConfig(**config.model.to_dict()).build(num_classes)
-            assert network == build_model(model, num_classes=num_classes, **fields)
-            assert (config.data.frames, config.data.size, row.classes) == (frames, 224, num_classes)
-            return 1.0
-
-        published.ours(same_network)
-        assert asked == [row.model]
 
 
 def test_every_row_is_described():

@@ -176,7 +176,7 @@ def test_json_gives_the_same_experiment(name):
     [
         ("train.stpes", 3, r"no use for train\.stpes; known are .*train\.steps"),
         ("optimizer", {}, r"no use for optimizer; known are .*train"),
-        ("model.name", "tsn_r19", r"no model 'tsn_r19'; the models are .*tsn_r18"),
+        ("model.name", "tsn_r19", r"no model 'tsn_r19'; did you mean tsn_r18"),
         ("model.width", 64.0, r"model\.width = 64\.0, expected int"),
         ("model.sites", "res3", r"model\.sites = 'res3', expected .*tuple\[str"),
         ("model.sites", ("res9",), r"no site res9; its sites are .*res3"),

@@ -2,8 +2,11 @@
 
 import pathlib
 import re
+from unittest import mock
 
 import pytest
+
+from motion_jax.models import MODELS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [
@@ -16,14 +19,12 @@ def test_there_are_pages_with_code():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_runs_in_order(page, monkeypatch):
-    from motion_jax.models import table
-
-    # A page may add a model of its own to the table.
-    monkeypatch.setattr(table, "MODELS", dict(table.MODELS))
+def test_code_runs_in_order(page):
     namespace = {"__name__": "docs"}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
-        exec(compile(block, page.name, "exec"), namespace)
+    # A page may add a model of its own to the table.
+    with mock.patch.dict(MODELS):
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            exec(compile(block, page.name, "exec"), namespace)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ ROOMS = {
     "profiling": {*NETWORKS, "kernels", "training"},
     "training": NETWORKS,
     "data": set(),
-    "configs": set(),
+    "configs": {"models"},
     "experiment": {*NETWORKS, "weights", "training", "data"},
     "cli": {"kernels", "experiment", "configs"},
 }

@@ -1,4 +1,4 @@
-"""Backbones: clips to named stages. The temporal shift and the motion blocks arrive as arguments."""
+"""Backbones: clips to named stages. ``protocol`` lists what a backbone declares beside its layers."""
 
 from motion_jax.backbones.inception_i3d import InceptionI3D
 from motion_jax.backbones.mobilenet_v2 import MobileNetV2

@@ -1,12 +1,14 @@
 """I3D: Inception with batch normalisation, its convolutions inflated over time."""
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.backbones.protocol import BackboneNames
 from motion_jax.backbones.stages import Stages
 from motion_jax.layers import BatchNorm, Conv
 from motion_jax.ops import max_pool
@@ -158,6 +160,35 @@ class InceptionI3D(nn.Module):
             x = stages.run(InceptionBlock(widths, norm=self.norm, dtype=self.dtype, name=name), x)
             x = stages.record(site, x)
         return stages.named
+
+    sites: ClassVar[Mapping[str, int]] = SITES
+    default_site: ClassVar[str] = "inc_b"
+    published_width: ClassVar[int] = PUBLISHED_WIDTH
+    options: ClassVar[tuple[str, ...]] = ()
+    # As in its port to PyTorch, hassony2/kinetics_i3d_pytorch.
+    official_names: ClassVar[BackboneNames] = BackboneNames(
+        modules=(
+            (r"(conv3d_\w+|mixed_\w+\.branch_0)\.conv", r"\1.conv3d"),
+            (r"(conv3d_\w+|mixed_\w+\.branch_0)\.bn", r"\1.batch3d"),
+            (r"(mixed_\w+\.branch_\d)_(\d)\.conv", r"\1.\2.conv3d"),
+            (r"(mixed_\w+\.branch_\d)_(\d)\.bn", r"\1.\2.batch3d"),
+        ),
+        three_dimensional=r".*",
+        anchor="mixed_3b.branch_0.batch3d.weight",
+        classifier="conv3d_0c_1x1.conv3d",
+        classifier_aliases=(),
+        classifier_rank=3,
+    )
+
+    @nn.nowrap
+    def stage_of(self) -> Mapping[str, str]:
+        """Return the stage of every submodule that is not part of the stem."""
+        return {name: site for site, (name, _) in INCEPTION_BLOCKS.items()}
+
+    @nn.nowrap
+    def architecture(self) -> str:
+        """Return a name for checkpoints; the official training code has no I3D."""
+        return "i3d"
 
 
 def _max_pool(x: jax.Array, window: tuple[int, ...], *, strides: tuple[int, ...]) -> jax.Array:

@@ -1,12 +1,15 @@
 """MobileNet-V2 over the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
 
+import re
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.backbones.protocol import BackboneNames, OtherLayout
 from motion_jax.backbones.stages import Stages
 from motion_jax.layers import BatchNorm, Conv
 from motion_jax.ops import temporal_shift
@@ -24,6 +27,24 @@ INVERTED_RESIDUALS = {
     "stage4": ((6, 64, 4, 2), (6, 96, 3, 1)),
     "stage5": ((6, 160, 3, 2), (6, 320, 1, 1)),
 }
+
+
+def from_torchvision(name: str) -> str:
+    """Return the TSM repository's name for torchvision's name of a tensor.
+
+    torchvision groups convolution, BN and activation, except for the last convolution and BN, the linear ones.
+
+    >>> [from_torchvision(f"features.2.conv.{layer}.weight") for layer in ("0.0", "1.1", "2", "3")]
+    ['features.2.conv.0.weight', 'features.2.conv.4.weight', 'features.2.conv.6.weight', 'features.2.conv.7.weight']
+    """
+    found = re.fullmatch(r"features\.(\d+)\.conv\.(\d)(?:\.(\d))?\.(\w+)", name)
+    if not found:
+        return name
+    block, group, layer, leaf = found.groups()
+    if layer is None:
+        linear = 1 if block == "1" else 2
+        group, layer = linear, int(group) - linear
+    return f"features.{block}.conv.{3 * int(group) + int(layer)}.{leaf}"
 
 
 class InvertedResidual(nn.Module):
@@ -140,6 +161,50 @@ class MobileNetV2(nn.Module):
     ) -> jax.Array:
         x = Conv(features, (side, side), (stride, stride), (padding, padding), dtype=self.dtype, name=f"{name}_conv")(x)
         return nn.relu6(self.norm(dtype=self.dtype, name=f"{name}_bn")(x, train=train))
+
+    sites: ClassVar[Mapping[str, int]] = SITES
+    default_site: ClassVar[str] = "stage3"
+    published_width: ClassVar[int] = PUBLISHED_WIDTH
+    options: ClassVar[tuple[str, ...]] = ("stem_kernel",)
+    # As in the TSM repository.
+    official_names: ClassVar[BackboneNames] = BackboneNames(
+        modules=(
+            (r"stem_conv", "features.0.0"),
+            (r"stem_bn", "features.0.1"),
+            # The first inverted residual has no expansion, so that its later layers have lower numbers.
+            (r"features_1\.depthwise_conv", "features.1.conv.0"),
+            (r"features_1\.depthwise_bn", "features.1.conv.1"),
+            (r"features_1\.project_conv", "features.1.conv.3"),
+            (r"features_1\.project_bn", "features.1.conv.4"),
+            (r"features_(\d+)\.expand_conv", r"features.\1.conv.0"),
+            (r"features_(\d+)\.expand_bn", r"features.\1.conv.1"),
+            (r"features_(\d+)\.depthwise_conv", r"features.\1.conv.3"),
+            (r"features_(\d+)\.depthwise_bn", r"features.\1.conv.4"),
+            (r"features_(\d+)\.project_conv", r"features.\1.conv.6"),
+            (r"features_(\d+)\.project_bn", r"features.\1.conv.7"),
+            (r"head_conv", "features.18.0"),
+            (r"head_bn", "features.18.1"),
+        ),
+        anchor="features.0.1.weight",
+        classifier="classifier",
+        classifier_aliases=("classifier.1",),
+        classifier_rank=0,
+        shifted=r"features\.(3|5|6|8|9|10|12|13|15|16)\.conv\.0",
+        other_layout=OtherLayout("features.1.conv.0.0.weight", from_torchvision),
+    )
+
+    @nn.nowrap
+    def stage_of(self) -> Mapping[str, str]:
+        """Return the stage of every submodule that is not part of the stem."""
+        groups = ((site, size) for site, rows in INVERTED_RESIDUALS.items() for _, _, size, _ in rows)
+        sites = [site for site, size in groups for _ in range(size)]
+        names = {f"features_{number}": site for number, site in enumerate(sites, start=1)}
+        return {**names, "head_conv": sites[-1], "head_bn": sites[-1]}
+
+    @nn.nowrap
+    def architecture(self) -> str:
+        """Return the network's name in the official training code."""
+        return "mobilenetv2"
 
 
 def _share_of(channels: int, width: int) -> int:

@@ -1,12 +1,14 @@
 """ResNet over the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.backbones.protocol import BackboneNames
 from motion_jax.backbones.stages import Stages
 from motion_jax.layers import BatchNorm, Conv
 from motion_jax.ops import materialise, max_pool, temporal_shift
@@ -128,3 +130,34 @@ class ResNet(nn.Module):
                 x = stages.run(block, x)
             x = stages.record(site, x)
         return stages.named
+
+    sites: ClassVar[Mapping[str, int]] = SITES
+    default_site: ClassVar[str] = "res3"
+    published_width: ClassVar[int] = PUBLISHED_WIDTH
+    options: ClassVar[tuple[str, ...]] = ("shift_every",)
+    # As in torchvision. MotionSqueeze's repository has a BN after the network that it never uses.
+    official_names: ClassVar[BackboneNames] = BackboneNames(
+        modules=(
+            (r"(layer\d)_(\d+)\.downsample_conv", r"\1.\2.downsample.0"),
+            (r"(layer\d)_(\d+)\.downsample_bn", r"\1.\2.downsample.1"),
+            (r"(layer\d)_(\d+)\.(\w+)", r"\1.\2.\3"),
+        ),
+        unused=("bn2",),
+        unused_channels=128,
+        anchor="layer1.0.bn1.weight",
+        classifier="fc1",
+        classifier_aliases=("fc",),
+        classifier_rank=1,
+    )
+
+    @nn.nowrap
+    def stage_of(self) -> Mapping[str, str]:
+        """Return the stage of every submodule that is not part of the stem."""
+        _, *sites = SITES
+        sizes = enumerate(zip(sites, self.stage_sizes, strict=True), start=1)
+        return {f"layer{number}_{index}": site for number, (site, size) in sizes for index in range(size)}
+
+    @nn.nowrap
+    def architecture(self) -> str:
+        """Return the network's name in the official training code, such as ``resnet50``."""
+        return f"resnet{sum(self.stage_sizes) * (3 if self.bottleneck else 2) + 2}"

@@ -1,13 +1,15 @@
 """The correlation block of CorrNet: learned correlation of neighbouring frames."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.blocks.protocol import Operations, Shape, TensorNames
 from motion_jax.layers import BatchNorm, Conv, at_least_float32
 
 PUBLISHED_GROUPS = 32
@@ -91,3 +93,16 @@ class CorrelationBlock(nn.Module):
             return jnp.einsum("bthwgc,bthwpgc,pgc->bthwpg", x, jnp.stack(columns, axis=4), weights[index])
 
         return jnp.stack([row(index) for index in range(side)], axis=4) / per_group
+
+    official_names: ClassVar[TensorNames] = TensorNames(
+        ((r"reduction_conv", "chnl_reduction.0"), (r"reduction_bn", "chnl_reduction.1"))
+    )
+    narrow_fields: ClassVar[Mapping[str, Any]] = {"channels": 16, "dilation": 1}
+
+    @nn.nowrap
+    def operations(self, shape: Shape) -> Operations:
+        """Return the cost of the similarities: 2 c - 1 for c channels, and c more for their weights."""
+        batch, frames, height, width, features = shape
+        channels, groups = self.compared(features)
+        cells = batch * frames * height * width * (2 * self.radius + 1) ** 2
+        return Operations(correlation=cells * (3 * channels - groups))

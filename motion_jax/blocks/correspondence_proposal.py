@@ -1,12 +1,14 @@
 """The correspondence proposal (CP) module: the best matches of every position in all other frames."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.blocks.protocol import Operations, Shape
 from motion_jax.layers import BatchNorm, Conv
 from motion_jax.ops.correlation import all_pairs
 
@@ -99,3 +101,14 @@ class CorrespondenceProposal(nn.Module):
             return jnp.stack([position // (height * width), cell // width, cell % width], axis=-1)
 
         return coordinates(chosen) - coordinates(own)
+
+    narrow_fields: ClassVar[Mapping[str, Any]] = {"widths": (16, 16)}
+
+    @nn.nowrap
+    def operations(self, shape: Shape) -> Operations:
+        """Return the cost of the distances: one matrix product over all pairs of positions.
+
+        Source: MotionSqueeze's supplement, Table 2, "CP module" (20.4 G).
+        """
+        batch, frames, height, width, features = shape
+        return Operations(correlation=batch * (frames * height * width) ** 2 * features if frames > 1 else 0)

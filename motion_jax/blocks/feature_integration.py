@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from motion_jax.blocks.protocol import Operations, Shape
 from motion_jax.layers import Conv
 
 Norm = Callable[..., nn.Module]
@@ -72,3 +73,34 @@ def upsample(x: jax.Array, *, like: jax.Array, stride: int, norm: Norm, dtype: j
     rows, columns = (np.arange(side) % stride == 0 for side in (height, width))
     is_cell = jnp.asarray(rows[None, None, :, None, None] & columns[:, None])
     return jnp.where(is_cell, x.astype(shift.dtype), shift).astype(dtype)
+
+
+# Official names of the layers made here: SELFY's ``STSSIntegration``, whose kernels have three axes.
+OFFICIAL_MODULES = (
+    (r"downsample_conv", "selfy.stss_transformation.downsample.0"),
+    (r"downsample_bn", "selfy.stss_transformation.downsample.1"),
+    (r"integration([012])_conv", r"selfy.stss_integration.conv\1.0"),
+    (r"integration([012])_bn", r"selfy.stss_integration.conv\1.1"),
+    (r"integration3_conv", "selfy.stss_integration.conv3_fuse.1"),
+    (r"integration3_bn", "selfy.stss_integration.conv3_fuse.2"),
+    (r"upsample_conv", "selfy.stss_integration.upsample.0"),
+    (r"upsample_bn", "selfy.stss_integration.upsample.1"),
+)
+TRANSPOSED = ("upsample_conv",)
+
+
+def upsample_operations(maps: int, size: Shape, *, stride: int, width: int, features: int) -> Operations:
+    """Return the cost of ``upsample`` beyond its convolution layer.
+
+    The official transposed convolution also multiplies the zeros between the cells, which are skipped here, and BN
+    runs over all cells.
+
+    Args:
+        maps: number of frames in the batch.
+        size: (height, width) of the result.
+        stride: cells of the result per cell of the input.
+        width: channels of the input.
+        features: channels of the result.
+    """
+    full, small = math.prod(size), math.prod(-(-side // stride) for side in size)
+    return Operations(conv_fc=maps * (full - small) * features * width, bn=4 * maps * full * features)

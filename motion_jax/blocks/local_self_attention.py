@@ -1,13 +1,17 @@
 """Local self-attention in space and time, with the layers that follow the comparison in SELFY."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.blocks import feature_integration
 from motion_jax.blocks.feature_integration import conv_bn_relu, integrate, upsample
+from motion_jax.blocks.protocol import Operations, Shape, TensorNames
 from motion_jax.layers import BatchNorm, Conv, at_least_float32
 from motion_jax.ops import relative_scores
 from motion_jax.ops.self_similarity import temporal_offsets
@@ -99,3 +103,25 @@ class LocalSelfAttention(nn.Module):
         """Embeddings of the distances along one axis."""
         init = nn.initializers.normal(self.channels**-0.5)
         return self.param(name, init, (length, self.channels), at_least_float32(self.dtype)).astype(self.dtype)
+
+    official_names: ClassVar[TensorNames] = TensorNames(
+        feature_integration.OFFICIAL_MODULES, feature_integration.TRANSPOSED, r"(integration|upsample).*"
+    )
+    narrow_fields: ClassVar[Mapping[str, Any]] = {"window": (5, 5, 5), "channels": 16, "integration_width": 16}
+
+    @nn.nowrap
+    def operations(self, shape: Shape) -> Operations:
+        """Return the cost of attention within the window, and of upsampling.
+
+        Products of query and key, of weights and value, and of query and the embeddings of the distances.
+        """
+        batch, frames, *size, features = shape
+        window = math.prod(self.window)
+        positions = batch * frames * math.prod(-(-side // self.stride) for side in size)
+        return (
+            feature_integration.upsample_operations(
+                batch * frames, size, stride=self.stride, width=self.integration_width, features=features
+            )
+            + Operations(correlation=positions * self.channels * (2 * window + sum(self.window)))
+            + Operations.softmax(positions, window)
+        )

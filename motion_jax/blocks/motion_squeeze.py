@@ -1,15 +1,17 @@
 """MotionSqueeze: displacement between neighbouring frames, learned inside a network."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.blocks.protocol import Operations, Shape, TensorNames
 from motion_jax.layers import BatchNorm, Conv
-from motion_jax.ops import match
+from motion_jax.ops import l2_normalize, local_correlation, match
 
 # Forms of the feature transformation and their hidden channels.
 TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
@@ -192,3 +194,64 @@ class MotionSqueeze(nn.Module):
             both = jnp.concatenate([x, motion], axis=-1)
             return Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="fusion_conv")(both)
         return motion
+
+    official_names: ClassVar[TensorNames] = TensorNames(
+        (
+            (r"reduction_conv", "chnl_reduction.0"),
+            (r"reduction_bn", "chnl_reduction.1"),
+            (r"transform(\d)_depthwise", r"flow_refinement.conv\1.0"),
+            (r"transform(\d)_depthwise_bn", r"flow_refinement.conv\1.1"),
+            (r"transform(\d)_pointwise", r"flow_refinement.conv\1.3"),
+            (r"transform(\d)_pointwise_bn", r"flow_refinement.conv\1.4"),
+        ),
+        unused=("bn2",),
+    )
+
+    @nn.nowrap
+    def operations(self, shape: Shape) -> Operations:
+        """Return the cost of local correlation, 2 C - 1 per similarity of C channels.
+
+        Source: the supplement, Tables 1 and 2 (33.7 G in ResNet-50).
+        """
+        batch, frames, height, width, features = shape
+        channels = features if self.reduction is None else self.reduction
+        sources = batch * (frames - 1) * len(DIRECTIONS[self.directions]) * height * width
+        return Operations(correlation=sources * (2 * self.radius + 1) ** 2 * (2 * channels - 1))
+
+    @classmethod
+    def published_fields(cls, frames: int) -> Mapping[str, Any]:
+        """Return the fields that the paper prints (section 3), the same for any number of frames."""
+        return {"radius": cls.radius, "sigma": cls.sigma, "temperature": cls.temperature}
+
+    @nn.nowrap
+    def displacement_reach(self) -> int:
+        """Return the largest displacement in cells."""
+        return self.radius * self.dilation
+
+    @nn.nowrap
+    def match_margin(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Float[Array, " b"]:
+        """Return the smallest margin per clip between the best and the second-best match, over all positions."""
+        if self.reduction is not None:
+            _, state = self.clone(parent=None, name=None).apply(
+                variables,
+                x,
+                train=False,
+                capture_intermediates=lambda module, _: module.name == "reduction_bn",
+                mutable=["intermediates"],
+            )
+            x = nn.relu(state["intermediates"]["reduction_bn"]["__call__"][0])
+        x = l2_normalize(x)
+        pairs = [(x[:, :-1], x[:, 1:])]
+        if "_backward" in DIRECTIONS[self.directions]:
+            pairs.append((x[:, 1:], x[:, :-1]))
+        return jnp.stack([self._margin(*pair) for pair in pairs]).min(axis=0)
+
+    @nn.nowrap
+    def _margin(self, source: jax.Array, target: jax.Array) -> jax.Array:
+        batch = source.shape[0]
+        source, target = (x.reshape(-1, *x.shape[2:]) for x in (source, target))
+        scores = nn.relu(local_correlation(source, target, radius=self.radius, dilation=self.dilation))
+        scores = scores.reshape(batch, -1, (2 * self.radius + 1) ** 2)
+        best, second = jnp.moveaxis(jax.lax.top_k(scores, 2)[0], -1, 0)
+        # The choice has no effect where all scores are zero.
+        return jnp.where(best > 0, best - second, jnp.inf).min(axis=1)

@@ -1,12 +1,15 @@
 """Multi-head self-attention with relative positions over the frames of a clip, as a bottleneck (BoTNet)."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.blocks.protocol import Operations, Shape
 from motion_jax.layers import BatchNorm, Conv, at_least_float32
 from motion_jax.ops import relative_scores
 
@@ -83,3 +86,17 @@ class MultiHeadSelfAttention(nn.Module):
         )
         scores = relative_scores(jnp.moveaxis(query, axis, 4), table.astype(self.dtype))
         return jnp.moveaxis(scores, 4, axis)
+
+    narrow_fields: ClassVar[Mapping[str, Any]] = {"heads": 1, "head_channels": 16, "distances": (7, 15, 15)}
+
+    @nn.nowrap
+    def operations(self, shape: Shape) -> Operations:
+        """Return the cost of the two matrix products, the relative positions and the softmax.
+
+        Source: SELFY's supplement, Table 3g, "TSM-R50 + MHSA" (50.6 G).
+        """
+        batch, *space, _ = shape
+        positions = math.prod(space)
+        embeddings = sum(2 * distance + 1 for distance in self.distances)
+        products = batch * positions * self.heads * self.head_channels * (2 * positions + embeddings)
+        return Operations(correlation=products) + Operations.softmax(batch * positions * self.heads, positions)

@@ -1,12 +1,15 @@
 """The non-local block: every position of a clip attends to every other."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.blocks.protocol import Operations, Shape
 from motion_jax.layers import BatchNorm, Conv, at_least_float32
 
 
@@ -49,3 +52,18 @@ class NonLocal(nn.Module):
         y = jnp.einsum("bnm,bmc->bnc", weights, g).reshape(batch, *space, channels)
         y = Conv(features, (1, 1), dtype=self.dtype, name="out_conv")(y)
         return x + self.norm(dtype=self.dtype, scale_init=nn.initializers.zeros, name="out_bn")(y, train=train)
+
+    narrow_fields: ClassVar[Mapping[str, Any]] = {"channels": 16}
+
+    @nn.nowrap
+    def operations(self, shape: Shape) -> Operations:
+        """Return the cost of both matrix products and the softmax.
+
+        Source: SELFY's supplement, Table 3g, "TSM-R50 + NL", which counts one of the two products (46.5 G).
+        """
+        batch, *space, features = shape
+        positions = math.prod(space)
+        channels = max(features // 2, 1) if self.channels is None else self.channels
+        return Operations(correlation=2 * batch * positions**2 * channels) + Operations.softmax(
+            batch * positions, positions
+        )

@@ -1,14 +1,18 @@
 """SELFY: spatio-temporal self-similarity (STSS) as a motion representation."""
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from motion_jax.blocks import feature_integration
 from motion_jax.blocks.feature_integration import conv_bn_relu, integrate, upsample
+from motion_jax.blocks.protocol import Operations, Shape, TensorNames
 from motion_jax.layers import BatchNorm, Conv, at_least_float32
 from motion_jax.ops import kernel_soft_argmax, self_similarity
 from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
@@ -194,6 +198,42 @@ class Selfy(nn.Module):
         )
         displacement = displacement.reshape(*scores.shape[:5], 2)
         return jnp.concatenate([displacement, scores.max((-2, -1))[..., None]], axis=-1)
+
+    official_names: ClassVar[TensorNames] = TensorNames(
+        (
+            (r"extraction(\d)_conv", r"selfy.stss_extraction.conv\1.0"),
+            (r"extraction(\d)_bn", r"selfy.stss_extraction.conv\1.1"),
+            *feature_integration.OFFICIAL_MODULES,
+        ),
+        feature_integration.TRANSPOSED,
+        r"(extraction|integration|upsample).*",
+    )
+
+    @nn.nowrap
+    def operations(self, shape: Shape) -> Operations:
+        """Return the cost of the self-similarity, 2 C - 1 per similarity of C channels, and of upsampling.
+
+        Source: the supplement, Tables 3a and 3g (36.6 G in ResNet-50).
+        """
+        batch, frames, height, width, features = shape
+        size = (self.enlarge * height, self.enlarge * width)
+        length, *sides = self.window
+        window = (length if self.offsets is None else len(self.offsets)) * math.prod(sides)
+        positions = batch * frames * math.prod(-(-side // self.stride) for side in size)
+        cost = feature_integration.upsample_operations(
+            batch * frames, size, stride=self.stride, width=self.integration_width, features=features
+        ) + Operations(correlation=positions * window * (2 * self.channels - 1))
+        return cost + Operations.softmax(positions, window) if self.similarity == "embedded_gaussian" else cost
+
+    @classmethod
+    def fields_at(cls, cell: int) -> Mapping[str, Any]:
+        """Return the fields that compare at 14x14 for an input of 224, at any site (supplement, Table 3b)."""
+        return {"stride": max(1, 16 // cell), "enlarge": max(1, cell // 16)}
+
+    @classmethod
+    def published_fields(cls, frames: int) -> Mapping[str, Any]:
+        """Return the window (L, U, V) of section 4.2, longer for 16 frames, and the official code's fusion."""
+        return {"window": (9, 9, 9) if frames >= 16 else cls.window, "fusion": cls.fusion}
 
 
 def _enlarge(x: jax.Array, factor: int) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from motion_jax.blocks import MotionSqueeze
+from motion_jax.blocks.protocol import declared
 from motion_jax.models import VideoClassifier
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def has_displacement(model: VideoClassifier) -> bool:
-    """Whether a network holds a block that estimates displacement."""
-    return any(isinstance(block, MotionSqueeze) for block in model.backbone.blocks.values())
+    """Return whether a network has a motion block that estimates displacement."""
+    return any(declared(block, "displacement_reach") for block in model.backbone.blocks.values())
 
 
 def make_estimator(
@@ -35,9 +35,8 @@ def make_estimator(
         if "displacement" not in aux:
             raise ValueError("this network has no displacement: choose one with a MotionSqueeze block (msnet_...)")
         block = next(iter(model.backbone.blocks.values()))
-        reach = block.radius * block.dilation
         return (
-            in_pixels(np.asarray(aux["displacement"]), radius=reach, image_size=clips.shape[2:4]),
+            in_pixels(np.asarray(aux["displacement"]), radius=block.displacement_reach(), image_size=clips.shape[2:4]),
             np.asarray(aux["confidence"])[..., 0],
         )
 

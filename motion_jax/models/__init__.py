@@ -1,6 +1,27 @@
 """Video classifiers and the table of named ones."""
 
 from motion_jax.models.classifier import VideoClassifier
-from motion_jax.models.table import ModelConfig, build_model, list_models
+from motion_jax.models.table import (
+    DEPTHS,
+    MODELS,
+    TSM,
+    ModelConfig,
+    NamedModel,
+    build_model,
+    list_models,
+    narrow_fields,
+    published_fields,
+)
 
-__all__ = ["ModelConfig", "VideoClassifier", "build_model", "list_models"]
+__all__ = [
+    "DEPTHS",
+    "MODELS",
+    "TSM",
+    "ModelConfig",
+    "NamedModel",
+    "VideoClassifier",
+    "build_model",
+    "list_models",
+    "narrow_fields",
+    "published_fields",
+]

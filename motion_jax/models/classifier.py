@@ -12,16 +12,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VideoClassifier(nn.Module):
-    """Classify clips: frames through the backbone, each to logits, averaged over time (TSN's consensus).
+    """Video classifier: backbone, classifier per frame, and the mean over frames (TSN's consensus).
 
-    uint8 clips are scaled to [0, 1] and normalised here, on the device; float clips are taken as normalised.
+    uint8 clips are scaled to [0, 1] and normalised here, on the device; float clips must be normalised already.
 
     Attributes:
-        backbone: clips to named stages, the last of which is classified.
+        backbone: module from clips to named stages; the last stage is classified.
         num_classes: number of logits.
         dropout: rate per frame before the classifier, in training; needs the rng "dropout".
-        mean: of the normalisation, per colour channel, on the scale [0, 1].
-        std: likewise.
+        mean: mean per colour channel for the normalisation, on the scale [0, 1].
+        std: standard deviation per colour channel, on the same scale.
         dtype: compute dtype of normalisation; the classifier is float32 at least.
 
     Source: Wang et al., TSN (ECCV 2016); the official code's models.py, ``TSN``.
@@ -44,11 +44,11 @@ class VideoClassifier(nn.Module):
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(self, clips: Num[Array, "b t h w c"], *, train: bool) -> jax.Array:
-        """Logits (b, num_classes), float32 at least.
+        """Return logits (b, num_classes), float32 at least.
 
         Args:
             clips: uint8 in 0..255 or normalised floats.
-            train: take and store batch statistics (pass ``mutable=["batch_stats"]``) and drop out (pass an rng).
+            train: use and store batch statistics (pass ``mutable=["batch_stats"]``) and apply dropout (pass an rng).
 
         Raises:
             ValueError: unless the clips are (b, t, h, w, 3).
@@ -56,16 +56,16 @@ class VideoClassifier(nn.Module):
         return self._head(self.backbone(self._normalise(clips), train=train), train=train).mean(axis=1)
 
     def features(self, clips: Num[Array, "b t h w c"], *, train: bool) -> tuple[jax.Array, dict]:
-        """The logits, and what led to them.
+        """Return the logits and the intermediate results.
 
         Returns:
             logits as from a call, and a dict with ``frame_logits`` (b, t', num_classes), where t' is the number of
-            frames the backbone leaves (all in 2-D networks, a quarter in I3D), ``stages`` name -> (b, t', h, w, c), and
-            whatever the motion block lets see: ``displacement`` (b, t-1, h, w, 2) as (dx, dy) in units of the radius,
-            ``confidence`` (b, t-1, h, w, 1), ``stss`` (b, t, h, w, l, u, v). With motion blocks at several sites these
-            are those of the first; each site's own are under ``motion`` by site.
+            frames that the backbone keeps (all in 2-D networks, a quarter in I3D), ``stages`` name -> (b, t', h, w, c),
+            and all that the motion block sows: ``displacement`` (b, t-1, h, w, 2) as (dx, dy) in units of the radius,
+            ``confidence`` (b, t-1, h, w, 1), ``stss`` (b, t, h, w, l, u, v). With motion blocks at several sites, these
+            come from the first one, and ``motion`` holds the results of each by site.
         """
-        stages, motion = self._backbone_with_intermediates(self._normalise(clips), train=train)
+        stages, motion = self._run_backbone(self._normalise(clips), train=train)
         frame_logits = self._head(stages, train=train)
         first = next(iter(motion.values()), {})
         aux = {**first, "frame_logits": frame_logits, "stages": stages}
@@ -91,18 +91,21 @@ class VideoClassifier(nn.Module):
         x = last.mean(axis=(2, 3), dtype=at_least_float32(self.dtype))
         return self.classifier(self.drop(x, deterministic=not train))
 
-    def _backbone_with_intermediates(self, x: jax.Array, *, train: bool) -> tuple[dict, dict]:
-        """Run the backbone with its sown values open, and carry its other updates over to this scope."""
+    def _run_backbone(self, x: jax.Array, *, train: bool) -> tuple[dict, dict]:
+        """Return the stages, and by site what the motion blocks sow.
+
+        Only a call of its own can open "intermediates" where the caller did not. The batch statistics it changes are
+        put back into this module.
+        """
         if self.is_initializing():
             return self.backbone(x, train=train), {}
         backbone, variables = self.backbone.unbind()
         mutable = [name for name in variables if self.is_mutable_collection(name)]
         rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else None
-        stages, updates = backbone.apply(variables, x, train=train, mutable=[*mutable, "intermediates"], rngs=rngs)
-        sown = updates.pop("intermediates", {})
-        for collection, values in updates.items():
+        stages, changed = backbone.apply(variables, x, train=train, mutable=[*mutable, "intermediates"], rngs=rngs)
+        sown = changed.pop("intermediates", {})
+        for collection, values in changed.items():
             for name, value in values.items():
                 self.backbone.put_variable(collection, name, value)
-        # In the order of the stages, not of the names.
         sites = [stage.removesuffix("_motion") for stage in stages if stage.endswith("_motion")]
         return stages, {site: dict(sown[f"blocks_{site}"]) for site in sites if f"blocks_{site}" in sown}

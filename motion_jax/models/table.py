@@ -1,6 +1,7 @@
 """The named models: which backbone, whether it shifts, which motion block."""
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -8,7 +9,8 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from motion_jax.backbones import InceptionI3D, MobileNetV2, ResNet, inception_i3d, mobilenet_v2, resnet
+from motion_jax.backbones import InceptionI3D, MobileNetV2, ResNet
+from motion_jax.backbones.protocol import Backbone
 from motion_jax.blocks import (
     CorrelationBlock,
     CorrespondenceProposal,
@@ -18,6 +20,7 @@ from motion_jax.blocks import (
     NonLocal,
     Selfy,
 )
+from motion_jax.blocks.protocol import MotionBlock, declared
 from motion_jax.layers import BatchNorm
 from motion_jax.models.classifier import VideoClassifier
 
@@ -26,46 +29,21 @@ PUBLISHED_WIDTH = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class _Family:
-    """The backbones of one kind.
+class NamedModel:
+    """One row of the table: a backbone with its size and shift, and the motion block in it.
 
     Attributes:
-        backbone: their class.
-        sites: where a motion block may stand, and how many pixels of the clip one cell is wide there.
-        default_site: where the papers put it.
-        width: channels of the published stem.
-        options: fields of the backbone that ``build_model`` passes on.
+        backbone: class of the backbone.
+        backbone_fields: fields of the backbone, such as ``DEPTHS["r18"] | TSM``.
+        block: class of the motion block, or None.
+        block_fields: fields of the motion block, where the papers change its defaults on this backbone.
     """
 
-    backbone: type[nn.Module]
-    sites: Mapping[str, int]
-    default_site: str
-    width: int
-    options: tuple[str, ...] = ()
+    backbone: type[Backbone]
+    backbone_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    block: type[MotionBlock] | None = None
+    block_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-    """One row of the table: a backbone with its size and shift, and the motion block that is put into it.
-
-    Attributes:
-        family: of the backbone.
-        bound: fields of the backbone that make this one.
-        block: the motion block's class.
-        fields: of the motion block, where the papers leave its defaults on this backbone.
-    """
-
-    family: _Family
-    bound: Mapping[str, Any]
-    block: type[nn.Module] | None = None
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-RESNET = _Family(ResNet, resnet.SITES, "res3", resnet.PUBLISHED_WIDTH, options=("shift_every",))
-MOBILENET_V2 = _Family(
-    MobileNetV2, mobilenet_v2.SITES, "stage3", mobilenet_v2.PUBLISHED_WIDTH, options=("stem_kernel",)
-)
-I3D = _Family(InceptionI3D, inception_i3d.SITES, "inc_b", inception_i3d.PUBLISHED_WIDTH)
 
 DEPTHS = {
     "r18": {"stage_sizes": (2, 2, 2, 2), "bottleneck": False},
@@ -75,38 +53,38 @@ DEPTHS = {
 }
 TSM = {"fold_div": SHIFT_FOLD_DIV}
 SHIFTS = {"tsn": {}, "tsm": TSM}
-# What the supplements compare MotionSqueeze and SELFY with.
-COMPARED: dict[str, type[nn.Module]] = {
+# Blocks that the supplements compare MotionSqueeze and SELFY with.
+COMPARED: dict[str, type[MotionBlock]] = {
     "cpnet": CorrespondenceProposal,
     "nonlocal": NonLocal,
     "mhsa": MultiHeadSelfAttention,
     "localattention": LocalSelfAttention,
     "corrblock": CorrelationBlock,
 }
-# SELFY starts every residual branch at zero, beside its own block.
+# SELFYNet starts every residual branch of its backbone at zero.
 ZERO = {"zero_init": True}
 
-MODELS: dict[str, _Entry] = {
-    **{f"{s}_{d}": _Entry(RESNET, size | shift) for s, shift in SHIFTS.items() for d, size in DEPTHS.items()},
+MODELS: dict[str, NamedModel] = {
+    **{f"{s}_{d}": NamedModel(ResNet, size | shift) for s, shift in SHIFTS.items() for d, size in DEPTHS.items()},
     **{
-        f"msnet_{s}_{d}": _Entry(RESNET, size | shift, MotionSqueeze)
+        f"msnet_{s}_{d}": NamedModel(ResNet, size | shift, MotionSqueeze)
         for s, shift in SHIFTS.items()
         for d, size in DEPTHS.items()
     },
     **{
-        f"selfynet_{s}_{d}": _Entry(RESNET, size | shift | ZERO, Selfy)
+        f"selfynet_{s}_{d}": NamedModel(ResNet, size | shift | ZERO, Selfy)
         for s, shift in SHIFTS.items()
         for d, size in DEPTHS.items()
     },
-    **{f"{s}_mobilenetv2": _Entry(MOBILENET_V2, shift) for s, shift in SHIFTS.items()},
+    **{f"{s}_mobilenetv2": NamedModel(MobileNetV2, shift) for s, shift in SHIFTS.items()},
     # Its 32 channels are few enough to be matched as they are (MotionSqueeze supplement, section 3).
-    "msnet_tsm_mobilenetv2": _Entry(MOBILENET_V2, TSM, MotionSqueeze, {"reduction": None}),
-    "selfynet_tsm_mobilenetv2": _Entry(MOBILENET_V2, TSM | ZERO, Selfy),
-    "i3d": _Entry(I3D, {}),
-    "msnet_i3d": _Entry(I3D, {}, MotionSqueeze),
-    "selfynet_i3d": _Entry(I3D, {}, Selfy),
+    "msnet_tsm_mobilenetv2": NamedModel(MobileNetV2, TSM, MotionSqueeze, {"reduction": None}),
+    "selfynet_tsm_mobilenetv2": NamedModel(MobileNetV2, TSM | ZERO, Selfy),
+    "i3d": NamedModel(InceptionI3D),
+    "msnet_i3d": NamedModel(InceptionI3D, block=MotionSqueeze),
+    "selfynet_i3d": NamedModel(InceptionI3D, block=Selfy),
     **{
-        f"{name}_tsm_{depth}": _Entry(RESNET, DEPTHS[depth] | TSM, block)
+        f"{name}_tsm_{depth}": NamedModel(ResNet, DEPTHS[depth] | TSM, block)
         for name, block in COMPARED.items()
         for depth in ("r18", "r50")
     },
@@ -114,21 +92,38 @@ MODELS: dict[str, _Entry] = {
 
 
 def list_models() -> list[str]:
-    """The names ``build_model`` knows, in the order of the table."""
+    """Return the names that ``build_model`` knows, in the order of the table."""
     return list(MODELS)
 
 
-def block_fields(block: type[nn.Module]) -> list[str]:
-    """Names of the options a motion block takes: its fields, less those every module has."""
-    return [f.name for f in dataclasses.fields(block) if f.name not in {"parent", "name", "norm", "dtype"}]
+def named_model(name: str) -> NamedModel:
+    """Return a row of the table.
 
-
-def _selfy_resolution(cell: int) -> dict[str, int]:
-    """Fields that make SELFY compare at 14x14 for a 224-pixel input wherever it stands (supplement, Table 3b).
-
-    ``cell`` is the width in pixels of one cell at its site; it should be 16.
+    Raises:
+        ValueError: for an unknown name, with the nearest ones.
     """
-    return {"stride": max(1, 16 // cell), "enlarge": max(1, cell // 16)}
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=2)
+        meant = f"did you mean {' or '.join(near)}?" if near else "motion_jax.list_models() gives all names"
+        raise ValueError(f"there is no model {name!r}; {meant}")
+    return MODELS[name]
+
+
+def published_fields(name: str, *, frames: int) -> dict[str, Any]:
+    """Return the fields of a model's motion block that its paper prints, for clips of ``frames`` frames."""
+    fields = declared(named_model(name).block, "published_fields")
+    return dict(fields(frames)) if fields else {}
+
+
+def narrow_fields(name: str) -> dict[str, Any]:
+    """Return the fields of a model's motion block for a backbone of an eighth of the published width."""
+    return dict(declared(named_model(name).block, "narrow_fields", {}))
+
+
+def block_fields(block: type[MotionBlock] | None) -> list[str]:
+    """Return the names of a motion block's options: its fields, without those of every module."""
+    fields = dataclasses.fields(block) if block else ()
+    return [f.name for f in fields if f.name not in {"parent", "name", "norm", "dtype"}]
 
 
 def build_model(
@@ -143,7 +138,7 @@ def build_model(
     remat: bool = False,
     **fields: Any,
 ) -> VideoClassifier:
-    """A named model, without parameters.
+    """Build a named model, without parameters.
 
     Args:
         name: one of ``list_models()``.
@@ -155,8 +150,8 @@ def build_model(
         sites: the stages after which the motion block stands, by default the papers' one: ``res3`` in ResNets,
             ``stage3`` in MobileNet-V2, ``inc_b`` in I3D. Only used by models that have a motion block.
         norm: the normalisation of every layer, such as ``functools.partial(BatchNorm, axis_name="data")``.
-        remat: in training, compute what lies within residual, Inception and motion blocks a second time for the
-            gradients instead of keeping it: less memory for a larger batch, the same numbers and parameters.
+        remat: in training, recompute residual, Inception and motion blocks for the gradients instead of keeping their
+            activations. This saves memory and changes neither numbers nor parameters.
         **fields: fields of the motion block, such as ``radius=7`` or ``window=(9, 9, 9)``, and options of the
             backbone: ``shift_every`` of ResNets, ``stem_kernel`` of MobileNet-V2.
 
@@ -166,40 +161,39 @@ def build_model(
     >>> build_model("selfynet_tsm_r50", num_classes=174, window=(9, 9, 9)).num_classes
     174
     """
-    if name not in MODELS:
-        raise ValueError(f"there is no model {name!r}; the models are {', '.join(MODELS)}")
-    entry = MODELS[name]
-    family = entry.family
+    entry = named_model(name)
+    backbone = entry.backbone
     dtype = jnp.dtype(dtype)
     # Lists (from a JSON config, say) become tuples: a module's fields are hashable.
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    options = {key: fields.pop(key) for key in family.options if key in fields}
-    allowed = block_fields(entry.block) if entry.block else []
+    options = {key: fields.pop(key) for key in backbone.options if key in fields}
+    allowed = block_fields(entry.block)
     if unknown := sorted(set(fields) - set(allowed)):
         known = f"its block's fields are {', '.join(allowed)}" if allowed else "it has no motion block"
-        known += f"; its backbone's are {', '.join(family.options)}" if family.options else ""
+        known += f"; its backbone's are {', '.join(backbone.options)}" if backbone.options else ""
         raise ValueError(f"{name} has no field {', '.join(unknown)}; {known}")
     blocks = {}
     if entry.block:
-        sites = (family.default_site,) if sites is None else sites
+        sites = (backbone.default_site,) if sites is None else sites
         if not sites or isinstance(sites, str):
             raise ValueError(
-                f"sites must name the stages of the motion block, such as ({family.default_site!r},); got {sites!r}"
+                f"sites must name the stages of the motion block, such as ({backbone.default_site!r},); got {sites!r}"
             )
-        if unknown := sorted(set(sites) - set(family.sites)):
-            raise ValueError(f"{name} has no site {', '.join(unknown)}; its sites are {', '.join(family.sites)}")
+        if unknown := sorted(set(sites) - set(backbone.sites)):
+            raise ValueError(f"{name} has no site {', '.join(unknown)}; its sites are {', '.join(backbone.sites)}")
+        fields_at = declared(entry.block, "fields_at", lambda cell: {})
         for site in sites:
-            own = _selfy_resolution(family.sites[site]) if entry.block is Selfy else {}
-            blocks[site] = entry.block(**{**own, **entry.fields, **fields}, norm=norm, dtype=dtype)
-    backbone = family.backbone(
-        **{**entry.bound, **options},
-        width=max(1, family.width * width // PUBLISHED_WIDTH),
+            own = {**fields_at(backbone.sites[site]), **entry.block_fields, **fields}
+            blocks[site] = entry.block(**own, norm=norm, dtype=dtype)
+    network = backbone(
+        **{**entry.backbone_fields, **options},
+        width=max(1, backbone.published_width * width // PUBLISHED_WIDTH),
         blocks=blocks,
         remat=remat,
         norm=norm,
         dtype=dtype,
     )
-    return VideoClassifier(backbone=backbone, num_classes=num_classes, dropout=dropout, dtype=dtype)
+    return VideoClassifier(backbone=network, num_classes=num_classes, dropout=dropout, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,13 +205,13 @@ class ModelConfig:
         width: 64 for the backbone as published, less for a narrow one in proportion.
         dropout: rate before the classifier.
         dtype: compute dtype, ``float32`` or ``bfloat16``.
-        sites: where the motion block stands; None for the papers' site on this backbone.
+        sites: stages with the motion block; None for the papers' site on this backbone.
         batch_norm: ``per_device`` statistics (as the originals), ``synchronised`` over the devices, or ``frozen``.
-        remat: less memory in training for about a third more operations, as ``build_model`` takes it.
-        block: fields of the motion block and options of the backbone, as ``build_model`` takes them.
+        block: fields of the motion block and options of the backbone, see ``build_model``.
+        remat: save memory in training for about a third more operations, see ``build_model``.
 
     Raises:
-        ValueError: for a value that is not allowed, named with its key.
+        ValueError: for a value that is not allowed, with its key.
     """
 
     name: str
@@ -246,7 +240,7 @@ class ModelConfig:
         self.build(num_classes=1)
 
     def build(self, num_classes: int) -> VideoClassifier:
-        """The model this section describes, for so many classes."""
+        """Build the model that this section describes."""
         return build_model(
             self.name,
             num_classes=num_classes,

@@ -1,103 +1,76 @@
-"""What a network costs: operations in the papers' convention, by stage, from shapes alone; and XLA's own count.
+"""Operations of a network in the papers' convention, by stage, from shapes alone; and XLA's own count.
 
-The convention is the one that gives the figures printed for MotionSqueeze and SELFY:
+The convention reproduces the figures that MotionSqueeze and SELFY print:
 
-- convolutions and matrix products count one operation per multiply-accumulate, those with padding included, and one
-  more per output where there is a bias; a transposed convolution counts at every cell of its output, zeros included;
+- convolutions and matrix products count one operation per multiply-accumulate, with those on padding, and one more per
+  output where there is a bias; a transposed convolution counts every cell of its output, zeros included;
 - batch normalisation counts 4 per element;
-- local correlation counts 2 C - 1 per similarity of two vectors of C channels, cells outside the frame included;
-- the products of attention and of all-pairs matching are matrix products, one operation per multiply-accumulate;
-- the softmax of attention over n weights counts 3 n - 1, average pooling before the classifier 1 per pooled element;
-- ReLU, max pooling, sums, resizing, L2 normalisation, choosing matches and the soft-argmax count nothing.
+- local correlation counts 2 C - 1 per similarity of two vectors of C channels, with cells outside the frame;
+- the products of attention and of all-pairs matching count as matrix products;
+- a softmax over n values counts 3 n - 1, average pooling before the classifier 1 per pooled element;
+- ReLU, max pooling, sums, resizing, L2 normalisation, choosing matches and the soft-argmax count 0.
+
+A motion block declares what it costs beyond its layers (``motion_jax.blocks.protocol``). The matrix products and
+convolutions of a block that does not are counted in its traced call, and its stage is marked as traced.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.extend
 import jax.numpy as jnp
 
-from motion_jax.backbones import InceptionI3D, MobileNetV2, ResNet, inception_i3d, mobilenet_v2, resnet
-from motion_jax.blocks import (
-    CorrelationBlock,
-    CorrespondenceProposal,
-    LocalSelfAttention,
-    MotionSqueeze,
-    MultiHeadSelfAttention,
-    NonLocal,
-    Selfy,
-)
-from motion_jax.blocks.motion_squeeze import DIRECTIONS
+from motion_jax.blocks.protocol import Operations, Shape, declared
 from motion_jax.layers import BatchNorm, Conv
 from motion_jax.models import VideoClassifier
 
-Shape = tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Operations:
-    """Operations by kind, in the papers' convention.
-
-    Attributes:
-        conv_fc: of convolutions and fully connected layers.
-        bn: of batch normalisation.
-        correlation: of comparing positions with each other, and of gathering by the result.
-        other: of softmax and average pooling.
-    """
-
-    conv_fc: int = 0
-    bn: int = 0
-    correlation: int = 0
-    other: int = 0
-
-    @property
-    def total(self) -> int:
-        """Of all kinds."""
-        return self.conv_fc + self.bn + self.correlation + self.other
-
-    def __add__(self, more: "Operations") -> "Operations":
-        return Operations(*(getattr(self, f.name) + getattr(more, f.name) for f in dataclasses.fields(self)))
+LAYERS = (Conv, nn.Conv, nn.Dense, BatchNorm, nn.BatchNorm)
 
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
-    """What a network costs for one clip.
+    """Operations and parameters of a network for one clip.
 
     Attributes:
         stages: operations by stage, in the order of computation: ``stem``, the backbone's own names such as ``res2``,
-            ``<site>_motion`` for the motion block at a site, ``classifier``. Of a module that is no
-            ``VideoClassifier``, its submodules by name, and its own name for what it does itself.
-        parameters: how many there are, by the same stages.
+            ``<site>_motion`` for the motion block at a site, ``classifier``. For a module that is no
+            ``VideoClassifier``: its submodules by name, and its class name for its own operations.
+        parameters: number of parameters, by the same stages.
+        traced: stages with a motion block that declares no cost. Their figures hold the products of the traced call,
+            without any softmax.
     """
 
     stages: Mapping[str, Operations]
     parameters: Mapping[str, int]
+    traced: tuple[str, ...] = ()
 
     @property
     def operations(self) -> Operations:
-        """Of all stages."""
+        """Sum over the stages."""
         return sum(self.stages.values(), Operations())
 
     @property
     def gflops(self) -> float:
-        """All operations, in units of 10^9: what the papers call FLOPs."""
+        """Operations of all kinds and stages, in units of 10^9."""
         return self.operations.total / 1e9
 
 
 def count(module: nn.Module, shape: Shape) -> Complexity:
-    """Operations and parameters of a module for one clip, without computing or compiling anything.
+    """Count operations and parameters of a module for one clip, without computing or compiling anything.
 
-    Layers are counted as they are called, in whatever network: ``Conv`` and ``BatchNorm`` of this library and of Flax,
-    and ``flax.linen.Dense``. Beside its layers, the work of this library's motion blocks is counted, by the formulas
-    below; that of other modules is not.
+    Counts layers as they are called: ``Conv`` and ``BatchNorm`` of this library and of Flax, and ``flax.linen.Dense``.
+    Adds what motion blocks declare. Matrix products and convolutions of all other code are counted in its trace: those
+    of a motion block that declares no cost under its stage, those of a module that is no ``VideoClassifier`` under
+    its class name.
 
     Args:
-        module: called as ``module(clips, train=...)``: a ``VideoClassifier``, a motion block, or a network of others.
-        shape: of one clip or feature map, without the batch: (t, h, w, c).
+        module: called as ``module(clips, train=...)``: a ``VideoClassifier``, a motion block, or any other network.
+        shape: shape of one clip or feature map, without the batch: (t, h, w, c).
 
     Source: the FLOPs of MotionSqueeze's supplement, Tables 1 and 2, and SELFY's supplement, Tables 3a and 3g.
 
@@ -110,153 +83,154 @@ def count(module: nn.Module, shape: Shape) -> Complexity:
     Operations(conv_fc=460800, bn=51200, correlation=0, other=0)
     """
     stages: dict[str, Operations] = {}
+    undeclared: list[tuple[nn.Module, tuple[str, ...], Shape]] = []
+
+    running: list[tuple[str, ...]] = []
 
     def counting(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
+        own, path = context.module, context.module.path
+        # A call of ``super().__call__`` is part of the call that is counted.
+        if context.method_name != "__call__" or path in running[-1:]:
+            return call(*arguments, **keywords)
+        running.append(path)
         result = call(*arguments, **keywords)
-        if context.method_name == "__call__" and (found := _own_operations(context.module, arguments, result)):
-            stage = _stage(module, context.module.path)
+        running.pop()
+        if found := _own_operations(own, arguments, result):
+            stage = _stage(module, path)
             stages[stage] = stages.get(stage, Operations()) + found
+        elif _is_block(own) or (not path and not isinstance(own, VideoClassifier)):
+            undeclared.append((own.clone(parent=None, name=None), path, arguments[0].shape))
+            if path:
+                stages.setdefault(_stage(module, path), Operations())
         return result
 
     with nn.intercept_methods(counting):
         variables = _abstract_variables(module, shape)
+    traced = []
+    for block, path, features in undeclared:
+        found, stage = _traced_products(block, _at(variables, path), features), _stage(module, path)
+        if path or found.total:
+            stages[stage] = stages.get(stage, Operations()) + found
+            traced.append(stage)
     parameters = dict.fromkeys(stages, 0)
-    for path, leaf in flax.traverse_util.flatten_dict(variables["params"]).items():
+    for path, leaf in flax.traverse_util.flatten_dict(variables.get("params", {})).items():
         stage = _stage(module, path[:-1])
         parameters[stage] = parameters.get(stage, 0) + math.prod(leaf.shape)
-    return Complexity(stages, parameters)
+    return Complexity(stages, parameters, tuple(traced))
 
 
 def xla_flops(module: nn.Module, shape: Shape) -> float:
-    """What XLA's cost analysis says of the compiled forward pass for one clip, on the first device. It compiles.
+    """Return XLA's count for the compiled forward pass on one clip, on the first device. This compiles.
 
-    XLA counts a multiplication and an addition as two operations, and element-wise ones too, but no products with
-    padding. It counts the body of a loop once, however often it runs: on a CPU that of depth-wise convolutions. And it
-    counts the form that the device is given: on a CPU a product with a banded matrix, with its zeros.
+    XLA counts a multiplication and an addition as two operations, counts element-wise operations, and leaves out
+    products with padding. It counts the body of a loop once, for any number of rounds: on a CPU that of depth-wise
+    convolutions. It counts the form that the device computes: on a CPU a product with a banded matrix, with its zeros.
 
     Args:
-        module: as of ``count``.
-        shape: of one clip, without the batch: (t, h, w, c).
+        module: see ``count``.
+        shape: shape of one clip, without the batch: (t, h, w, c).
     """
     forward = jax.jit(lambda variables, clips: module.apply(variables, clips, train=False))
-    compiled = forward.lower(_abstract_variables(module, shape), _abstract_clip(shape)).compile()
+    compiled = forward.lower(_abstract_variables(module, shape), _abstract((1, *shape))).compile()
     return compiled.cost_analysis()["flops"]
 
 
-def _abstract_clip(shape: Shape) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+def _abstract(shape: Shape) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def _abstract_variables(module: nn.Module, shape: Shape) -> dict[str, Any]:
-    return jax.eval_shape(lambda clips: module.init(jax.random.key(0), clips, train=False), _abstract_clip(shape))
+    init = lambda clips: module.init(jax.random.key(0), clips, train=False)  # noqa: E731
+    return jax.eval_shape(init, _abstract((1, *shape)))
+
+
+def _at(variables: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """Return the variables of the submodule at ``path``."""
+    found = {}
+    for collection, values in variables.items():
+        for name in path:
+            values = values.get(name, {})
+        found[collection] = values
+    return found
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Whether a module is the motion block of a ``VideoClassifier``."""
+    return len(module.path) == 2 and module.path[0] == "backbone" and module.name.startswith("blocks_")
 
 
 def _own_operations(module: nn.Module, arguments: tuple, result: Any) -> Operations | None:
-    """What a call of a module costs beyond the calls of its submodules; None where that is nothing."""
-    if isinstance(module, Conv | nn.Conv | nn.Dense):
-        parameters = module.variables["params"]
+    """Return the cost of a call beyond the calls of its submodules, or None if it is 0 or undeclared."""
+    if isinstance(module, LAYERS):
+        parameters = module.variables.get("params", {})
+        if "kernel" not in parameters:
+            return Operations(bn=4 * result.size)
         per_output = math.prod(parameters["kernel"].shape[:-1]) + ("bias" in parameters)
         return Operations(conv_fc=result.size * per_output)
-    if isinstance(module, BatchNorm | nn.BatchNorm):
-        return Operations(bn=4 * result.size)
     if isinstance(module.parent, VideoClassifier) and module.name == "backbone":
         *_, last = result.values()
         return Operations(other=last.size)  # averaged over space
-    formula = BLOCKS.get(type(module))
-    return formula(module, arguments[0].shape) if formula else None
+    formula = declared(module, "operations")
+    return formula(arguments[0].shape) if formula else None
 
 
-def _softmax(vectors: int, length: int) -> int:
-    return vectors * (3 * length - 1)
+def _traced_products(block: nn.Module, variables: Mapping[str, Any], shape: Shape) -> Operations:
+    """Count the products in the jaxpr of a call, without those of its layers and of blocks that declare their cost."""
+
+    def without(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
+        result = call(*arguments, **keywords)
+        counted = isinstance(context.module, LAYERS) or declared(context.module, "operations")
+        if not counted or context.method_name != "__call__":
+            return result
+        # This depends on the arguments but not on the result, whose operations become dead code.
+        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(arguments))
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, total), result)
+
+    with nn.intercept_methods(without):
+        traced = jax.make_jaxpr(lambda v, x: block.apply(v, x, train=False))(variables, _abstract(shape))
+    return _products(traced.jaxpr)
 
 
-def _motion_squeeze(block: MotionSqueeze, shape: Shape) -> Operations:
-    batch, frames, height, width, features = shape
-    channels = features if block.reduction is None else block.reduction
-    sources = batch * (frames - 1) * len(DIRECTIONS[block.directions]) * height * width
-    return Operations(correlation=sources * (2 * block.radius + 1) ** 2 * (2 * channels - 1))
+def _products(jaxpr: jax.extend.core.Jaxpr) -> Operations:
+    """Count multiply-accumulates of matrix products and convolutions that a result depends on.
+
+    The body of a scan counts once per round, of a while loop once. Of the branches of a conditional the costliest
+    counts.
+    """
+    total, needed = Operations(), {id(value) for value in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if needed.isdisjoint(map(id, equation.outvars)):
+            continue
+        needed |= set(map(id, equation.invars))
+        total += _products_of(equation)
+    return total
 
 
-def _upsampled(block: Selfy | LocalSelfAttention, frames: int, size: Shape, features: int) -> Operations:
-    """Products of the transposed convolution at the cells it leaves zero, which are not computed here, and the BN."""
-    small = math.prod(-(-side // block.stride) for side in size)
-    full = math.prod(size)
-    return Operations(
-        conv_fc=frames * (full - small) * features * block.integration_width, bn=4 * frames * full * features
-    )
+def _products_of(equation: jax.extend.core.JaxprEqn) -> Operations:
+    name, params = equation.primitive.name, equation.params
+    size = math.prod(equation.outvars[0].aval.shape)
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        return Operations(correlation=size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted))
+    if name == "conv_general_dilated":
+        kernel, features = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec[0]
+        return Operations(conv_fc=size * math.prod(kernel) // kernel[features])
+    inner = [_products(jaxpr) for jaxpr in _jaxprs(params.values())]
+    if name == "cond":
+        return max(inner, key=lambda operations: operations.total)
+    rounds = params["length"] if name == "scan" else 1
+    return sum(rounds * inner, Operations())
 
 
-def _selfy(block: Selfy, shape: Shape) -> Operations:
-    batch, frames, height, width, features = shape
-    length, *sides = block.window
-    size = (block.enlarge * height, block.enlarge * width)
-    window = (length if block.offsets is None else len(block.offsets)) * math.prod(sides)
-    positions = batch * frames * math.prod(-(-side // block.stride) for side in size)
-    attends = block.similarity == "embedded_gaussian"
-    return _upsampled(block, batch * frames, size, features) + Operations(
-        correlation=positions * window * (2 * block.channels - 1),
-        other=_softmax(positions, window) if attends else 0,
-    )
-
-
-def _local_self_attention(block: LocalSelfAttention, shape: Shape) -> Operations:
-    batch, frames, height, width, features = shape
-    window = math.prod(block.window)
-    positions = batch * frames * math.prod(-(-side // block.stride) for side in (height, width))
-    return _upsampled(block, batch * frames, (height, width), features) + Operations(
-        # Query and key, weights and value, query and the embeddings of the distances along the axes.
-        correlation=positions * block.channels * (2 * window + sum(block.window)),
-        other=_softmax(positions, window),
-    )
-
-
-def _non_local(block: NonLocal, shape: Shape) -> Operations:
-    batch, *space, features = shape
-    positions = math.prod(space)
-    channels = max(features // 2, 1) if block.channels is None else block.channels
-    return Operations(correlation=2 * batch * positions**2 * channels, other=_softmax(batch * positions, positions))
-
-
-def _multi_head_self_attention(block: MultiHeadSelfAttention, shape: Shape) -> Operations:
-    batch, *space, _ = shape
-    positions = math.prod(space)
-    embeddings = sum(2 * distance + 1 for distance in block.distances)
-    width = block.heads * block.head_channels
-    return Operations(
-        correlation=batch * positions * width * (2 * positions + embeddings),
-        other=_softmax(batch * positions * block.heads, positions),
-    )
-
-
-def _correspondence_proposal(block: CorrespondenceProposal, shape: Shape) -> Operations:
-    batch, frames, height, width, features = shape
-    if frames == 1:
-        return Operations()
-    return Operations(correlation=batch * (frames * height * width) ** 2 * features)
-
-
-def _correlation_block(block: CorrelationBlock, shape: Shape) -> Operations:
-    batch, frames, height, width, features = shape
-    channels, groups = block.compared(features)
-    cells = batch * frames * height * width * (2 * block.radius + 1) ** 2
-    # Per similarity 2 c - 1 for its c channels, and c more for their weights.
-    return Operations(correlation=cells * (3 * channels - groups))
-
-
-# What each motion block does beside its layers, from its input's shape (b, t, h, w, c).
-BLOCKS: dict[type[nn.Module], Callable[[Any, Shape], Operations]] = {
-    CorrelationBlock: _correlation_block,
-    CorrespondenceProposal: _correspondence_proposal,
-    LocalSelfAttention: _local_self_attention,
-    MotionSqueeze: _motion_squeeze,
-    MultiHeadSelfAttention: _multi_head_self_attention,
-    NonLocal: _non_local,
-    Selfy: _selfy,
-}
+def _jaxprs(values: Iterable[Any]) -> list[jax.extend.core.Jaxpr]:
+    """Return the jaxprs among the parameters of an equation."""
+    flat = [each for value in values for each in (value if isinstance(value, tuple | list) else (value,))]
+    flat = [getattr(each, "jaxpr", each) for each in flat]
+    return [each for each in flat if isinstance(each, jax.extend.core.Jaxpr)]
 
 
 def _stage(module: nn.Module, path: Shape) -> str:
-    """The stage a submodule belongs to, by its path in ``module``."""
+    """Return the stage of the submodule at ``path`` in ``module``."""
     if not path:
         return type(module).__name__
     if not isinstance(module, VideoClassifier) or path[0] != "backbone":
@@ -266,22 +240,5 @@ def _stage(module: nn.Module, path: Shape) -> str:
     child = path[1]
     if child.startswith("blocks_"):
         return f"{child.removeprefix('blocks_')}_motion"
-    names = _stage_names(module.backbone)
-    return names.get(child, "stem") if names else child
-
-
-def _stage_names(backbone: nn.Module) -> dict[str, str]:
-    """The stages that submodules of a backbone of this library belong to; those not named are its stem."""
-    match backbone:
-        case ResNet():
-            _, *sites = resnet.SITES
-            sizes = enumerate(zip(sites, backbone.stage_sizes, strict=True), start=1)
-            return {f"layer{number}_{index}": site for number, (site, size) in sizes for index in range(size)}
-        case MobileNetV2():
-            groups = ((site, size) for site, rows in mobilenet_v2.INVERTED_RESIDUALS.items() for _, _, size, _ in rows)
-            sites = [site for site, size in groups for _ in range(size)]
-            names = {f"features_{number}": site for number, site in enumerate(sites, start=1)}
-            return {**names, "head_conv": sites[-1], "head_bn": sites[-1]}
-        case InceptionI3D():
-            return {name: site for site, (name, _) in inception_i3d.INCEPTION_BLOCKS.items()}
-    return {}
+    stages = declared(module.backbone, "stage_of", dict)()
+    return stages.get(child, "stem") if stages else child

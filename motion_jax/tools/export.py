@@ -34,8 +34,9 @@ from motion_jax.cli import Parser, print_json, run
 from motion_jax.experiment import Trained, load_trained, workdir_of
 from motion_jax.models import VideoClassifier
 from motion_jax.training.progress import log
-from motion_jax.weights import load_exported, load_torch, onnx_graph, save_torch, saved_model, stablehlo
+from motion_jax.weights import load_exported, load_torch, save_torch, stablehlo
 from motion_jax.weights.card import INPUTS, Card, Preprocessing, card_path, write_card
+from motion_jax.weights.converters import onnx_graph, saved_model
 from motion_jax.weights.exported import apply_to_clips
 from motion_jax.weights.near_ties import ROUNDING, logits_and_gap
 from motion_jax.weights.save import save_safetensors

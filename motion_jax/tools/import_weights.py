@@ -51,7 +51,7 @@ def main() -> None:
     experiment = Experiment.from_config(config)
     tensors = read_tensors(arguments.file)
     labels = labels_of(arguments.labels) if arguments.labels else None
-    classes = len(labels) if labels and arguments.partial else number_of_classes(tensors)
+    classes = len(labels) if labels and arguments.partial else number_of_classes(tensors, experiment.model.build(1))
     labels = labels or [str(index) for index in range(classes)]
     if len(labels) != classes:
         raise ValueError(

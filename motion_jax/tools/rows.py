@@ -31,10 +31,9 @@ from motion_jax.configs import (
     ucf101,
     video_folder,
 )
-from motion_jax.configs.rows import Row
+from motion_jax.configs.rows import Row, rounds_to
 from motion_jax.models import ModelConfig, list_models
 from motion_jax.profiling.operations import count
-from motion_jax.profiling.published import PUBLISHED, Comparison
 from motion_jax.training.progress import bar
 
 # Experiments, with the arguments of those that choose another recipe than their default ones.
@@ -153,7 +152,7 @@ def describe_row(paper: str, name: str) -> dict[str, Any]:
         "config": path_of(supplement, name),
         "printed": {key: value for key, value in vars(row.printed).items() if value},
         **cost,
-        "note": "; ".join(filter(None, (row.note, _difference(paper, row, cost["gflops"])))),
+        "note": "; ".join(filter(None, (row.note, _difference(row, cost["gflops"])))),
     }
 
 
@@ -173,29 +172,26 @@ def describe_model(name: str) -> dict[str, Any]:
 
 
 def cost_of(config: ml_collections.ConfigDict, classes: int) -> dict[str, Any]:
-    """GFLOPs and parameters of a config's network, for one of its clips."""
+    """Return GFLOPs and parameters of a config's network for one of its clips, and whether a block was traced."""
     model = config.model.to_dict()
     block = tuple(sorted(model.pop("block").items()))
     shape = (config.data.frames, config.data.size, config.data.size, 3)
-    gflops, params = _count(tuple(model.items()), block, shape, classes)
-    return {"gflops": gflops, "params": params}
+    gflops, params, traced = _count(tuple(model.items()), block, shape, classes)
+    return {"gflops": gflops, "params": params, "traced": traced}
 
 
 @functools.cache  # A quarter of a second each, and many rows share a network.
 def _count(
     model: tuple[tuple[str, Any], ...], block: tuple[tuple[str, Any], ...], shape: tuple[int, ...], classes: int
-) -> tuple[float, int]:
+) -> tuple[float, int, bool]:
     complexity = count(ModelConfig(**dict(model), block=dict(block)).build(classes), shape)
-    return complexity.gflops, sum(complexity.parameters.values())
+    return complexity.gflops, sum(complexity.parameters.values()), bool(complexity.traced)
 
 
-def _difference(paper: str, row: Row, gflops: float) -> str:
-    """Why ours does not round to the printed figure; empty where it does, or none is printed."""
-    if not row.printed.gflops:
-        return ""
-    published = next(each for each in PUBLISHED if (each.source, each.row) == (f"{paper}, {row.table}", row.label))
-    comparison = Comparison(published, gflops)
-    return "" if comparison.met else f"GFLOPs: {published.note}"
+def _difference(row: Row, gflops: float) -> str:
+    """Return why ours does not round to the printed figure; empty where it does, or none is printed."""
+    printed = row.printed.gflops
+    return "" if not printed or rounds_to(gflops, printed) else f"GFLOPs: {row.gflops_note}"
 
 
 def path_of(module: types.ModuleType, arguments: str) -> str:
@@ -278,7 +274,7 @@ def supplement_table(rows: Sequence[dict[str, Any]]) -> str:
             row["row"],
             f"`{row['config']}`" if "config" in row else "",
             *(row["printed"].get(key, "") for key in keys),
-            f"{row['gflops']:.3f}" if "gflops" in row else "",
+            _gflops(row) if "gflops" in row else "",
             f"{row['params']:,}" if "params" in row else "",
             row.get("note", ""),
         )
@@ -295,12 +291,17 @@ def models_table(named: Sequence[dict[str, Any]]) -> str:
             f"`{model['config']}`",
             model["block"],
             model["site"],
-            f"{model['gflops']:.3f}",
+            _gflops(model),
             f"{model['params']:,}",
         )
         for model in named
     ]
     return markdown(("model", "config", "motion block", "after", "our GFLOPs", "our parameters"), cells)
+
+
+def _gflops(row: dict[str, Any]) -> str:
+    """Return our GFLOPs, with a ``~`` where the trace of a motion block is part of them."""
+    return f"{'~' if row['traced'] else ''}{row['gflops']:.3f}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

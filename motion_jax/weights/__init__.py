@@ -1,4 +1,4 @@
-"""Weights in other formats, in and out: PyTorch, safetensors, StableHLO, ONNX, SavedModel."""
+"""Reading and writing weights in other formats: PyTorch, safetensors, StableHLO, ONNX, SavedModel."""
 
 from motion_jax.weights.exported import Exported, load_exported
 from motion_jax.weights.load import load_torch

@@ -1,4 +1,4 @@
-"""The card of an export: a JSON file beside it that says what it is, what it wants and how good it is."""
+"""The card of an export: a JSON file beside it with its model, labels, preprocessing and metrics."""
 
 import dataclasses
 import json
@@ -13,18 +13,17 @@ INPUTS = ("uint8", "float32")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a clip is made of a video, as the network was evaluated.
+    """How the evaluation made clips from videos.
 
     Attributes:
         frames: frames per clip.
         size: height and width in pixels.
-        resize: size of the frames before the crop: (height, width), the short side, or None as filmed.
+        resize: size of the frames before the crop: (height, width), the short side, or None for their own size.
         sampling: ``segment`` over the whole video, or ``dense`` within a window of 64 frames.
-        crop: ``center``, or ``none``, which squeezes the whole frame.
-        mean: subtracted per colour, on the scale [0, 1], before the division by ``std``.
-        std: see ``mean``.
-        input: what the export takes: ``uint8`` clips of 0..255, which it normalises itself, or ``float32`` ones,
-            normalised.
+        crop: ``center``, or ``none``, which resizes the whole frame to ``size``.
+        mean: mean per colour, on the scale [0, 1].
+        std: standard deviation per colour, on the scale [0, 1].
+        input: dtype of the export's clips: ``uint8`` in 0..255, which it normalises itself, or normalised ``float32``.
     """
 
     frames: int
@@ -39,16 +38,16 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-    """What an export is.
+    """Description of an export.
 
     Attributes:
         format: one of ``FORMATS``.
-        model: the section ``model`` of the config: name, width, fields of the motion block.
+        model: section ``model`` of the config: name, width, fields of the motion block.
         labels: class names in the order of the logits.
         preprocessing: how clips are made.
-        metrics: of the evaluation in the workdir, empty where there was none.
-        versions: of the packages that wrote the export.
-        config: the whole config of the training run.
+        metrics: results of the evaluation in the workdir, empty without one.
+        versions: versions of the packages that wrote the export.
+        config: whole config of the training run.
     """
 
     format: str
@@ -61,9 +60,9 @@ class Card:
 
 
 def card_path(export: str | os.PathLike) -> pathlib.Path:
-    """Where the card of an export lies: ``out.onnx`` has ``out.onnx.json``.
+    """Return the path of an export's card: ``out.onnx`` has ``out.onnx.json``.
 
-    Exports of one network in several formats may so lie side by side, each with its own card.
+    Exports of one network in several formats can share a folder, each with its own card.
     """
     export = pathlib.Path(export)
     return export.with_name(f"{export.name}.json")
@@ -77,10 +76,10 @@ def write_card(export: str | os.PathLike, card: Card) -> pathlib.Path:
 
 
 def read_card(export: str | os.PathLike) -> Card:
-    """The card of an export.
+    """Read the card of an export.
 
     Raises:
-        ValueError: if there is none, or it is no card.
+        ValueError: if there is no card, or the file is not a card.
     """
     path = card_path(export)
     if not path.is_file():

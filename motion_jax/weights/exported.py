@@ -1,4 +1,4 @@
-"""Exports read again, each by its own runtime: a card and a function from clips to logits."""
+"""Reading exports, each with its own runtime: a card and a function from clips to logits."""
 
 import dataclasses
 import os
@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from motion_jax.models import ModelConfig
-from motion_jax.weights import onnx_graph, saved_model, stablehlo
+from motion_jax.weights import stablehlo
 from motion_jax.weights.card import Card, card_path, read_card
+from motion_jax.weights.converters import onnx_graph, saved_model
 from motion_jax.weights.load import load_torch
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -18,25 +19,25 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """An export ready to be used.
+    """An export that is ready to use.
 
     Attributes:
-        card: what it is.
-        run: clips (b, t, h, w, 3) of the dtype the export takes to logits (b, num_classes), both NumPy.
+        card: description of the export.
+        run: function from clips (b, t, h, w, 3) of the export's dtype to logits (b, num_classes), both NumPy.
     """
 
     card: Card
     run: Predict
 
     def predict(self, clips: np.ndarray) -> np.ndarray:
-        """Logits (b, num_classes) float32 of clips (b, t, h, w, 3).
+        """Return logits (b, num_classes) float32 for clips (b, t, h, w, 3).
 
         Args:
-            clips: uint8 in 0..255, which any export takes (what wants floats is given them normalised), or normalised
-                floats, unless the export was made for uint8.
+            clips: uint8 in 0..255, which are normalised here if the export takes floats; or normalised floats, which
+                exports for uint8 do not take.
 
         Raises:
-            ValueError: if the clips are not of the shape or dtype the export was made for.
+            ValueError: if the clips do not have the export's shape or dtype.
         """
         clips, wanted = np.asarray(clips), self.card.preprocessing
         shape = (wanted.frames, wanted.size, wanted.size, len(wanted.mean))
@@ -55,7 +56,7 @@ def load_exported(path: str | os.PathLike) -> Exported:
 
     Raises:
         ValueError: if there is no such file or no card, the file is damaged, its runtime is not installed, or it is a
-            PyTorch file, which holds no network to run.
+            PyTorch file, which holds weights without a network.
     """
     path = os.fspath(path)
     if not os.path.exists(path):
@@ -76,7 +77,7 @@ def load_exported(path: str | os.PathLike) -> Exported:
 
 
 def apply_to_clips(model: Any, variables: Mapping[str, Any]) -> Callable[[jax.Array], jax.Array]:
-    """The function that is exported: clips to logits, in evaluation mode, the weights a part of it."""
+    """Return the function to export: clips to logits in evaluation mode, with the weights as constants."""
     return lambda clips: model.apply(variables, clips, train=False)
 
 

@@ -1,4 +1,4 @@
-"""Reading tensors from files, without ever running what is in them."""
+"""Reading tensors from files without running code in them."""
 
 import os
 import pickle
@@ -13,17 +13,16 @@ INSTALL_TORCH = "pip install torch"
 
 
 def read_tensors(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Name -> NumPy array of every tensor in a file or a dict, out of a training checkpoint if it is one.
+    """Return name -> NumPy array of every tensor in a file or a dict.
 
-    A PyTorch file is read with ``weights_only``: one whose pickle would call anything but what makes tensors is
-    refused, and nothing of it is run.
+    PyTorch files are read with ``weights_only``, which refuses pickles that call anything but constructors of tensors.
 
     Args:
         source: a file, ``.safetensors`` or PyTorch's own (``.pth``, ``.pth.tar``, ``.pt``, which needs PyTorch); or a
-            dict name -> array (NumPy or PyTorch). A dict with a ``state_dict`` in it means that one.
+            dict name -> array (NumPy or PyTorch). Of a training checkpoint, its ``state_dict`` is read.
 
     Raises:
-        ValueError: if the file cannot be read, is not what its name says, wants to run code, or holds no tensor.
+        ValueError: if the file cannot be read, does not match its suffix, would run code, or holds no tensor.
     """
     content = source if isinstance(source, Mapping) else _read_file(os.fspath(source))
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -47,7 +46,7 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
 
     try:
         return load_file(path)
-    except Exception as error:  # the package's own kinds of error, and NumPy's for sizes that cannot be
+    except Exception as error:  # the package's own errors, and NumPy's for impossible sizes
         raise ValueError(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
 
 
@@ -58,14 +57,14 @@ def _read_torch(path: str) -> Any:
         raise ValueError(f"reading {path} needs PyTorch: {INSTALL_TORCH}, or bring it as .safetensors") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles it does not know well; what matters raises
+            warnings.simplefilter("ignore")  # PyTorch warns of unusual pickles, and raises for bad ones
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile pickle or archive raises
         raise ValueError(f"{path} is not a PyTorch file of plain tensors: {_why_refused(error)}") from error
 
 
 def _why_refused(error: Exception) -> str:
-    """The reason alone: PyTorch's text advises to read the file without ``weights_only``, which we never do."""
+    """Return the reason without PyTorch's advice to read the file without ``weights_only``."""
     if wanted := re.search(r"GLOBAL (\S+)", str(error)):
         return f"its pickle asks for {wanted[1]}, which is refused; keep a state dict of tensors and nothing else"
     if isinstance(error, pickle.UnpicklingError):

@@ -13,29 +13,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from motion_jax.weights.files import read_tensors
-from motion_jax.weights.torch_names import CLASSIFIER, TRANSPOSED, UNUSED, strip_prefixes, torch_name
+from motion_jax.weights.save import OUR_COLLECTIONS
+from motion_jax.weights.torch_names import TorchNames
 
 log = logging.getLogger(__name__)
 
-# What became of a tensor.
+# Outcomes of an assignment.
 LOADED = "loaded"
-ABSENT = "absent"  # the model's alone
-MISFIT = "another shape"  # in both, but not the same
-LEFT_OVER = "left over"  # the file's alone
-UNUSED_BY_ALL = "unused"  # the file's alone, and no network's
+ABSENT = "absent"  # in the model only
+MISFIT = "another shape"  # in both, with shapes that do not fit
+LEFT_OVER = "left over"  # in the file only
+UNUSED_BY_ALL = "unused"  # in the file only, and used by no network of this kind
 
-OUR_COLLECTIONS = ("params", "batch_stats")
+# Most tensors that a log line names.
+MOST_NAMED = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """What became of one tensor.
+    """Outcome for one tensor.
 
     Attributes:
-        name: in the file; for a tensor that it lacks, the official name without a prefix.
-        shape: in the file, None where it lacks the tensor.
+        name: name in the file; for a tensor that the file lacks, the official name without a prefix.
+        shape: shape in the file, None where the file lacks the tensor.
         target: path in our variables, such as ``params/backbone/conv1/kernel``; None where the model has none.
-        target_shape: of the array at that path.
+        target_shape: shape of the array at that path.
         outcome: ``loaded``, ``absent``, ``another shape``, ``left over`` or ``unused``.
     """
 
@@ -49,49 +51,45 @@ class Assignment:
 def load_torch(
     source: str | os.PathLike | Mapping[str, Any], model: nn.Module, *, init: Mapping[str, Any] | None = None
 ) -> dict:
-    """Variables of ``model`` with the weights of a PyTorch checkpoint in an official layout.
+    """Load the weights of a PyTorch checkpoint in an official layout into variables of ``model``.
 
     Known layouts: MotionSqueeze and SELFY for ResNets, the TSM repository and torchvision for ResNets and MobileNet-V2,
     hassony2/kinetics_i3d_pytorch for I3D, with any prefix or none, the state dict alone or inside a training
     checkpoint, the classifier a convolution or a Linear. I3D on Kinetics has a first kernel of 7x7x7 where ours has
-    1x7x7: it loads with ``init`` only, all but that kernel. Our own names, as ``save_safetensors`` writes them, are
+    1x7x7: it loads with ``init`` only, without that kernel. Our own names, as ``save_safetensors`` writes them, are
     known too.
 
     Args:
         source: a file (``.pth``, ``.pth.tar``, ``.pt`` need PyTorch; ``.safetensors``), or a dict name -> array (NumPy
             or PyTorch).
         model: as from ``build_model``.
-        init: variables whose values stay where the checkpoint has no tensor, or one of another shape: a new
-            classifier, a motion block. Each such tensor is reported in the log. Without it the checkpoint must be
-            complete.
+        init: variables that keep their value where the checkpoint has no tensor or one of another shape: a new
+            classifier, a motion block. The log counts them. Without ``init`` the checkpoint must be complete.
 
     Returns:
         {"params", "batch_stats"}, in the dtypes of the model.
 
     Raises:
-        ValueError: for a file that cannot be read, and naming every tensor that is missing, left over or of another
+        ValueError: for a file that cannot be read, and with every tensor that is missing, left over or of another
             shape.
     """
     variables, assignments = assign(read_tensors(source), model, init=init)
     if init is None:
         check_complete(assignments)
-    for outcome, reason in ((ABSENT, "not in the checkpoint"), (MISFIT, "of another shape")):
-        if found := _listed(assignments, outcome):
-            log.warning("kept at their initial values, %s: %s", reason, found)
-    if found := _listed(assignments, LEFT_OVER):
-        log.warning("in the checkpoint but not in the model: %s", found)
+    else:
+        log.warning("%s", summary(assignments))
     return variables
 
 
 def assign(
     tensors: Mapping[str, np.ndarray], model: nn.Module, *, init: Mapping[str, Any] | None = None
 ) -> tuple[dict, list[Assignment]]:
-    """Give every tensor its place in the variables of ``model``, and tell what became of each.
+    """Assign every tensor to its place in the variables of ``model``.
 
     Args:
         tensors: name -> array, in an official layout or under our own names.
         model: as from ``build_model``.
-        init: variables whose values stay where no tensor fits; without it those are left out of the result.
+        init: variables that keep their value where no tensor fits; without it, those are left out of the result.
 
     Returns:
         {"params", "batch_stats"}, and one ``Assignment`` per tensor: those of the model first, in its order.
@@ -99,17 +97,16 @@ def assign(
     Raises:
         ValueError: if two tensors have one place.
     """
-    names = _without_prefixes(tensors)
+    names = None if is_ours(tensors) else TorchNames.of(model)
+    left = _by_short_name(tensors, names)
     start = flax.traverse_util.flatten_dict(dict(init)) if init is not None else {}
     variables, rows = {}, []
-    expected = variable_shapes(model)
-    ours = is_ours(tensors)
-    for path, like in expected.items():
+    for path, like in variable_shapes(model).items():
         target = "/".join(path)
-        short = target if ours else torch_name(path[1:], only_block=has_only_block(expected))
-        name = names.pop(short, None)
+        short = names.short(path) if names else target
+        name = left.pop(short, None)
         array = None if name is None else tensors[name]
-        value = None if array is None else array if ours else _to_our_layout(path, array, like.shape)
+        value = array if array is None or not names else names.from_torch(path, array, like.shape)
         if value is not None and value.shape == like.shape:
             outcome = LOADED
             variables[path] = jnp.asarray(value, like.dtype)
@@ -118,20 +115,16 @@ def assign(
             if path in start:
                 variables[path] = start[path]
         rows.append(Assignment(name or short, None if array is None else array.shape, target, like.shape, outcome))
-    for short, name in names.items():
-        outcome = UNUSED_BY_ALL if UNUSED.fullmatch(short) else LEFT_OVER
+    for short, name in left.items():
+        outcome = UNUSED_BY_ALL if names and names.is_unused(short) else LEFT_OVER
         rows.append(Assignment(name, tensors[name].shape, None, None, outcome))
     return flax.traverse_util.unflatten_dict(variables), rows
 
 
 def check_complete(assignments: Sequence[Assignment]) -> None:
-    """Refuse a file that does not fill its model exactly.
-
-    Raises:
-        ValueError: naming every tensor that is missing, left over or of another shape.
-    """
+    """Raise ValueError with every tensor that is missing, left over or of another shape."""
     parts = {"missing": ABSENT, "left over": LEFT_OVER, "of another shape": MISFIT}
-    listed = [f"{kind}: {found}" for kind, outcome in parts.items() if (found := _listed(assignments, outcome))]
+    listed = [f"{kind}: {', '.join(found)}" for kind, outcome in parts.items() if (found := _of(assignments, outcome))]
     if listed:
         raise ValueError(
             f"the checkpoint does not fit the model. {'; '.join(listed)}. Build the model it was trained as, "
@@ -139,67 +132,66 @@ def check_complete(assignments: Sequence[Assignment]) -> None:
         )
 
 
-def number_of_classes(tensors: Mapping[str, np.ndarray]) -> int:
-    """How many classes the classifier among the tensors tells apart.
+def summary(assignments: Sequence[Assignment]) -> str:
+    """Return one line: how many tensors were loaded, how many keep their initial value, and at most ten names."""
+    kept = [*_of(assignments, MISFIT), *_of(assignments, ABSENT)]
+    parts = {"keep their initial value": kept, "of the file are left over": _of(assignments, LEFT_OVER)}
+    text = f"{len(_of(assignments, LOADED))} tensors loaded"
+    for what, found in parts.items():
+        if found:
+            more = ", .." if len(found) > MOST_NAMED else ""
+            text += f"; {len(found)} {what}: {', '.join(found[:MOST_NAMED])}{more}"
+    return text
+
+
+def number_of_classes(tensors: Mapping[str, np.ndarray], model: nn.Module) -> int:
+    """Return the number of classes of the classifier among the tensors.
+
+    Args:
+        tensors: name -> array, in an official layout or under our own names.
+        model: a network of the same kind, for any number of classes.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no classifier.
     """
-    bias = "params/classifier/bias" if is_ours(tensors) else f"{CLASSIFIER}.bias"
-    name = _without_prefixes(tensors).get(bias)
+    names = None if is_ours(tensors) else TorchNames.of(model)
+    bias = f"{names.backbone.classifier}.bias" if names else "params/classifier/bias"
+    name = _by_short_name(tensors, names).get(bias)
     if name is None or tensors[name].ndim != 1:
-        raise ValueError("there is no classifier among the tensors, so the number of classes is unknown")
+        raise ValueError(
+            f"there is no classifier of a {type(model.backbone).__name__} among the tensors, so that the number of "
+            "classes is unknown"
+        )
     return len(tensors[name])
 
 
 def is_ours(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether the tensors have our own names, as ``save_safetensors`` writes them."""
+    """Return whether the tensors have our own names, as ``save_safetensors`` writes them."""
     return all(name.partition("/")[0] in OUR_COLLECTIONS for name in tensors)
 
 
 def variable_shapes(model: nn.Module) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    """Path -> shape and dtype of every parameter and statistic of a model, in the order of its layers."""
+    """Return path -> shape and dtype of every parameter and statistic of a model, in the order of its layers."""
     example = jax.ShapeDtypeStruct((1, 2, 32, 32, 3), jnp.float32)
     shapes = jax.eval_shape(lambda clips: model.init(jax.random.key(0), clips, train=False), example)
     return flax.traverse_util.flatten_dict(shapes)
 
 
-def has_only_block(paths: Mapping[tuple[str, ...], Any]) -> bool:
-    """Whether the variables are of a network with one motion block."""
-    return len({key for path in paths for key in path if key.startswith("blocks_")}) == 1
-
-
-def _without_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Name without prefix -> name in the file."""
-    short_names = {name: name for name in tensors} if is_ours(tensors) else strip_prefixes(list(tensors))
-    names: dict[str, str] = {}
+def _by_short_name(tensors: Mapping[str, np.ndarray], names: TorchNames | None) -> dict[str, str]:
+    """Return name without prefix -> name in the file."""
+    short_names = names.without_prefixes(list(tensors)) if names else {name: name for name in tensors}
+    found: dict[str, str] = {}
     for name, short in short_names.items():
-        if short in names:
-            raise ValueError(f"{names[short]} and {name} are one tensor of the network, {short}: remove one of them")
-        names[short] = name
-    return names
+        if short in found:
+            raise ValueError(f"{found[short]} and {name} are one tensor of the network, {short}: remove one of them")
+        found[short] = name
+    return found
 
 
-def _listed(assignments: Sequence[Assignment], outcome: str) -> str:
-    """The tensors of one outcome, in one line."""
+def _of(assignments: Sequence[Assignment], outcome: str) -> list[str]:
+    """Return the tensors with one outcome, with the shapes of those that do not fit."""
     found = [row for row in assignments if row.outcome == outcome]
     if outcome == MISFIT:
-        return ", ".join(f"{row.name} is {row.shape}, which does not make {row.target_shape}" for row in found)
-    return ", ".join(sorted(row.name for row in found) if outcome == LEFT_OVER else (row.name for row in found))
-
-
-def _to_our_layout(path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Transpose a PyTorch tensor to our axis order; None where it cannot have ``shape``."""
-    if path[-1] == "kernel":
-        if array.ndim < 2:
-            return None
-        # PyTorch has (out, in, *kernel), a transposed convolution (in, out, *kernel); ours is (*kernel, in, out).
-        array = np.moveaxis(array, (0, 1), (-2, -1) if path[-2] in TRANSPOSED else (-1, -2))
-        *ours, inputs, outputs = shape
-        if array.shape[-2:] != (inputs, outputs):
-            return None
-        # Axes of length 1 come and go: a 1x3x3 kernel is our 3x3, a Conv1d of size 1 our classifier.
-        if [n for n in array.shape[:-2] if n != 1] != [n for n in ours if n != 1]:
-            return None
-        return array.reshape(shape)
-    return array if array.shape == shape else None
+        return [f"{row.name} is {row.shape}, which does not make {row.target_shape}" for row in found]
+    names = [row.name for row in found]
+    return sorted(names) if outcome == LEFT_OVER else names

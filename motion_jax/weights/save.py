@@ -1,4 +1,4 @@
-"""Our variables as files for others: state dicts of the official PyTorch code, and safetensors with our own names."""
+"""Our variables as files for others: state dicts of the official PyTorch code, and safetensors under our own names."""
 
 import os
 from collections.abc import Mapping
@@ -8,16 +8,10 @@ import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 
-from motion_jax.backbones import InceptionI3D, MobileNetV2, ResNet
-from motion_jax.blocks import MotionSqueeze
 from motion_jax.weights.files import INSTALL_TORCH
-from motion_jax.weights.load import has_only_block
-from motion_jax.weights.torch_names import TRANSPOSED, full_name, kernel_rank, torch_name
+from motion_jax.weights.torch_names import TorchNames
 
-# Channels of the BN that MotionSqueeze's networks have and do not use.
-_UNUSED_BN_CHANNELS = 128
-# Our name of each backbone's first layer, by which the naming knows them.
-_FIRST_LAYERS = {ResNet: "conv1", MobileNetV2: "stem_conv", InceptionI3D: "conv3d_1a_7x7"}
+OUR_COLLECTIONS = ("params", "batch_stats")
 
 
 def save_torch(path: str | os.PathLike, model: nn.Module, variables: Mapping[str, Any], *, prefix: str = "") -> None:
@@ -28,7 +22,7 @@ def save_torch(path: str | os.PathLike, model: nn.Module, variables: Mapping[str
         model: as from ``build_model``.
         variables: {"params", "batch_stats"}.
         prefix: before every name. With ``module.base_model.`` the file is a checkpoint of the official training code,
-            ``{"epoch", "arch", "state_dict", "best_prec1"}``, and the classifier stands where its wrapper has it;
+            ``{"epoch", "arch", "state_dict", "best_prec1"}``, with the classifier in the place of its wrapper;
             otherwise it is the state dict alone.
 
     Raises:
@@ -41,16 +35,16 @@ def save_torch(path: str | os.PathLike, model: nn.Module, variables: Mapping[str
     arrays = torch_state_dict(model, variables, prefix=prefix)
     content: dict[str, Any] = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     if prefix.endswith("base_model."):
-        content = {"epoch": 0, "arch": architecture(model), "state_dict": content, "best_prec1": 0.0}
+        content = {"epoch": 0, "arch": model.backbone.architecture(), "state_dict": content, "best_prec1": 0.0}
     torch.save(content, path)
 
 
 def torch_state_dict(model: nn.Module, variables: Mapping[str, Any], *, prefix: str = "") -> dict[str, np.ndarray]:
-    """The state dict of the official network, name -> array: every tensor it has, in its shape, and no other.
+    """Return the state dict of the official network, name -> array: every tensor it has, in its shape, and no other.
 
     ResNets are those of MotionSqueeze's repository, with its unused ``bn2`` as in a fresh network, and of SELFY's,
-    without; MobileNet-V2 the TSM repository's; I3D that of hassony2/kinetics_i3d_pytorch. Networks nobody has
-    published get names of the same kind, which ``load_torch`` reads.
+    without; MobileNet-V2 is the TSM repository's; I3D that of hassony2/kinetics_i3d_pytorch. Other networks get names
+    of the same kind, which ``load_torch`` reads.
 
     Args:
         model: as from ``build_model``.
@@ -58,38 +52,18 @@ def torch_state_dict(model: nn.Module, variables: Mapping[str, Any], *, prefix: 
         prefix: before every name, such as ``module.base_model.``, with which the classifier of a network with dropout
             is called ``module.new_fc``, as in the official wrapper.
     """
-    flat = flax.traverse_util.flatten_dict({key: variables[key] for key in ("params", "batch_stats")})
-    only_block = has_only_block(flat)
-    backbone = model.backbone
-    first_layer = _FIRST_LAYERS[type(backbone)]
-    naming = {
-        "first_layer": first_layer,
-        "shifted": isinstance(backbone, MobileNetV2) and backbone.fold_div is not None,
-        "prefix": prefix,
-        "dropout": model.dropout > 0,
-    }
+    names = TorchNames.of(model)
     tensors = {}
-    for path, value in flat.items():
-        short = torch_name(path[1:], only_block=only_block)
-        array = np.asarray(value)
-        if path[-1] == "kernel":
-            array = _to_torch_layout(array, path, kernel_rank(short, first_layer=first_layer, rank=array.ndim - 2))
-        tensors[full_name(short, **naming)] = np.ascontiguousarray(array)
+    for path, value in _flat(variables).items():
+        short = names.short(path)
+        tensors[short] = names.to_torch(path, np.asarray(value))
         if path[-1] == "mean":
-            counter = f"{short.rpartition('.')[0]}.num_batches_tracked"
-            tensors[full_name(counter, **naming)] = np.zeros((), np.int64)
-    blocks = (backbone.blocks or {}).values()
-    if isinstance(backbone, ResNet) and all(isinstance(block, MotionSqueeze) for block in blocks):
-        tensors |= {full_name(name, **naming): value for name, value in _unused_bn().items()}
-    return tensors
-
-
-def architecture(model: nn.Module) -> str:
-    """What the official training code calls the backbone: ``resnet50``, ``mobilenetv2``, ``i3d``."""
-    backbone = model.backbone
-    if isinstance(backbone, ResNet):
-        return f"resnet{sum(backbone.stage_sizes) * (3 if backbone.bottleneck else 2) + 2}"
-    return "mobilenetv2" if isinstance(backbone, MobileNetV2) else "i3d"
+            tensors[f"{short.rpartition('.')[0]}.num_batches_tracked"] = np.zeros((), np.int64)
+    for layer, channels in names.unused().items():
+        for leaf, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            tensors[f"{layer}.{leaf}"] = np.full(channels, value, np.float32)
+        tensors[f"{layer}.num_batches_tracked"] = np.zeros((), np.int64)
+    return {names.full(short, prefix=prefix): np.asarray(array, order="C") for short, array in tensors.items()}
 
 
 def save_safetensors(path: str | os.PathLike, variables: Mapping[str, Any]) -> None:
@@ -99,25 +73,9 @@ def save_safetensors(path: str | os.PathLike, variables: Mapping[str, Any]) -> N
     """
     from safetensors.numpy import save_file
 
-    flat = flax.traverse_util.flatten_dict({key: variables[key] for key in ("params", "batch_stats")})
-    save_file({"/".join(names): np.ascontiguousarray(value) for names, value in flat.items()}, os.fspath(path))
+    arrays = {"/".join(names): np.ascontiguousarray(value) for names, value in _flat(variables).items()}
+    save_file(arrays, os.fspath(path))
 
 
-def _to_torch_layout(kernel: np.ndarray, path: tuple[str, ...], rank: int) -> np.ndarray:
-    """(*kernel, in, out) to (out, in, *kernel) of so many axes, or (in, out, *kernel) of a transposed convolution."""
-    *space, _, _ = kernel.shape
-    kernel = np.moveaxis(kernel, (-2, -1) if path[-2] in TRANSPOSED else (-1, -2), (0, 1))
-    # Axes come first and go first: our 3x3 is a 1x3x3 there, and our classifier a Conv1d of size 1.
-    return kernel.reshape(*kernel.shape[:2], *(1,) * (rank - len(space)), *space)
-
-
-def _unused_bn() -> dict[str, np.ndarray]:
-    """MotionSqueeze's ``bn2`` as in a fresh network."""
-    ones, zeros = np.ones(_UNUSED_BN_CHANNELS, np.float32), np.zeros(_UNUSED_BN_CHANNELS, np.float32)
-    return {
-        "bn2.weight": ones,
-        "bn2.bias": zeros,
-        "bn2.running_mean": zeros,
-        "bn2.running_var": ones,
-        "bn2.num_batches_tracked": np.zeros((), np.int64),
-    }
+def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    return flax.traverse_util.flatten_dict({key: variables[key] for key in OUR_COLLECTIONS})

@@ -1,191 +1,163 @@
-"""Our parameter paths <-> the names of the official PyTorch code."""
+"""Official PyTorch names and layouts of a network's tensors, from what its backbone and motion blocks declare."""
 
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from motion_jax.backbones.protocol import BackboneNames
+from motion_jax.blocks.protocol import TensorNames, declared
+from motion_jax.models import VideoClassifier
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
-# Submodules of the motion blocks, by our name.
-_BLOCK_MODULES = (
-    (r"reduction_conv", "chnl_reduction.0"),
-    (r"reduction_bn", "chnl_reduction.1"),
-    (r"transform(\d)_depthwise", r"flow_refinement.conv\1.0"),
-    (r"transform(\d)_depthwise_bn", r"flow_refinement.conv\1.1"),
-    (r"transform(\d)_pointwise", r"flow_refinement.conv\1.3"),
-    (r"transform(\d)_pointwise_bn", r"flow_refinement.conv\1.4"),
-    (r"downsample_conv", "selfy.stss_transformation.downsample.0"),
-    (r"downsample_bn", "selfy.stss_transformation.downsample.1"),
-    (r"extraction(\d)_conv", r"selfy.stss_extraction.conv\1.0"),
-    (r"extraction(\d)_bn", r"selfy.stss_extraction.conv\1.1"),
-    (r"integration([012])_conv", r"selfy.stss_integration.conv\1.0"),
-    (r"integration([012])_bn", r"selfy.stss_integration.conv\1.1"),
-    (r"integration3_conv", "selfy.stss_integration.conv3_fuse.1"),
-    (r"integration3_bn", "selfy.stss_integration.conv3_fuse.2"),
-    (r"upsample_conv", "selfy.stss_integration.upsample.0"),
-    (r"upsample_bn", "selfy.stss_integration.upsample.1"),
-)
-
-# Submodules of the backbones, by our name: ResNets as in torchvision, MobileNet-V2 as in the TSM repository, I3D as in
-# its port to PyTorch (hassony2/kinetics_i3d_pytorch).
-_BACKBONE_MODULES = (
-    (r"(layer\d)_(\d+)\.downsample_conv", r"\1.\2.downsample.0"),
-    (r"(layer\d)_(\d+)\.downsample_bn", r"\1.\2.downsample.1"),
-    (r"(layer\d)_(\d+)\.(\w+)", r"\1.\2.\3"),
-    (r"stem_conv", "features.0.0"),
-    (r"stem_bn", "features.0.1"),
-    # The first inverted residual has no expansion, so that its later layers have lower numbers.
-    (r"features_1\.depthwise_conv", "features.1.conv.0"),
-    (r"features_1\.depthwise_bn", "features.1.conv.1"),
-    (r"features_1\.project_conv", "features.1.conv.3"),
-    (r"features_1\.project_bn", "features.1.conv.4"),
-    (r"features_(\d+)\.expand_conv", r"features.\1.conv.0"),
-    (r"features_(\d+)\.expand_bn", r"features.\1.conv.1"),
-    (r"features_(\d+)\.depthwise_conv", r"features.\1.conv.3"),
-    (r"features_(\d+)\.depthwise_bn", r"features.\1.conv.4"),
-    (r"features_(\d+)\.project_conv", r"features.\1.conv.6"),
-    (r"features_(\d+)\.project_bn", r"features.\1.conv.7"),
-    (r"head_conv", "features.18.0"),
-    (r"head_bn", "features.18.1"),
-    (r"(conv3d_\w+|mixed_\w+\.branch_0)\.conv", r"\1.conv3d"),
-    (r"(conv3d_\w+|mixed_\w+\.branch_0)\.bn", r"\1.batch3d"),
-    (r"(mixed_\w+\.branch_\d)_(\d)\.conv", r"\1.\2.conv3d"),
-    (r"(mixed_\w+\.branch_\d)_(\d)\.bn", r"\1.\2.batch3d"),
-)
-
-# Our names of what the official code has as a transposed convolution.
-TRANSPOSED = ("upsample_conv",)
-
-CLASSIFIER = "fc1"
-# What the same classifier is called with dropout, in torchvision's ResNets, in MobileNet-V2 (after a dropout in
-# torchvision), and in I3D.
-_CLASSIFIER_ALIASES = re.compile(r"^(?:new_fc|fc|classifier|classifier\.1|conv3d_0c_1x1\.conv3d)(?=\.(?:weight|bias)$)")
-
-# What the official networks call it, by the backbone's first layer of ours.
-_OFFICIAL_CLASSIFIERS = {"conv1": CLASSIFIER, "stem_conv": "classifier", "conv3d_1a_7x7": "conv3d_0c_1x1.conv3d"}
-# The classifier of a network in the official wrapper, outside of its base model, where there is dropout before it.
+# The official wrapper keeps the network in its ``base_model``, and a classifier with dropout before it outside.
 _WRAPPED, _WRAPPED_CLASSIFIER = "base_model.", "new_fc"
 
-# Layers of MobileNet-V2 whose first convolution the TSM repository wraps with the shift.
-_SHIFTED = re.compile(r"(features\.(?:3|5|6|8|9|10|12|13|15|16)\.conv\.0)\.(\w+)")
-
-# Three-dimensional convolutions of the official code, where ours may have fewer axes.
-_THREE_DIMENSIONAL = re.compile(r"(?:conv3d_|mixed_|selfy\.stss_(?:extraction|integration)\.).*")
-
-# One tensor that every network of a kind has, and none of the others: what stands before it is the prefix.
-_ANCHORS = ("layer1.0.bn1.weight", "features.0.1.weight", "mixed_3b.branch_0.batch3d.weight")
-
-# torchvision nests the layers of an inverted residual: this one is there and not in the TSM repository's layout.
-_NESTED = "features.1.conv.0.0.weight"
-
-# Present in MotionSqueeze's networks, used by none.
-UNUSED = re.compile(r"bn2\.(weight|bias|running_mean|running_var)|(.*\.)?num_batches_tracked")
+Path = tuple[str, ...]
 
 
-def torch_name(path: tuple[str, ...], *, only_block: bool) -> str:
-    """The official name of the parameter or statistic at ``path``, without any prefix.
+@dataclasses.dataclass(frozen=True)
+class TorchNames:
+    """The official names of one network.
 
-    Args:
-        path: keys from below "params" or "batch_stats" to the array, such as ("backbone", "conv1", "kernel").
-        only_block: whether the network has one motion block. The official networks do; further blocks have no
-            official name and are called ``blocks.<site>.<path>``.
+    A path is the keys from "params" or "batch_stats" to an array, such as ("params", "backbone", "conv1", "kernel"). A
+    short name is the official name without prefix.
 
-    >>> torch_name(("backbone", "layer2_0", "downsample_bn", "scale"), only_block=True)
-    'layer2.0.downsample.1.weight'
-    >>> torch_name(("backbone", "features_5", "expand_bn", "mean"), only_block=True)
-    'features.5.conv.1.running_mean'
-    >>> torch_name(("backbone", "blocks_res3", "transform2_pointwise_bn", "var"), only_block=True)
-    'flow_refinement.conv2.4.running_var'
-    """
-    room, *modules, leaf = path
-    leaf = LEAVES.get(leaf, leaf)
-    if room == "classifier":
-        return f"{CLASSIFIER}.{leaf}"
-    first, *rest = modules
-    if first.startswith("blocks_"):
-        if only_block and len(rest) == 1 and (module := _translated(rest[0], _BLOCK_MODULES)):
-            return f"{module}.{leaf}"
-        return ".".join(("blocks", first.removeprefix("blocks_"), *rest, leaf))
-    ours = ".".join(modules)
-    return f"{_translated(ours, _BACKBONE_MODULES) or ours}.{leaf}"
-
-
-def full_name(short: str, *, first_layer: str, shifted: bool, prefix: str, dropout: bool) -> str:
-    """A name as the official code has it, from one without prefix: the reverse of ``strip_prefixes``.
-
-    Args:
-        short: as from ``torch_name``.
-        first_layer: our name of the backbone's first layer, which tells its kind.
+    Attributes:
+        backbone: declaration of the backbone.
+        blocks: declarations of the motion blocks, by site.
         shifted: whether the backbone shifts channels between frames.
-        prefix: such as ``module.base_model.``.
-        dropout: whether the classifier has dropout before it: the official wrapper then keeps it outside of its
-            ``base_model``.
-
-    >>> full_name("fc1.bias", first_layer="conv1", shifted=True, prefix="module.base_model.", dropout=True)
-    'module.new_fc.bias'
-    >>> full_name("features.3.conv.0.weight", first_layer="stem_conv", shifted=True, prefix="", dropout=True)
-    'features.3.conv.0.net.weight'
+        dropout: whether there is dropout before the classifier.
     """
-    module, _, leaf = short.rpartition(".")
-    if module == CLASSIFIER:
-        if dropout and prefix.endswith(_WRAPPED):
+
+    backbone: BackboneNames
+    blocks: Mapping[str, TensorNames]
+    shifted: bool
+    dropout: bool
+
+    @classmethod
+    def of(cls, model: VideoClassifier) -> "TorchNames":
+        """Return the names of a model.
+
+        >>> import motion_jax
+        >>> names = TorchNames.of(motion_jax.build_model("msnet_tsm_r18", num_classes=5))
+        >>> names.short(("params", "backbone", "layer2_0", "downsample_bn", "scale"))
+        'layer2.0.downsample.1.weight'
+        >>> names.short(("batch_stats", "backbone", "blocks_res3", "transform2_pointwise_bn", "var"))
+        'flow_refinement.conv2.4.running_var'
+        >>> names.full("fc1.bias", prefix="module.base_model.")
+        'module.new_fc.bias'
+        >>> names.without_prefixes(["module.base_model.layer1.0.bn1.weight", "module.new_fc.weight"])
+        {'module.base_model.layer1.0.bn1.weight': 'layer1.0.bn1.weight', 'module.new_fc.weight': 'fc1.weight'}
+        """
+        backbone = model.backbone
+        blocks = (backbone.blocks or {}).items()
+        return cls(
+            backbone=backbone.official_names,
+            blocks={site: declared(block, "official_names", TensorNames()) for site, block in blocks},
+            shifted=getattr(backbone, "fold_div", None) is not None,
+            dropout=model.dropout > 0,
+        )
+
+    def short(self, path: Path) -> str:
+        """Return the short name of the array at ``path``.
+
+        The official networks have one motion block. Blocks without an official name are called
+        ``blocks.<site>.<path>``.
+        """
+        names, site, modules = self._owner(path)
+        leaf = LEAVES.get(path[-1], path[-1])
+        official = names.official(".".join(modules))
+        if site and (official is None or len(self.blocks) > 1):
+            return ".".join(("blocks", site, *modules, leaf))
+        return f"{official or '.'.join(modules)}.{leaf}"
+
+    def full(self, short: str, *, prefix: str) -> str:
+        """Return a name as the official code has it, from a short name: the reverse of ``without_prefixes``."""
+        layer, _, leaf = short.rpartition(".")
+        if layer == self.backbone.classifier and self.dropout and prefix.endswith(_WRAPPED):
             return f"{prefix.removesuffix(_WRAPPED)}{_WRAPPED_CLASSIFIER}.{leaf}"
-        return f"{prefix}{_OFFICIAL_CLASSIFIERS[first_layer]}.{leaf}"
-    if shifted:
-        short = _SHIFTED.sub(r"\1.net.\2", short)
-    return prefix + short
+        wrapper = ".net" if self.shifted and self.backbone.wraps(layer) else ""
+        return f"{prefix}{layer}{wrapper}.{leaf}"
 
+    def unused(self) -> dict[str, int]:
+        """Return the short names of the BN layers that the official network has and never uses, with their channels."""
+        names = [name for name in self.backbone.unused if all(name in block.unused for block in self.blocks.values())]
+        return dict.fromkeys(names, self.backbone.unused_channels)
 
-def kernel_rank(short: str, *, first_layer: str, rank: int) -> int:
-    """How many spatial axes the official code's kernel of a layer has, where ours has ``rank``.
+    def is_unused(self, short: str) -> bool:
+        """Whether no network of this kind uses a tensor."""
+        layer, _, leaf = short.rpartition(".")
+        return layer in self.backbone.unused or leaf == "num_batches_tracked"
 
-    >>> kernel_rank("selfy.stss_extraction.conv0.0.weight", first_layer="conv1", rank=2)
-    3
-    """
-    if short.startswith(f"{CLASSIFIER}."):
-        return {"conv1": 1, "stem_conv": 0, "conv3d_1a_7x7": 3}[first_layer]
-    return max(rank, 3) if _THREE_DIMENSIONAL.fullmatch(short) else rank
+    def without_prefixes(self, names: Sequence[str]) -> dict[str, str]:
+        """Map the names of a checkpoint to short names.
 
+        The prefix is what stands before the first layer, such as ``module.base_model.``. The classifier may be one or
+        more levels above. Names of another library's layout are translated.
+        """
+        anchor, other = self.backbone.anchor, self.backbone.other_layout
+        prefix = next((name.removesuffix(anchor) for name in names if name.endswith(anchor)), "")
+        parts = prefix.split(".")[:-1]
+        prefixes = [".".join(parts[:end]) + "." for end in range(len(parts), 0, -1)]
+        translate = other.translate if other and f"{prefix}{other.anchor}" in names else str
+        found = {}
+        for name in names:
+            short = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
+            layer, _, leaf = translate(short.replace(".net.", ".")).rpartition(".")
+            if layer in (_WRAPPED_CLASSIFIER, *self.backbone.classifier_aliases):
+                layer = self.backbone.classifier
+            found[name] = f"{layer}.{leaf}" if layer else leaf
+        return found
 
-def _translated(ours: str, table: Sequence[tuple[str, str]]) -> str | None:
-    """The official name in the first row of the table that fits; None where none does."""
-    return next((found.expand(theirs) for pattern, theirs in table if (found := re.fullmatch(pattern, ours))), None)
+    def to_torch(self, path: Path, array: np.ndarray) -> np.ndarray:
+        """Return one of our arrays in PyTorch's layout, with as many axes as in the official code."""
+        if path[-1] != "kernel":
+            return array
+        *space, _, _ = array.shape
+        array = np.moveaxis(array, self._channel_axes(path), (0, 1))
+        # Our 3x3 is a 1x3x3 there, and our classifier a convolution of size 1.
+        return array.reshape(*array.shape[:2], *(1,) * (self._rank(path, len(space)) - len(space)), *space)
 
+    def from_torch(self, path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Return a PyTorch tensor in our layout, or None if it cannot have ``shape``."""
+        if path[-1] != "kernel":
+            return array if array.shape == shape else None
+        if array.ndim < 2:
+            return None
+        array = np.moveaxis(array, (0, 1), self._channel_axes(path))
+        *space, inputs, outputs = shape
+        if array.shape[-2:] != (inputs, outputs):
+            return None
+        if [n for n in array.shape[:-2] if n != 1] != [n for n in space if n != 1]:
+            return None
+        return array.reshape(shape)
 
-def strip_prefixes(names: list[str]) -> dict[str, str]:
-    """Map the names of a checkpoint to names without prefix, with the classifier under its common name.
+    def _owner(self, path: Path) -> tuple[TensorNames, str, tuple[str, ...]]:
+        """Return the declaration for the array at ``path``, its site if it is in a motion block, and its modules."""
+        _, part, *modules, _ = path
+        if part == "classifier":
+            return TensorNames(((part, self.backbone.classifier),)), "", (part,)
+        first, *rest = modules
+        if first.startswith("blocks_"):
+            site = first.removeprefix("blocks_")
+            return self.blocks[site], site, tuple(rest)
+        return self.backbone, "", tuple(modules)
 
-    The prefix is whatever stands before the first block, such as ``module.base_model.``; the classifier may stand one
-    or more levels above it. torchvision's names in MobileNet-V2 become the TSM repository's.
+    def _channel_axes(self, path: Path) -> tuple[int, int]:
+        """Return which axes of our kernel (*kernel, in, out) are the first two of PyTorch's.
 
-    >>> strip_prefixes(["module.base_model.layer1.0.bn1.weight", "module.new_fc.weight"])
-    {'module.base_model.layer1.0.bn1.weight': 'layer1.0.bn1.weight', 'module.new_fc.weight': 'fc1.weight'}
-    """
-    prefix = next((name.removesuffix(anchor) for name in names for anchor in _ANCHORS if name.endswith(anchor)), "")
-    parts = prefix.split(".")[:-1]
-    prefixes = [".".join(parts[:end]) + "." for end in range(len(parts), 0, -1)]
-    nested = f"{prefix}{_NESTED}" in names
-    plain = {}
-    for name in names:
-        short = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
-        short = short.replace(".net.", ".")  # the TSM repository wraps the shifted convolution
-        short = _unnested(short) if nested else short
-        plain[name] = _CLASSIFIER_ALIASES.sub(CLASSIFIER, short)
-    return plain
+        PyTorch has (out, in, *kernel) in convolutions, and (in, out, *kernel) in transposed convolutions.
+        """
+        names, _, modules = self._owner(path)
+        return (-2, -1) if modules and modules[-1] in names.transposed else (-1, -2)
 
-
-def _unnested(name: str) -> str:
-    """The TSM repository's name for torchvision's name of a layer in a MobileNet-V2.
-
-    torchvision groups convolution, BN and activation, but leaves the last convolution and BN, the linear ones, alone.
-
-    >>> [_unnested(f"features.2.conv.{layer}.weight") for layer in ("0.0", "1.1", "2", "3")]
-    ['features.2.conv.0.weight', 'features.2.conv.4.weight', 'features.2.conv.6.weight', 'features.2.conv.7.weight']
-    """
-    found = re.fullmatch(r"features\.(\d+)\.conv\.(\d)(?:\.(\d))?\.(\w+)", name)
-    if not found:
-        return name
-    block, group, layer, leaf = found.groups()
-    if layer is None:
-        linear = 1 if block == "1" else 2
-        group, layer = linear, int(group) - linear
-    return f"features.{block}.conv.{3 * int(group) + int(layer)}.{leaf}"
+    def _rank(self, path: Path, rank: int) -> int:
+        """Return the number of spatial axes of the official kernel, where ours has ``rank``."""
+        names, site, modules = self._owner(path)
+        if modules == ("classifier",):
+            return self.backbone.classifier_rank
+        published = not site or len(self.blocks) == 1
+        return max(rank, 3) if published and re.fullmatch(names.three_dimensional, ".".join(modules)) else rank

@@ -163,7 +163,8 @@ def test_selfynet_for_16_frames_has_its_count():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "msnet_r50"}, "there is no model 'msnet_r50'; the models are tsn_r18"),
+        ({"name": "msnet_r50"}, r"there is no model 'msnet_r50'; did you mean msnet_ts[nm]_r50 or msnet_ts[nm]_r50\?$"),
+        ({"name": "x"}, r"there is no model 'x'; motion_jax.list_models\(\) gives all names$"),
         (
             {"name": "msnet_tsm_r18", "windw": 3},
             "msnet_tsm_r18 has no field windw; its block's fields are reduction, radius",

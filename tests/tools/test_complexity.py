@@ -1,10 +1,13 @@
 """tools.complexity: a model or a config in, tables and one JSON object out."""
 
 import json
+import types
 
 import pytest
 from commands_support import ROOT, run
 
+from motion_jax.blocks import NonLocal
+from motion_jax.configs import motionsqueeze_supplement
 from motion_jax.tools import complexity
 
 
@@ -93,8 +96,43 @@ def test_the_papers_figures(call):
     assert sum(line.endswith("  met") for line in text.splitlines()) == 18
 
 
+def test_every_printed_figure_is_met_or_explained():
+    rows = list(complexity.published_figures())
+    for row in rows:
+        assert row["met"] != bool(row["note"]), f"{row['row']}: {row['printed']} printed, {row['ours']} here"
+    explained = {(row["row"], row["printed"]): round(row["ours"], 1) for row in rows if not row["met"]}
+    assert explained == {
+        ("MS module", "15.0"): 14.9,
+        ("MS module less than CP module", "26"): 27.0,
+        ("TSM, 16 frames", "65"): 66.1,
+        ("TSM-R50, 16 frames", "66.3"): 66.1,
+        ("TSM-R50 + NL", "46.5"): 56.6,
+    }
+    figures = {}
+    for row in rows:
+        figures.setdefault(row["source"], []).append(row["printed"])
+    assert figures == {
+        "MotionSqueeze, Table 1": ["33.1", "33.4", "33.5", "35.8", "33.7"],
+        "MotionSqueeze, Table 2": ["14.6", "20.4", "15.0"],
+        "MotionSqueeze, section 2": ["6", "26"],
+        "SELFY, Table 2": ["65", "67", "77"],
+        "SELFY, Table 3a": ["14.6", "17.1", "17.3", "18.4", "19.8"],
+        "SELFY, Table 3g": ["33.1", "66.3", "46.5", "50.6", "36.6"],
+    }
+
+
+def test_a_traced_block_is_marked(call, monkeypatch):
+    monkeypatch.setattr(NonLocal, "operations", None)
+    text = call("nonlocal_tsm_r18", "--no-xla", "--frames=2", "--size=64", "--json")
+    assert last(text)["traced"] == ["res3_motion"]
+    assert "\n~res3_motion " in text
+    assert "~ The motion block declares no cost" in text
+
+
 def test_a_model_and_the_papers_are_one_object(call, monkeypatch):
-    monkeypatch.setattr(complexity.published_flops, "PUBLISHED", complexity.published_flops.PUBLISHED[:1])
+    first = dict(list(motionsqueeze_supplement.ROWS.items())[:1])
+    only = types.SimpleNamespace(ROWS=first, STATED=(), get_config=motionsqueeze_supplement.get_config)
+    monkeypatch.setattr(complexity, "SUPPLEMENTS", {"MotionSqueeze": only})
     result = last(call("tsm_r18", "--no-xla", "--papers", "--json"))
     assert {"gflops", "xla_gflops", "params", "stages", "papers"} <= set(result)
 
@@ -106,7 +144,7 @@ def test_a_model_and_the_papers_are_one_object(call, monkeypatch):
         ("configs/absent.py:a", "there is no config file 'configs/absent.py'"),
         ("configs/moving_shapes.py:tsm_r18,many", "config arguments are model,frames"),
         ("configs/moving_shapes.py:tsm_r17", "there is no model 'tsm_r17'"),
-        ("configs/__init__.py", "configs/__init__.py cannot be used: KeyError: 'get_config'"),
+        ("configs/__init__.py", "configs/__init__.py cannot be used: ImportError: import motion_jax.configs"),
     ],
 )
 def test_what_is_no_network(call, argument, message):

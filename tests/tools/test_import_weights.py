@@ -18,6 +18,7 @@ from motion_jax.experiment import initial_variables, load_trained
 from motion_jax.models import ModelConfig
 from motion_jax.tools import import_weights
 from motion_jax.weights.save import torch_state_dict
+from motion_jax.weights.torch_names import TorchNames
 
 CONFIG = "configs/moving_shapes.py:tsm_r18,4,smoke"
 CLASSES = 12
@@ -180,10 +181,11 @@ def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
     if name == "tsm_r18":
         found["fc.weight"], found["fc.bias"] = found.pop("fc1.weight")[..., 0], found.pop("fc1.bias")
     else:
-        from motion_jax.weights.torch_names import strip_prefixes
-
         found = torchvision_mobilenet(found)
-        assert strip_prefixes(list(found))["features.2.conv.0.0.weight"] == "features.2.conv.0.weight"
+        assert (
+            TorchNames.of(imagenet).without_prefixes(list(found))["features.2.conv.0.0.weight"]
+            == "features.2.conv.0.weight"
+        )
     save_file(found, path := tmp_path / "imagenet.safetensors")
     model = motion_jax.build_model(name, num_classes=5, width=8)
     # In place of random values, whose compilation takes half a minute.

@@ -15,7 +15,7 @@ from motion_jax.training.optimizer import sgd
 from motion_jax.training.parallel import ParallelConfig, replicate
 from motion_jax.training.state import TrainState
 from motion_jax.training.step import make_train_step
-from motion_jax.weights.torch_names import torch_name
+from motion_jax.weights.torch_names import TorchNames
 
 MODELS = {"tsm": "tsm_r18", "msnet": "msnet_tsm_r18"}
 
@@ -70,10 +70,11 @@ def first_step(kind, groups, dtype):
     return state, metrics, evaluate(state.variables)
 
 
-def by_torch_name(state):
+def by_torch_name(kind, state):
     """Return the arrays of a state under their official names."""
+    names = TorchNames.of(motion_jax.build_model(MODELS[kind], num_classes=1))
     flat = flax.traverse_util.flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
-    return {torch_name(path[1:], only_block=True): value for path, value in flat.items()}
+    return {names.short(path): value for path, value in flat.items()}
 
 
 cases = pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_float64(kind, groups, x64):
     np.testing.assert_allclose(metrics["loss"], reference[groups]["loss"][0], rtol=1e-6)
     np.testing.assert_allclose(metrics["grad_norm"], reference[groups]["grad_norm"][0], rtol=1e-6)
     np.testing.assert_allclose(logits, golden[f"{groups}_eval_logits"][0], rtol=0, atol=1e-6)
-    ours = by_torch_name(state)
+    ours = by_torch_name(kind, state)
     compared = 0
     for name, norm, total in zip(
         reference["state_names"], golden[f"{groups}_state1_l2"], golden[f"{groups}_state1_sum"], strict=True

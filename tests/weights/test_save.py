@@ -12,7 +12,7 @@ from variables import drawn_variables
 import motion_jax
 from motion_jax.weights.files import read_tensors
 from motion_jax.weights.load import LOADED, assign
-from motion_jax.weights.save import architecture, save_safetensors, torch_state_dict
+from motion_jax.weights.save import save_safetensors, torch_state_dict
 
 OFFICIAL = {
     "net_tsm_r18_t8": ("tsm_r18", {}),
@@ -110,10 +110,16 @@ def test_the_official_wrapper_keeps_a_classifier_with_dropout_outside(dropout, c
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("tsn_r18", "resnet18"), ("tsm_r34", "resnet34"), ("msnet_tsm_r50", "resnet50"), ("tsm_r101", "resnet101")],
+    [
+        ("tsn_r18", "resnet18"),
+        ("tsm_r34", "resnet34"),
+        ("msnet_tsm_r50", "resnet50"),
+        ("tsm_r101", "resnet101"),
+        ("tsm_mobilenetv2", "mobilenetv2"),
+    ],
 )
 def test_architecture(name, expected):
-    assert architecture(motion_jax.build_model(name, num_classes=2)) == expected
+    assert motion_jax.build_model(name, num_classes=2).backbone.architecture() == expected
 
 
 def test_our_own_names_in_safetensors(tmp_path):

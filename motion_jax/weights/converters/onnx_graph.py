@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs with their weights. Writing needs jax2onnx and onnx, reading onnxruntime."""
+"""Export of networks with their weights as ONNX graphs. Writing needs jax2onnx and onnx, reading onnxruntime."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ def save(
 
     Args:
         path: usually ``.onnx``.
-        function: clips to logits, its weights a part of it.
+        function: clips to logits, with the weights as constants.
         clip_shape: (t, h, w, c).
         dtype: of the clips, ``uint8`` or ``float32``.
 
@@ -31,7 +31,7 @@ def save(
         from jax2onnx import to_onnx
     except ImportError as error:
         raise ValueError(f"writing {os.fspath(path)} needs more packages: {INSTALL}") from error
-    # One line for every intermediate result whose type the converter does not write down, hundreds of them.
+    # It logs one line for each of hundreds of intermediate results whose type the converter leaves out.
     logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
     shape = jax.export.symbolic_shape(f"b, {', '.join(map(str, clip_shape))}")
     spec = jax.ShapeDtypeStruct(shape, np.dtype(dtype))
@@ -40,7 +40,7 @@ def save(
 
 
 def load(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """Clips to logits, both NumPy, of a file that ``save`` wrote, by onnxruntime on the CPU.
+    """Return the function of a file that ``save`` wrote, clips to logits, both NumPy, on the CPU by onnxruntime.
 
     Raises:
         ValueError: if onnxruntime is not installed, or the file is damaged.
@@ -51,6 +51,6 @@ def load(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
         raise ValueError(f"reading {os.fspath(path)} needs onnxruntime: pip install onnxruntime") from error
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # its kinds of error have no common public base
+    except Exception as error:  # its errors have no common public base
         raise ValueError(f"{path} is not an ONNX graph: {' '.join(str(error).split())[:200]}") from error
     return lambda clips: session.run(None, {"clips": clips})[0]

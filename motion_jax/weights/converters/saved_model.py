@@ -1,4 +1,4 @@
-"""Networks as a TensorFlow SavedModel with their weights, where TensorFlow is installed."""
+"""Export of networks with their weights as a TensorFlow SavedModel. Needs TensorFlow."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def save(
 
     Args:
         path: a folder.
-        function: clips to logits, its weights a part of it.
+        function: clips to logits, with the weights as constants.
         clip_shape: (t, h, w, c).
         dtype: of the clips, ``uint8`` or ``float32``.
 
@@ -36,7 +36,7 @@ def save(
 
 
 def load(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """Clips to logits, both NumPy, of a folder that ``save`` wrote.
+    """Return the function of a folder that ``save`` wrote, clips to logits, both NumPy.
 
     Raises:
         ValueError: if TensorFlow is not installed, or the folder holds no SavedModel.
@@ -47,6 +47,6 @@ def load(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
         raise ValueError(f"reading {os.fspath(path)} needs TensorFlow: {INSTALL}") from error
     try:
         module = tf.saved_model.load(os.fspath(path))
-    except Exception as error:  # OSError for files, others for what is in them
+    except Exception as error:  # OSError for files, other errors for their content
         raise ValueError(f"{path} is not a SavedModel: {' '.join(str(error).split())[:200]}") from error
     return lambda clips: module.f(clips).numpy()
