@@ -1,5 +1,6 @@
 """I3D: Inception with batch normalisation, its convolutions inflated over time."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.backbones.protocol import BackboneNames
-from motion_jax.backbones.stages import Stages
-from motion_jax.layers import BatchNorm, Conv
+from motion_jax.backbones.stages import check_sites, run
+from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import max_pool
 
 # Where a motion block may stand, and how many pixels of the clip one cell is wide there.
@@ -63,10 +64,9 @@ class ConvUnit(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t y x d"]:
         """Apply the unit to clips."""
+        layer = ConvBNAct(self.norm, self.dtype, train)
         strides = (self.stride,) * len(self.kernel_size)
-        padding = tuple(side // 2 for side in self.kernel_size)
-        x = Conv(self.features, self.kernel_size, strides, padding, dtype=self.dtype, name="conv")(x)
-        return nn.relu(self.norm(dtype=self.dtype, name="bn")(x, train=train))
+        return layer(x, self.features, self.kernel_size, strides=strides, name=("conv", "bn"))
 
 
 class InceptionBlock(nn.Module):
@@ -87,10 +87,10 @@ class InceptionBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w d"]:
         """Apply the block to clips."""
+        conv_unit = functools.partial(ConvUnit, norm=self.norm, dtype=self.dtype)
 
         def unit(x: jax.Array, index: int, side: int, name: str) -> jax.Array:
-            features, kernel_size = self.branches[index], (side, side, side)
-            return ConvUnit(features, kernel_size, norm=self.norm, dtype=self.dtype, name=name)(x, train=train)
+            return conv_unit(self.branches[index], (side, side, side), name=name)(x, train=train)
 
         pooled = _max_pool(x, (3, 3, 3), strides=(1, 1, 1))
         results = [
@@ -115,8 +115,8 @@ class InceptionI3D(nn.Module):
     Attributes:
         width: channels of the stem, 64 as published; all others scale with it.
         blocks: site (``inc_a`` .. ``inc_i``) -> motion block applied to that Inception block's result.
-        remat: compute each Inception and motion block again for the gradients instead of keeping what lies
-            within, see ``Stages``.
+        remat: compute each Inception and motion block again for the gradients instead of keeping what is
+            within, see ``run``.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype.
 
@@ -137,29 +137,32 @@ class InceptionI3D(nn.Module):
         Raises:
             ValueError: for a block at a site that is none.
         """
-        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train, remat=self.remat)
+        blocks = self.blocks or {}
+        check_sites(self, blocks, SITES)
+        apply = functools.partial(run, train=train, remat=self.remat)
+        conv_unit, inception_block = (
+            functools.partial(module, norm=self.norm, dtype=self.dtype) for module in (ConvUnit, InceptionBlock)
+        )
 
         def scaled(channels: int) -> int:
             return max(1, channels * self.width // PUBLISHED_WIDTH)
 
-        def unit(x: jax.Array, channels: int, kernel_size: tuple[int, ...], name: str, stride: int = 1) -> jax.Array:
-            options = {"stride": stride, "norm": self.norm, "dtype": self.dtype, "name": name}
-            return ConvUnit(scaled(channels), kernel_size, **options)(x, train=train)
-
-        x = unit(x, 64, (7, 7), "conv3d_1a_7x7", stride=2)
+        stages: dict[str, jax.Array] = {}
+        x = conv_unit(scaled(64), (7, 7), stride=2, name="conv3d_1a_7x7")(x, train=train)
         x = _max_pool(x, (1, 3, 3), strides=(1, 2, 2))
-        x = unit(x, 64, (1, 1, 1), "conv3d_2b_1x1")
-        x = unit(x, 192, (3, 3, 3), "conv3d_2c_3x3")
+        x = conv_unit(scaled(64), (1, 1, 1), name="conv3d_2b_1x1")(x, train=train)
+        x = conv_unit(scaled(192), (3, 3, 3), name="conv3d_2c_3x3")(x, train=train)
         x = _max_pool(x, (1, 3, 3), strides=(1, 2, 2))
         for site, (name, branches) in INCEPTION_BLOCKS.items():
             if site == "inc_c":
                 x = _max_pool(x, (3, 3, 3), strides=(2, 2, 2))
             if site == "inc_h":
                 x = _max_pool(x, (2, 2, 2), strides=(2, 2, 2))
-            widths = tuple(scaled(channels) for channels in branches)
-            x = stages.run(InceptionBlock(widths, norm=self.norm, dtype=self.dtype, name=name), x)
-            x = stages.record(site, x)
-        return stages.named
+            x = apply(inception_block(tuple(scaled(channels) for channels in branches), name=name), x)
+            stages[site] = x
+            if site in blocks:
+                x = stages[f"{site}_motion"] = apply(blocks[site], x)
+        return stages
 
     sites: ClassVar[Mapping[str, int]] = SITES
     default_site: ClassVar[str] = "inc_b"

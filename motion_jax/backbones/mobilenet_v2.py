@@ -1,5 +1,6 @@
 """MobileNet-V2 over the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.backbones.protocol import BackboneNames, OtherLayout
-from motion_jax.backbones.stages import Stages
-from motion_jax.layers import BatchNorm, Conv
+from motion_jax.backbones.stages import check_sites, run
+from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import temporal_shift
 
 # Where a motion block may stand, and how many pixels of the clip one cell is wide there.
@@ -74,20 +75,18 @@ class InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t y x d"]:
         """Apply the block to every frame."""
+        layer = ConvBNAct(self.norm, self.dtype, train)
         channels = x.shape[-1]
         has_shortcut = self.stride == 1 and channels == self.features
         shortcut, inner = x, channels * self.expansion
         if self.expansion != 1:
             if has_shortcut and self.fold_div is not None:
                 x = temporal_shift(x, fold_div=self.fold_div)
-            x = Conv(inner, (1, 1), dtype=self.dtype, name="expand_conv")(x)
-            x = nn.relu6(self.norm(dtype=self.dtype, name="expand_bn")(x, train=train))
+            x = layer(x, inner, (1, 1), act=nn.relu6, name="expand")
         strides = (self.stride, self.stride)
-        x = Conv(inner, (3, 3), strides, (1, 1), depthwise=True, dtype=self.dtype, name="depthwise_conv")(x)
-        x = nn.relu6(self.norm(dtype=self.dtype, name="depthwise_bn")(x, train=train))
-        x = Conv(self.features, (1, 1), dtype=self.dtype, name="project_conv")(x)
+        x = layer(x, inner, (3, 3), strides=strides, depthwise=True, act=nn.relu6, name="depthwise")
         scale_init = nn.initializers.zeros if has_shortcut and self.zero_init else nn.initializers.ones
-        x = self.norm(dtype=self.dtype, scale_init=scale_init, name="project_bn")(x, train=train)
+        x = layer(x, self.features, (1, 1), act=None, scale_init=scale_init, name="project")
         return x + shortcut if has_shortcut else x
 
 
@@ -103,8 +102,8 @@ class MobileNetV2(nn.Module):
             7 is what the MotionSqueeze supplement prints.
         blocks: site (``stage1`` .. ``stage5``) -> motion block applied to that stage's result.
         zero_init: start every residual branch at zero.
-        remat: compute each inverted residual and motion block again for the gradients instead of keeping what lies
-            within, see ``Stages``.
+        remat: compute each inverted residual and motion block again for the gradients instead of keeping what is
+            within, see ``run``.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype.
 
@@ -130,37 +129,33 @@ class MobileNetV2(nn.Module):
         """
         if self.stem_kernel % 2 == 0:
             raise ValueError(f"stem_kernel must be odd, 3 or 7 as published; got {self.stem_kernel}")
-        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train, remat=self.remat)
-        side, margin = self.stem_kernel, self.stem_kernel // 2
-        x = self._conv_bn_relu6(x, self.width, side, stride=2, padding=margin, name="stem", train=train)
-        x = stages.record("stage1", x)
+        blocks = self.blocks or {}
+        check_sites(self, blocks, SITES)
+        layer = functools.partial(ConvBNAct(self.norm, self.dtype, train), act=nn.relu6)
+        apply = functools.partial(run, train=train, remat=self.remat)
+        residual = functools.partial(
+            InvertedResidual, fold_div=self.fold_div, zero_init=self.zero_init, norm=self.norm, dtype=self.dtype
+        )
+        stages: dict[str, jax.Array] = {}
+        x = layer(x, self.width, (self.stem_kernel, self.stem_kernel), strides=(2, 2), name="stem")
         count = 0
-        for site, groups in INVERTED_RESIDUALS.items():
-            for expansion, channels, size, stride in groups:
+        for site in SITES:
+            for expansion, channels, size, stride in INVERTED_RESIDUALS.get(site, ()):
                 for index in range(size):
                     count += 1
-                    block = InvertedResidual(
+                    block = residual(
                         features=_share_of(channels, self.width),
                         expansion=expansion,
                         stride=stride if index == 0 else 1,
-                        fold_div=self.fold_div,
-                        zero_init=self.zero_init,
-                        norm=self.norm,
-                        dtype=self.dtype,
                         name=f"features_{count}",
                     )
-                    x = stages.run(block, x)
+                    x = apply(block, x)
             if site == "stage5":  # ends with the channels that are classified
-                head = _share_of(HEAD_WIDTH, max(self.width, PUBLISHED_WIDTH))
-                x = self._conv_bn_relu6(x, head, 1, stride=1, padding=0, name="head", train=train)
-            x = stages.record(site, x)
-        return stages.named
-
-    def _conv_bn_relu6(
-        self, x: jax.Array, features: int, side: int, *, stride: int, padding: int, name: str, train: bool
-    ) -> jax.Array:
-        x = Conv(features, (side, side), (stride, stride), (padding, padding), dtype=self.dtype, name=f"{name}_conv")(x)
-        return nn.relu6(self.norm(dtype=self.dtype, name=f"{name}_bn")(x, train=train))
+                x = layer(x, _share_of(HEAD_WIDTH, max(self.width, PUBLISHED_WIDTH)), (1, 1), name="head")
+            stages[site] = x
+            if site in blocks:
+                x = stages[f"{site}_motion"] = apply(blocks[site], x)
+        return stages
 
     sites: ClassVar[Mapping[str, int]] = SITES
     default_site: ClassVar[str] = "stage3"

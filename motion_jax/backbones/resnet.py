@@ -1,5 +1,6 @@
 """ResNet over the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -9,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.backbones.protocol import BackboneNames
-from motion_jax.backbones.stages import Stages
-from motion_jax.layers import BatchNorm, Conv
-from motion_jax.ops import materialise, max_pool, temporal_shift
+from motion_jax.backbones.stages import check_sites, run
+from motion_jax.layers import BatchNorm, ConvBNAct
+from motion_jax.ops import max_pool, residual_sum, temporal_shift
 
 # Where a motion block may stand, and how many pixels of the clip one cell is wide there.
 SITES = {"pool1": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -45,31 +46,22 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t y x d"]:
         """Apply the block to every frame."""
-        shortcut = x
+        layer = ConvBNAct(self.norm, self.dtype, train)
+        shortcut, strides = x, (self.stride, self.stride)
         if self.stride != 1 or x.shape[-1] != self.features:
-            strides = (self.stride, self.stride)
-            shortcut = Conv(self.features, (1, 1), strides, dtype=self.dtype, name="downsample_conv")(shortcut)
-            shortcut = self.norm(dtype=self.dtype, name="downsample_bn")(shortcut, train=train)
+            shortcut = layer(x, self.features, (1, 1), strides=strides, act=None, name="downsample")
         if self.fold_div is not None:
             x = temporal_shift(x, fold_div=self.fold_div)
-        inner = self.features // 4 if self.bottleneck else self.features
-        sides = (1, 3, 1) if self.bottleneck else (3, 3)
-        strided = 1 if self.bottleneck else 0
-        for index, side in enumerate(sides):
-            last = index == len(sides) - 1
-            stride = self.stride if index == strided else 1
-            x = Conv(
-                self.features if last else inner,
-                (side, side),
-                (stride, stride),
-                (side // 2, side // 2),
-                dtype=self.dtype,
-                name=f"conv{index + 1}",
-            )(x)
-            scale_init = nn.initializers.zeros if last and self.zero_init else nn.initializers.ones
-            x = self.norm(dtype=self.dtype, scale_init=scale_init, name=f"bn{index + 1}")(x, train=train)
-            x = x if last else nn.relu(x)
-        return materialise(nn.relu(x + shortcut))
+        last = {"act": None, "scale_init": nn.initializers.zeros if self.zero_init else nn.initializers.ones}
+        if self.bottleneck:
+            inner = self.features // 4
+            x = layer(x, inner, (1, 1), name=("conv1", "bn1"))
+            x = layer(x, inner, (3, 3), strides=strides, name=("conv2", "bn2"))
+            x = layer(x, self.features, (1, 1), name=("conv3", "bn3"), **last)
+        else:
+            x = layer(x, self.features, (3, 3), strides=strides, name=("conv1", "bn1"))
+            x = layer(x, self.features, (3, 3), name=("conv2", "bn2"), **last)
+        return residual_sum(x, shortcut)
 
 
 class ResNet(nn.Module):
@@ -83,8 +75,8 @@ class ResNet(nn.Module):
         shift_every: shift only every n-th residual block of a stage (the TSM repository's ResNet-101 takes 2).
         blocks: site (``pool1``, ``res2`` .. ``res5``) -> motion block applied to that stage's result.
         zero_init: start every residual branch at zero (the SELFY code does, MotionSqueeze's does not).
-        remat: compute each residual and motion block again for the gradients instead of keeping what lies
-            within, see ``Stages``.
+        remat: compute each residual and motion block again for the gradients instead of keeping what is
+            within, see ``run``.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype.
 
@@ -109,27 +101,32 @@ class ResNet(nn.Module):
         Raises:
             ValueError: for a block at a site that is none.
         """
-        stages = Stages(self, sites=SITES, blocks=self.blocks, train=train, remat=self.remat)
-        x = Conv(self.width, (7, 7), (2, 2), (3, 3), dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(self.norm(dtype=self.dtype, name="bn1")(x, train=train))
+        blocks = self.blocks or {}
+        check_sites(self, blocks, SITES)
+        layer = ConvBNAct(self.norm, self.dtype, train)
+        apply = functools.partial(run, train=train, remat=self.remat)
+        residual = functools.partial(
+            ResidualBlock, bottleneck=self.bottleneck, zero_init=self.zero_init, norm=self.norm, dtype=self.dtype
+        )
+        x = layer(x, self.width, (7, 7), strides=(2, 2), name=("conv1", "bn1"))
         x = max_pool(x, window=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        x = stages.record("pool1", x)
+        stages = {"pool1": x}
+        if "pool1" in blocks:
+            x = stages["pool1_motion"] = apply(blocks["pool1"], x)
         _, *sites = SITES
         for stage, (site, size) in enumerate(zip(sites, self.stage_sizes, strict=True)):
             for index in range(size):
-                block = ResidualBlock(
+                block = residual(
                     features=self.width * 2**stage * (4 if self.bottleneck else 1),
-                    bottleneck=self.bottleneck,
                     stride=2 if stage > 0 and index == 0 else 1,
                     fold_div=self.fold_div if index % self.shift_every == 0 else None,
-                    zero_init=self.zero_init,
-                    norm=self.norm,
-                    dtype=self.dtype,
                     name=f"layer{stage + 1}_{index}",
                 )
-                x = stages.run(block, x)
-            x = stages.record(site, x)
-        return stages.named
+                x = apply(block, x)
+            stages[site] = x
+            if site in blocks:
+                x = stages[f"{site}_motion"] = apply(blocks[site], x)
+        return stages
 
     sites: ClassVar[Mapping[str, int]] = SITES
     default_site: ClassVar[str] = "res3"

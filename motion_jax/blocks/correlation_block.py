@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
-from motion_jax.layers import BatchNorm, Conv, at_least_float32
+from motion_jax.layers import BatchNorm, ConvBNAct, at_least_float32
 
 PUBLISHED_GROUPS = 32
 
@@ -58,12 +58,11 @@ class CorrelationBlock(nn.Module):
         """Add correlation features to ``x``; the result has its shape and ``dtype``."""
         channels, groups = self.compared(x.shape[-1])
         x = x.astype(self.dtype)
-        y = Conv(channels, (1, 1), dtype=self.dtype, name="reduction_conv")(x)
-        y = nn.relu(self.norm(dtype=self.dtype, name="reduction_bn")(y, train=train))
-        correlation = self._correlate(y, groups)
+        layer = ConvBNAct(self.norm, self.dtype, train)
+        correlation = self._correlate(layer(x, channels, (1, 1), name="reduction"), groups)
         self.sow("intermediates", "correlation", correlation, reduce_fn=lambda _, new: new)
-        y = Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="out_conv")(correlation.reshape(*x.shape[:4], -1))
-        return nn.relu(x + self.norm(dtype=self.dtype, scale_init=nn.initializers.zeros, name="out_bn")(y, train=train))
+        y = correlation.reshape(*x.shape[:4], -1)
+        return nn.relu(x + layer(y, x.shape[-1], (1, 1), act=None, scale_init=nn.initializers.zeros, name="out"))
 
     def compared(self, features: int) -> tuple[int, int]:
         """How many channels are compared where the input has ``features``, and in how many groups."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape
-from motion_jax.layers import BatchNorm, Conv
+from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops.correlation import all_pairs
 
 
@@ -53,6 +53,7 @@ class CorrespondenceProposal(nn.Module):
         """Add the embedding of the proposals to ``x``; the result has its shape and ``dtype``."""
         if self.k < 1:
             raise ValueError(f"k must be 1 or more; got {self.k}")
+        layer = ConvBNAct(self.norm, self.dtype, train)
         batch, frames, height, width, features = x.shape
         x = x.astype(self.dtype)
         flat = x.reshape(batch, -1, features)
@@ -70,11 +71,9 @@ class CorrespondenceProposal(nn.Module):
         y = jnp.concatenate([displacement.astype(self.dtype) / size[None, None, None], own, other], axis=-1)
         widths = (max(features // 4, 1), features) if self.widths is None else self.widths
         for index, channels in enumerate(widths):
-            y = Conv(channels, (1, 1), dtype=self.dtype, name=f"embedding{index}_conv")(y)
-            y = nn.relu(self.norm(dtype=self.dtype, name=f"embedding{index}_bn")(y, train=train))
+            y = layer(y, channels, (1, 1), name=f"embedding{index}")
         y = y.max(axis=2).reshape(*x.shape[:4], -1)
-        y = Conv(features, (1, 1), dtype=self.dtype, name="out_conv")(y)
-        return x + self.norm(dtype=self.dtype, scale_init=nn.initializers.zeros, name="out_bn")(y, train=train)
+        return x + layer(y, features, (1, 1), act=None, scale_init=nn.initializers.zeros, name="out")
 
     def _choose(self, x: jax.Array, frames: int) -> jax.Array:
         """Positions (b, n, k) of the nearest features in other frames, of (b, n, c), nearest first."""

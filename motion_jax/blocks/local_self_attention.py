@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks import feature_integration
-from motion_jax.blocks.feature_integration import conv_bn_relu, integrate, upsample
+from motion_jax.blocks.feature_integration import integrate, upsample
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
-from motion_jax.layers import BatchNorm, Conv, at_least_float32
+from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 from motion_jax.ops import relative_scores
 from motion_jax.ops.self_similarity import temporal_offsets
 
@@ -52,12 +52,11 @@ class LocalSelfAttention(nn.Module):
         """Fuse what each position gathers with ``x``; the result has its shape and ``dtype``."""
         if any(side < 1 or side % 2 == 0 for side in self.window):
             raise ValueError(f"the window (L, U, V) must be odd and positive; got {self.window}")
-        options = {"norm": self.norm, "dtype": self.dtype, "train": train}
+        layer = ConvBNAct(self.norm, self.dtype, train)
         x = x.astype(self.dtype)
-        strides = (self.stride, self.stride)
-        y = conv_bn_relu(x, self.channels, (3, 3), name="downsample", strides=strides, padding=(1, 1), **options)
-        y = integrate(self._attend(y)[:, :, :, :, None], self.integration_width, **options)
-        return nn.relu(x + upsample(y, like=x, stride=self.stride, **options))
+        y = layer(x, self.channels, (3, 3), strides=(self.stride, self.stride), name="downsample")
+        y = integrate(layer, self._attend(y)[:, :, :, :, None], self.integration_width)
+        return nn.relu(x + upsample(layer, y, like=x, stride=self.stride))
 
     def _attend(self, x: jax.Array) -> jax.Array:
         """(b, t, h, w, c) -> the same.

@@ -1,6 +1,5 @@
 """MotionSqueeze: displacement between neighbouring frames, learned inside a network."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -10,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
-from motion_jax.layers import BatchNorm, Conv
-from motion_jax.ops import l2_normalize, local_correlation, match
+from motion_jax.layers import BatchNorm, Conv, ConvBNAct
+from motion_jax.ops import match, pack_frames, unpack_frames
 
 # Forms of the feature transformation and their hidden channels.
 TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
@@ -22,8 +21,6 @@ TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
 }
 # Whether a frame is matched with the next one only, or with the one before it too; by the suffix of what is sown.
 DIRECTIONS: dict[str, tuple[str, ...]] = {"forward": ("",), "forward_and_backward": ("", "_backward")}
-# The most frames that stand side by side in the feature transformation: 8 times its 16 channels fill a row of a TPU.
-FRAMES_TOGETHER = 8
 FUSIONS = ("add", "multiply", "concatenate", "motion")
 
 
@@ -79,8 +76,30 @@ class MotionSqueeze(nn.Module):
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Fuse motion features with ``x``; the result has its shape and ``dtype``."""
         self._check_fields()
-        motion = self._motion_tensor(self._reduce_channels(x, train=train))
-        return self._fuse(x.astype(self.dtype), self._transform_features(motion, x.shape[-1], train=train))
+        layer = ConvBNAct(self.norm, self.dtype, train)
+        reduced = x if self.reduction is None else layer(x, self.reduction, (1, 1), name="reduction")
+        motion = []
+        for suffix in DIRECTIONS[self.directions]:
+            source, target = _pairs_of_frames(reduced, backward=suffix == "_backward")
+            # Correlation computation and displacement estimation: the kernel-soft-argmax and the confidence.
+            displacement, confidence = match(
+                source,
+                target,
+                radius=self.radius,
+                sigma=self.sigma if self.kernel else None,
+                temperature=self.temperature,
+                dilation=self.dilation,
+                cosine=True,
+            )
+            displacement, confidence = (
+                each.reshape(len(x), -1, *each.shape[1:]) for each in (displacement, confidence)
+            )
+            self.sow("intermediates", f"displacement{suffix}", displacement, reduce_fn=lambda _, new: new)
+            self.sow("intermediates", f"confidence{suffix}", confidence, reduce_fn=lambda _, new: new)
+            tensor = jnp.concatenate([displacement, confidence], axis=-1) if self.confidence else displacement
+            motion.append(_for_every_frame(tensor, backward=suffix == "_backward"))
+        features = self._transform_features(layer, jnp.concatenate(motion, axis=-1), x.shape[-1])
+        return self._fuse(x.astype(self.dtype), features)
 
     def _check_fields(self) -> None:
         for field, known in (("transformation", TRANSFORMATIONS), ("directions", DIRECTIONS), ("fusion", FUSIONS)):
@@ -92,98 +111,34 @@ class MotionSqueeze(nn.Module):
                 f"the transformation {self.transformation} has {len(own)} hidden widths; got widths={self.widths}"
             )
 
-    def _reduce_channels(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.reduction is None:
-            return x
-        x = Conv(self.reduction, (1, 1), dtype=self.dtype, name="reduction_conv")(x)
-        return nn.relu(self.norm(dtype=self.dtype, name="reduction_bn")(x, train=train))
-
-    def _motion_tensor(self, x: jax.Array) -> jax.Array:
-        """Displacement, and confidence, of every frame in every direction: (b, t, h, w, 3 or 2 per direction)."""
-        return jnp.concatenate([self._motion_towards(x, suffix) for suffix in DIRECTIONS[self.directions]], axis=-1)
-
-    def _motion_towards(self, x: jax.Array, suffix: str) -> jax.Array:
-        """Motion towards the next frame, the last pair repeated for the last frame; or to the one before, likewise."""
-        batch, frames, *space, channels = x.shape
-        x = x.reshape(batch, frames, -1, channels)
-        backward = suffix == "_backward"
-        pair = (x[:, 1:], x[:, :-1]) if backward else (x[:, :-1], x[:, 1:])
-        compare = functools.partial(
-            match,
-            radius=self.radius,
-            sigma=self.sigma if self.kernel else None,
-            temperature=self.temperature,
-            dilation=self.dilation,
-            cosine=True,
-        )
-        # On a TPU the gradient matches again rather than keep the scores: they fit the chip's fast memory.
-        displacement, confidence = jax.lax.platform_dependent(
-            *(half.reshape(-1, *space, channels) for half in pair), tpu=jax.checkpoint(compare), default=compare
-        )
-        displacement = displacement.reshape(batch, frames - 1, *space, 2)
-        confidence = confidence.reshape(batch, frames - 1, *space, 1)
-        self.sow("intermediates", f"displacement{suffix}", displacement, reduce_fn=lambda _, new: new)
-        self.sow("intermediates", f"confidence{suffix}", confidence, reduce_fn=lambda _, new: new)
-        motion = jnp.concatenate([displacement, confidence], axis=-1) if self.confidence else displacement
-        if frames == 1:
-            return jnp.zeros((batch, 1, *motion.shape[2:]), motion.dtype)
-        ends = (motion[:, :1], motion) if backward else (motion, motion[:, -1:])
-        return jnp.concatenate(ends, axis=1)
-
-    def _transform_features(self, x: jax.Array, features: int, *, train: bool) -> jax.Array:
-        """Convolutions of the chosen form, BN and ReLU after each of them, up to ``features`` channels."""
+    def _transform_features(self, layer: ConvBNAct, x: jax.Array, features: int) -> jax.Array:
+        """Feature transformation: convolutions of the chosen form, with BN and ReLU, up to ``features`` channels."""
         hidden = TRANSFORMATIONS[self.transformation] if self.widths is None else self.widths
         widths = (*hidden, features)
         if self.transformation == "depthwise_separable":
-            return self._transform_separably(x, widths, train=train)
+            return self._transform_separably(layer, x, widths)
         side = 1 if self.transformation == "1x(1,1)" else 3
         for index, width in enumerate(widths, start=1):
-            x = self._conv_bn_relu(x, width, side, name=f"transform{index}_conv", train=train)
+            x = layer(x, width, (side, side), name=(f"transform{index}_conv", f"transform{index}_conv_bn"))
         return x
 
-    def _transform_separably(self, x: jax.Array, widths: tuple[int, ...], *, train: bool) -> jax.Array:
-        """A depth-wise and a 1x1 convolution to each of the widths.
-
-        Up to the last of them, frames of a clip stand side by side along the channels, which are few: (n, h, w, f c).
-        """
-        batch, frames, height, width, channels = x.shape
-        together = max(n for n in range(1, FRAMES_TOGETHER + 1) if frames % n == 0)
-        x = x.reshape(batch * frames // together, together, height, width, channels)
-        x = jnp.moveaxis(x, 1, 3).reshape(*x.shape[:1], height, width, together * channels)
-        for index, after in enumerate(widths, start=1):
-            name, side = f"transform{index}", 7 if index == 1 else 3
-            options = {"train": train, "side_by_side": together}
-            x = self._conv_bn_relu(x, channels, side, name=f"{name}_depthwise", depthwise=True, **options)
+    def _transform_separably(self, layer: ConvBNAct, x: jax.Array, widths: tuple[int, ...]) -> jax.Array:
+        """A depth-wise and a 1x1 convolution to each of the widths."""
+        frames, channels = x.shape[1], x.shape[-1]
+        x, maps = pack_frames(x)
+        for index, width in enumerate(widths, start=1):
+            side, depthwise, pointwise = (
+                7 if index == 1 else 3,
+                f"transform{index}_depthwise",
+                f"transform{index}_pointwise",
+            )
+            names = (depthwise, f"{depthwise}_bn")
+            x = layer(x, channels, (side, side), depthwise=True, maps=maps, name=names)
             if index == len(widths):
-                x = jnp.moveaxis(x.reshape(*x.shape[:3], together, channels), 3, 1)
-                x = x.reshape(batch, frames, height, width, channels)
-                options["side_by_side"] = 1
-            x = self._conv_bn_relu(x, after, 1, name=f"{name}_pointwise", **options)
-            channels = after
+                x, maps = unpack_frames(x, maps=maps, frames=frames), 1
+            x = layer(x, width, (1, 1), maps=maps, name=(pointwise, f"{pointwise}_bn"))
+            channels = width
         return x
-
-    def _conv_bn_relu(
-        self,
-        x: jax.Array,
-        features: int,
-        side: int,
-        *,
-        name: str,
-        train: bool,
-        depthwise: bool = False,
-        side_by_side: int = 1,
-    ) -> jax.Array:
-        conv = Conv(
-            features,
-            (side, side),
-            padding=(side // 2, side // 2),
-            depthwise=depthwise,
-            side_by_side=side_by_side,
-            dtype=self.dtype,
-            name=name,
-        )
-        norm = self.norm(dtype=self.dtype, side_by_side=side_by_side, name=f"{name}_bn")
-        return nn.relu(norm(conv(x), train=train))
 
     def _fuse(self, x: jax.Array, motion: jax.Array) -> jax.Array:
         if self.fusion == "add":
@@ -255,3 +210,23 @@ class MotionSqueeze(nn.Module):
         best, second = jnp.moveaxis(jax.lax.top_k(scores, 2)[0], -1, 0)
         # The choice has no effect where all scores are zero.
         return jnp.where(best > 0, best - second, jnp.inf).min(axis=1)
+
+
+def _pairs_of_frames(x: jax.Array, *, backward: bool) -> tuple[jax.Array, jax.Array]:
+    """Return each frame that has a next one, and that; or the other way round. (b * (t - 1), h, w, c) each."""
+    batch, frames, *space, channels = x.shape
+    # Flat positions while frames are picked: a TPU would pad rows of few cells.
+    x = x.reshape(batch, frames, -1, channels)
+    first, second = (half.reshape(-1, *space, channels) for half in (x[:, :-1], x[:, 1:]))
+    return (second, first) if backward else (first, second)
+
+
+def _for_every_frame(motion: jax.Array, *, backward: bool) -> jax.Array:
+    """Repeat the last pair for the last frame, or the first for the first: (b, t-1, h, w, c) -> (b, t, h, w, c).
+
+    Without any pair the motion of the only frame is zero.
+    """
+    if motion.shape[1] == 0:
+        return jnp.zeros((motion.shape[0], 1, *motion.shape[2:]), motion.dtype)
+    ends = (motion[:, :1], motion) if backward else (motion, motion[:, -1:])
+    return jnp.concatenate(ends, axis=1)

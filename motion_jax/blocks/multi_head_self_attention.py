@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape
-from motion_jax.layers import BatchNorm, Conv, at_least_float32
+from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 from motion_jax.ops import relative_scores
 
 
@@ -49,14 +49,13 @@ class MultiHeadSelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Attend within each clip; the result has the shape of ``x`` and ``dtype``."""
-        width = self.heads * self.head_channels
+        layer = ConvBNAct(self.norm, self.dtype, train)
         x = x.astype(self.dtype)
-        y = Conv(width, (1, 1), dtype=self.dtype, name="conv1")(x)
-        y = nn.relu(self.norm(dtype=self.dtype, name="bn1")(y, train=train))
+        y = layer(x, self.heads * self.head_channels, (1, 1), name=("conv1", "bn1"))
         y = self._attend(y)
         y = nn.relu(self.norm(dtype=self.dtype, name="bn2")(y, train=train))
-        y = Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="conv3")(y)
-        return nn.relu(x + self.norm(dtype=self.dtype, scale_init=nn.initializers.zeros, name="bn3")(y, train=train))
+        zeros = nn.initializers.zeros
+        return nn.relu(x + layer(y, x.shape[-1], (1, 1), act=None, scale_init=zeros, name=("conv3", "bn3")))
 
     def _attend(self, x: jax.Array) -> jax.Array:
         """(b, t, h, w, heads * d) -> the same."""

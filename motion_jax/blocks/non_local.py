@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape
-from motion_jax.layers import BatchNorm, Conv, at_least_float32
+from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 
 
 class NonLocal(nn.Module):
@@ -50,8 +50,8 @@ class NonLocal(nn.Module):
         scores = jnp.einsum("bnc,bmc->bnm", theta, phi, preferred_element_type=at_least_float32(self.dtype))
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         y = jnp.einsum("bnm,bmc->bnc", weights, g).reshape(batch, *space, channels)
-        y = Conv(features, (1, 1), dtype=self.dtype, name="out_conv")(y)
-        return x + self.norm(dtype=self.dtype, scale_init=nn.initializers.zeros, name="out_bn")(y, train=train)
+        layer = ConvBNAct(self.norm, self.dtype, train)
+        return x + layer(y, features, (1, 1), act=None, scale_init=nn.initializers.zeros, name="out")
 
     narrow_fields: ClassVar[Mapping[str, Any]] = {"channels": 16}
 

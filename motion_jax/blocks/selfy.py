@@ -1,6 +1,5 @@
 """SELFY: spatio-temporal self-similarity (STSS) as a motion representation."""
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -11,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks import feature_integration
-from motion_jax.blocks.feature_integration import conv_bn_relu, integrate, upsample
+from motion_jax.blocks.feature_integration import integrate, upsample
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
-from motion_jax.layers import BatchNorm, Conv, at_least_float32
+from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 from motion_jax.ops import kernel_soft_argmax, self_similarity
 from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
 
@@ -92,12 +91,15 @@ class Selfy(nn.Module):
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Fuse self-similarity features with ``x``; the result has its shape and ``dtype``."""
         self._check_fields()
+        layer = ConvBNAct(self.norm, self.dtype, train)
         x = x.astype(self.dtype)
         large = _enlarge(x, self.enlarge)
-        features = self._extract(self._transform(large, train=train), train=train)
-        options = {"norm": self.norm, "dtype": self.dtype, "train": train}
-        features = integrate(features, self.integration_width, **options)
-        features = upsample(features, like=large, stride=self.stride, **options)
+        reduced = layer(large, self.channels, (3, 3), strides=(self.stride, self.stride), name="downsample")
+        stss = self._transform(reduced)
+        self.sow("intermediates", "stss", stss.astype(at_least_float32(stss.dtype)), reduce_fn=lambda _, new: new)
+        features = self._extract(layer, stss)
+        features = integrate(layer, features, self.integration_width)
+        features = upsample(layer, features, like=large, stride=self.stride)
         return FUSIONS[self.fusion](_mean_of_cells(features, self.enlarge), x)
 
     def _check_fields(self) -> None:
@@ -113,29 +115,17 @@ class Selfy(nn.Module):
         if self.extraction == "soft_argmax" and (self.window[1] != self.window[2] or self.window[1] < 3):
             raise ValueError(f"the extraction soft_argmax needs a window with U = V of 3 or more; got {self.window}")
 
-    def _conv_bn_relu(self, x: jax.Array, features: int, kernel: tuple[int, ...], **options: object) -> jax.Array:
-        return conv_bn_relu(x, features, kernel, norm=self.norm, dtype=self.dtype, **options)
-
-    def _transform(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """STSS transformation: (b, t, h, w, c) -> (b, t, h', w', l, u, v)."""
-        strides = (self.stride, self.stride)
-        x = self._conv_bn_relu(
-            x, self.channels, (3, 3), name="downsample", train=train, strides=strides, padding=(1, 1)
-        )
-        where = {"window": self.window, "offsets": self.offsets, "temporal_padding": self.temporal_padding}
+    def _transform(self, x: jax.Array) -> jax.Array:
+        """Self-similarity transformation: (b, t, h', w', c) -> (b, t, h', w', l, u, v)."""
+        window = {"window": self.window, "offsets": self.offsets, "temporal_padding": self.temporal_padding}
         if self.similarity == "embedded_gaussian":
             query, key = (
                 Conv(self.channels, (1, 1), dtype=self.dtype, name=f"embedding_{name}")(x) for name in ("query", "key")
             )
-            stss = self._softmax(self_similarity(query, key, **where))
-        else:
-            # Rounded to what the extraction reads before the windows are picked, which in bfloat16 halves their bytes.
-            dtype = None if self.extraction == "soft_argmax" else self.dtype
-            compare = functools.partial(self_similarity, cosine=self.similarity == "cosine", dtype=dtype, **where)
-            # The gradient needs the features alone: not kept are their copies, one for every temporal offset.
-            stss = jax.checkpoint(compare)(x)
-        self.sow("intermediates", "stss", stss.astype(at_least_float32(stss.dtype)), reduce_fn=lambda _, new: new)
-        return stss
+            return self._softmax(self_similarity(query, key, **window))
+        # Rounded to what the extraction reads before the windows are picked, which in bfloat16 halves their bytes.
+        dtype = None if self.extraction == "soft_argmax" else self.dtype
+        return self_similarity(x, cosine=self.similarity == "cosine", dtype=dtype, **window)
 
     def _softmax(self, scores: jax.Array) -> jax.Array:
         """Softmax over the window (l, u, v); its cells outside the clip or the frame weigh nothing."""
@@ -149,7 +139,7 @@ class Selfy(nn.Module):
         total = weights.sum(axes, keepdims=True)
         return weights / jnp.where(total > 0, total, 1)  # of a window without any cell, all are 0
 
-    def _extract(self, stss: jax.Array, *, train: bool) -> jax.Array:
+    def _extract(self, layer: ConvBNAct, stss: jax.Array) -> jax.Array:
         """Feature extraction: (b, t, h', w', l, u, v) -> (b, t, h', w', l, d)."""
         if self.extraction == "soft_argmax":
             return self._extract_displacement(stss)
@@ -157,7 +147,7 @@ class Selfy(nn.Module):
         if self.extraction == "mlp":
             x = stss.reshape(*stss.shape[:5], -1)
             for index, width in enumerate(widths):
-                x = self._conv_bn_relu(x, width, (1, 1), name=f"extraction{index}", train=train)
+                x = layer(x, width, (1, 1), name=f"extraction{index}")
             return x
         over_l = 1 if self.extraction == "conv3d" else 0  # further axes of the kernels
         # Windows of whatever position, those of one offset together where they are apart: as they were compared.
@@ -168,25 +158,11 @@ class Selfy(nn.Module):
         for index, width in enumerate(hidden):
             # Halve the window, but never below three cells: strides 1, 2, 2 for 9x9, 13x13 and 17x17; 1, 2, 1 for 5x5.
             strides = tuple(2 if index > 0 and (side + 1) // 2 >= 3 else 1 for side in x.shape[-3:-1])
-            x = self._conv_bn_relu(
-                x,
-                width,
-                (3,) * over_l + (3, 3),
-                name=f"extraction{index}",
-                train=train,
-                strides=(1,) * over_l + strides,
-                padding=(1,) * over_l + (1, 1),
-                banded=True,
-            )
-        x = self._conv_bn_relu(
-            x,
-            last,
-            (3,) * over_l + x.shape[-3:-1],
-            name=f"extraction{len(hidden)}",
-            train=train,
-            padding=(1,) * over_l + (0, 0),
-            banded=True,
-        )
+            kernel_size, strides = (3,) * over_l + (3, 3), (1,) * over_l + strides
+            x = layer(x, width, kernel_size, strides=strides, name=f"extraction{index}")
+        # The last kernel closes the window to one cell.
+        kernel_size, padding = (3,) * over_l + x.shape[-3:-1], (1,) * over_l + (0, 0)
+        x = layer(x, last, kernel_size, padding=padding, name=f"extraction{len(hidden)}")
         return x.reshape(*stss.shape[:5], last) if over_l else jnp.moveaxis(x.reshape(*lead, last), 2, 4)
 
     def _extract_displacement(self, stss: jax.Array) -> jax.Array:

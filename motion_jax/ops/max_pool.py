@@ -1,12 +1,13 @@
-"""Max pooling whose gradient is fast on every platform."""
+"""Max pooling."""
 
 import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from motion_jax import kernels
 
 
 def max_pool(
@@ -15,6 +16,7 @@ def max_pool(
     window: Sequence[int],
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
+    implementation: kernels.Implementation | None = None,
 ) -> Float[Array, "*lead_out c"]:
     """Largest entry of each window over the last axes before the channels, as many as ``window`` has.
 
@@ -25,11 +27,13 @@ def max_pool(
         window: cells per spatial axis.
         strides: cells between windows, per spatial axis.
         padding: cells of minus infinity before and after, per spatial axis; fewer than the window has.
+        implementation: None for the fast form on the platform, ``reference`` for XLA's window reduction.
 
     Raises:
         ValueError: unless the three have one length, less than ``x`` has axes.
 
-    >>> max_pool(jnp.arange(6.0).reshape(1, 6, 1), window=(3,), strides=(2,), padding=((1, 1),))[0, :, 0].tolist()
+    >>> x = jax.numpy.arange(6.0).reshape(1, 6, 1)
+    >>> max_pool(x, window=(3,), strides=(2,), padding=((1, 1),))[0, :, 0].tolist()
     [1.0, 3.0, 5.0]
     """
     if not len(strides) == len(padding) == len(window) < x.ndim:
@@ -37,12 +41,9 @@ def max_pool(
             f"window {tuple(window)}, strides {tuple(strides)} and padding {tuple(padding)} must name the same spatial "
             f"axes, fewer than those of {x.shape}"
         )
-    # On a CPU, XLA finds the entry that takes the gradient by a scatter, 7 times slower than comparing the cells of
-    # the window one by one; on a TPU the comparisons move 7 times as many bytes (docs/performance.md).
-    options = {"window": window, "strides": strides, "padding": padding}
-    return jax.lax.platform_dependent(
-        x, cpu=functools.partial(_compare_cells, **options), default=functools.partial(_reduce_windows, **options)
-    )
+    sizes = {"window": window, "strides": strides, "padding": padding}
+    reduce = functools.partial(_reduce_windows, **sizes)
+    return reduce(x) if kernels.is_reference(implementation) else kernels.max_pool(x, **sizes, elsewhere=reduce)
 
 
 def _reduce_windows(
@@ -57,16 +58,3 @@ def _reduce_windows(
         (1,) * lead + (*strides, 1),
         [(0, 0)] * lead + [*padding, (0, 0)],
     )
-
-
-def _compare_cells(
-    x: jax.Array, *, window: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]]
-) -> jax.Array:
-    lead = x.ndim - len(window) - 1
-    x = jnp.pad(x, [(0, 0)] * lead + [*padding, (0, 0)], constant_values=-jnp.inf)
-    # The last axis first, so that of equal entries the first in row-major order is kept.
-    for axis, side, stride in reversed(list(zip(range(lead, x.ndim), window, strides, strict=False))):
-        end = (x.shape[axis] - side) // stride * stride + 1
-        cells = [jax.lax.slice_in_dim(x, start, start + end, stride, axis) for start in range(side)]
-        x = functools.reduce(lambda largest, cell: jnp.where((cell > largest) | jnp.isnan(cell), cell, largest), cells)
-    return x

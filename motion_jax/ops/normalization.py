@@ -17,10 +17,5 @@ def l2_normalize(x: Float[Array, "*lead c"], *, epsilon: float = 1e-6) -> Float[
 
     Source: MotionSqueeze, resnet.py, ``L2normalize``.
     """
-    return x * per_length(x, epsilon=epsilon)[..., None]
-
-
-def per_length(x: Float[Array, "*lead c"], *, epsilon: float = 1e-6) -> Float[Array, "*lead"]:
-    """What ``l2_normalize`` multiplies each feature vector with, in float32 at least."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1) + epsilon)
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + epsilon)

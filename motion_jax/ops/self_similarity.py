@@ -1,19 +1,22 @@
 """Spatio-temporal self-similarity (STSS): every position against its neighbourhood in space and time."""
 
+import functools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from motion_jax import kernels
 from motion_jax.ops.correlation import local_correlation
 
 TEMPORAL_PADDINGS = ("zero", "edge")
 
 
 def temporal_offsets(length: int) -> tuple[int, ...]:
-    """The frames a window of odd ``length`` looks at: ``-length // 2 .. length // 2``.
+    """Return the temporal offsets of a window of odd ``length``: ``-(length // 2) .. length // 2``.
 
     Raises:
         ValueError: if the length is even or not positive.
@@ -35,6 +38,7 @@ def self_similarity(
     temporal_padding: str = "zero",
     cosine: bool = False,
     dtype: DTypeLike | None = None,
+    implementation: kernels.Implementation | None = None,
 ) -> Float[Array, "b t h w l u v"]:
     """Inner products of each position with the positions of a window in space and time.
 
@@ -43,14 +47,16 @@ def self_similarity(
 
     Args:
         x: features of whole clips.
-        other: the features to compare with, where they are not ``x`` itself (two embeddings of one clip).
+        other: the features to compare with; None for ``x`` itself.
         window: (L, U, V), all odd.
         offsets: the temporal offsets to compare with, in frames, in place of the L of ``window``.
-        temporal_padding: what stands where ``t + offsets[l]`` lies outside the clip: ``zero``, or ``edge``, the
-            similarities of the nearest frame that has a partner (as MotionSqueeze repeats its last pair). An offset
-            for which no frame has one stays 0.
+        temporal_padding: for frames where ``t + offsets[l]`` lies outside the clip: ``zero``, or ``edge`` to repeat the
+            similarities of the nearest frame that has a partner (as MotionSqueeze repeats its last pair). Offsets for
+            which no frame has one stay 0.
         cosine: divide by the lengths of the two features (see ``l2_normalize``).
         dtype: to round the products to; None keeps them as they are summed.
+        implementation: None for the fast form of ``local_correlation``, with a gradient that keeps the features alone
+            and not their copies for every offset; ``reference`` for the equation.
 
     Raises:
         ValueError: if a side of the window is even or not positive, there is no offset, the padding is unknown, or
@@ -70,10 +76,32 @@ def self_similarity(
         raise ValueError(f"the spatial window (U, V) must be odd and positive; got {(height, width)}")
     if temporal_padding not in TEMPORAL_PADDINGS:
         raise ValueError(f"temporal_padding must be one of {', '.join(TEMPORAL_PADDINGS)}; got {temporal_padding!r}")
-    other = x if other is None else other
-    if other.shape != x.shape:
+    if other is not None and other.shape != x.shape:
         raise ValueError(f"the features to compare must have one shape; got {x.shape} and {other.shape}")
-    batch, frames, *space, channels = x.shape
+    compare = functools.partial(
+        _compare,
+        space=(height, width),
+        offsets=offsets,
+        temporal_padding=temporal_padding,
+        cosine=cosine,
+        dtype=dtype,
+        implementation=implementation,
+    )
+    return (compare if kernels.is_reference(implementation) else kernels.recompute(compare))(x, other)
+
+
+def _compare(
+    x: jax.Array,
+    other: jax.Array | None,
+    *,
+    space: tuple[int, int],
+    offsets: Sequence[int],
+    temporal_padding: str,
+    **options: bool | str | DTypeLike | None,
+) -> jax.Array:
+    """Correlate each frame with the frames at the temporal ``offsets``, one pair of frames per offset."""
+    other = x if other is None else other
+    batch, frames, *size, channels = x.shape
     # Flat positions until the pairs are made: rows of few cells would be padded on a TPU, and copied to be joined.
     x, other = (z.reshape(batch, frames, -1, channels) for z in (x, other))
     reach = max(abs(offset) for offset in offsets)
@@ -84,13 +112,13 @@ def self_similarity(
     else:
         nearest = np.stack([_nearest_with_partner(frames, offset) for offset in offsets], axis=1)
         source, neighbours = x[:, nearest], padded[:, reach + nearest + np.array(offsets)[None]]
-    radius = max(height, width) // 2
-    pairs = (source.reshape(-1, *space, channels), neighbours.reshape(-1, *space, channels))
-    similarities = local_correlation(*pairs, radius=radius, cosine=cosine, dtype=dtype)
+    radius = max(space) // 2
+    pairs = (source.reshape(-1, *size, channels), neighbours.reshape(-1, *size, channels))
+    similarities = local_correlation(*pairs, radius=radius, **options)
     similarities = similarities.reshape(batch, frames, len(offsets), *similarities.shape[1:])
     similarities = jnp.moveaxis(similarities, 2, 4)
-    u, v = radius - height // 2, radius - width // 2
-    return similarities[..., u : u + height, v : v + width]
+    u, v = (radius - side // 2 for side in space)
+    return similarities[..., u : u + space[0], v : v + space[1]]
 
 
 def window_exists(
@@ -102,7 +130,7 @@ def window_exists(
     offsets: Sequence[int] | None = None,
     temporal_padding: str = "zero",
 ) -> Bool[Array, "t h w l u v"]:
-    """Which entries of ``self_similarity`` are a comparison, not a zero for a cell outside the clip or the frame.
+    """Mask of ``self_similarity``: False where the compared cell lies outside the clip or the frame.
 
     >>> window_exists(2, 1, 1, window=(3, 1, 1))[:, 0, 0, :, 0, 0].tolist()
     [[False, True, True], [True, True, False]]
@@ -122,6 +150,6 @@ def window_exists(
 
 
 def _nearest_with_partner(frames: int, offset: int) -> np.ndarray:
-    """For every frame the nearest one for which ``offset`` stays in the clip; itself where there is none."""
+    """Return for every frame the nearest one whose partner at ``offset`` lies in the clip; itself where none does."""
     frame = np.arange(frames)
     return np.clip(frame, max(0, -offset), frames - 1 - max(0, offset)) if abs(offset) < frames else frame

@@ -1,6 +1,7 @@
 import math
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from ops import twins
 from tolerance import assert_close
 
 from motion_jax.blocks import MotionSqueeze
+from motion_jax.layers import Conv
 
 FORMS = [
     {},
@@ -66,6 +68,21 @@ def formula(block, variables, x):
     return {"add": x + z, "multiply": x * z, "motion": z}[block.fusion]
 
 
+def motion_tensor(block, clip):
+    """Return the input of the feature transformation, of a block whose only layer it is."""
+    given = []
+
+    def note(call, arguments, keywords, context):
+        if isinstance(context.module, Conv):
+            given.append(arguments[0])
+        return call(*arguments, **keywords)
+
+    with nn.intercept_methods(note):
+        block.init(jax.random.key(0), clip, train=False)
+    (tensor,) = given
+    return tensor
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 5, 4, 6), (2, 1, 3, 4, 6)])
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_equals_the_formula(rng, form, shape):
@@ -120,7 +137,7 @@ def test_backward_pairs_look_back(rng):
     _, sown = jitted(block, variables_of(block, clip, rng), clip)
     np.testing.assert_allclose(sown["displacement"][0, :, 5, 5], [[0.5, 0.25]] * 2, atol=1e-3)
     np.testing.assert_allclose(sown["displacement_backward"][0, :, 5, 5], [[-0.5, -0.25]] * 2, atol=1e-3)
-    motion = block.apply({}, clip, method=lambda block, x: block._motion_tensor(x))
+    motion = motion_tensor(block, clip)
     np.testing.assert_array_equal(motion[:, 0, ..., 3:], motion[:, 1, ..., 3:])
     np.testing.assert_allclose(motion[:, 1:, ..., 3:5], sown["displacement_backward"], atol=1e-6)
     assert motion.shape == (1, 3, 10, 10, 6)
@@ -143,22 +160,22 @@ def test_bad_forms(form, message):
 def test_motion_of_a_moving_pattern_and_the_repeated_last_pair(rng):
     frame = jnp.asarray(rng.standard_normal((1, 10, 10, 32)), jnp.float32)
     clip = jnp.stack([jnp.roll(frame, (0, t), (1, 2)) for t in range(4)], axis=1)
-    block = MotionSqueeze(reduction=None, radius=4)
+    block = MotionSqueeze(reduction=None, radius=4, transformation="1x(1,1)")
     variables = block.init(jax.random.key(0), clip, train=False)
     _, sown = block.apply(variables, clip, train=False, mutable=["intermediates"])
     displacement, confidence = sown["intermediates"]["displacement"], sown["intermediates"]["confidence"]
     assert displacement.shape == (1, 3, 10, 10, 2)
     assert confidence.shape == (1, 3, 10, 10, 1)
     np.testing.assert_allclose(displacement[0, :, 5, 5], [[0.25, 0]] * 3, atol=1e-3)
-    motion = block.apply(variables, clip, method=lambda block, x: block._motion_tensor(x))
+    motion = motion_tensor(block, clip)
     np.testing.assert_array_equal(motion[:, -1], motion[:, -2])
     np.testing.assert_array_equal(motion[:, :-1], jnp.concatenate([displacement, confidence], -1))
 
 
 def test_a_single_frame_has_no_motion(rng):
     clip = jnp.asarray(rng.standard_normal((2, 1, 4, 5, 8)), jnp.float32)
-    block = MotionSqueeze(reduction=None, radius=2)
-    np.testing.assert_array_equal(block.apply({}, clip, method=lambda block, x: block._motion_tensor(x)), 0)
+    block = MotionSqueeze(reduction=None, radius=2, transformation="1x(1,1)")
+    np.testing.assert_array_equal(motion_tensor(block, clip), 0)
 
 
 def test_the_block_adds_to_its_input(rng):

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from motion_jax.backbones.stages import Stages
 from motion_jax.blocks import MotionSqueeze
 from motion_jax.inspection.displacement import (
     colours,
@@ -30,9 +29,11 @@ class Patches(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        stages = Stages(self, sites=("patches",), blocks=self.blocks, train=train)
-        stages.record("patches", Conv(32, (CELL, CELL), (CELL, CELL), name="patches")(x))
-        return stages.named
+        x = Conv(32, (CELL, CELL), (CELL, CELL), name="patches")(x)
+        stages = {"patches": x}
+        if "patches" in self.blocks:
+            stages["patches_motion"] = self.blocks["patches"](x, train=train)
+        return stages
 
 
 def moving_clips(*, down: int, right: int) -> np.ndarray:

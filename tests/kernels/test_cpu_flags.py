@@ -12,7 +12,7 @@ from motion_jax.kernels import cpu_flags
 
 COMPILE = """
 import jax, jax.numpy as jnp
-from motion_jax.ops import materialise
+from motion_jax.kernels import materialise
 convolve = lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 program = jax.jit(lambda x, k: convolve(materialise(x + 1), k))
 print(program.lower(jnp.ones((2, 16, 16, 64)), jnp.ones((3, 3, 64, 64))).compile().as_text())

@@ -8,7 +8,7 @@ from official import arrays, generator
 from ops import twins
 from tolerance import assert_close, check_gradients
 
-from motion_jax.ops import kernel_soft_argmax, l2_normalize, local_correlation, match
+from motion_jax.ops import kernel_soft_argmax, l2_normalize, match
 
 PAPER = {"sigma": 5.0, "temperature": 100.0}
 
@@ -95,31 +95,6 @@ def test_kernel_soft_argmax_golden(side):
 
     gradient = jax.grad(projected)(jnp.asarray(scores)).reshape(2, 120, side * side)
     assert_close(gradient, golden[f"P{side}_flow_uvc_grad_match"].transpose(0, 2, 1))
-
-
-def test_match_equals_its_readable_pair(rng):
-    source, target = (jnp.asarray(x) for x in normalised(rng, 2, 2, 11, 6, 16))
-    displacement, confidence = match(source, target, radius=4, **PAPER)
-    scores = jax.nn.relu(local_correlation(source, target, radius=4))
-    assert_close(displacement, kernel_soft_argmax(scores, **PAPER))
-    assert_close(confidence[..., 0], scores.max((-1, -2)))
-
-
-@pytest.mark.parametrize("form", [{"sigma": 5.0, "dilation": 1}, *FORMS[1:]])
-def test_match_and_its_pair_have_the_same_gradient(rng, x64, form):
-    source, target = (jnp.asarray(x, jnp.float64) for x in normalised(rng, 2, 1, 5, 6, 8))
-    softmax = {"sigma": form["sigma"], "temperature": 100.0}
-
-    def pair(source, target):
-        scores = jax.nn.relu(local_correlation(source, target, radius=2, dilation=form["dilation"]))
-        return kernel_soft_argmax(scores, **softmax), scores.max((-1, -2))[..., None]
-
-    def gradient(f):
-        return jax.grad(lambda a, b: sum(jnp.sum(jnp.sin(3 * out)) for out in f(a, b)), (0, 1))(source, target)
-
-    in_one = gradient(lambda a, b: match(a, b, radius=2, temperature=100.0, **form))
-    for ours, theirs in zip(in_one, gradient(pair), strict=True):
-        assert_close(ours, theirs, dtype="float64")
 
 
 def test_equal_frames_do_not_move(rng):

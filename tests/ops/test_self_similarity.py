@@ -19,9 +19,10 @@ from motion_jax.ops.self_similarity import window_exists
         ((1, 5, 3, 4, 2), (5, 1, 3), (-3, 0, 2)),
     ],
 )
-def test_equals_the_loop(rng, shape, window, offsets):
+@pytest.mark.parametrize("implementation", [None, "reference"])
+def test_equals_the_loop(rng, shape, window, offsets, implementation):
     x = rng.standard_normal(shape).astype(np.float32)
-    actual = self_similarity(jnp.asarray(x), window=window, offsets=offsets)
+    actual = self_similarity(jnp.asarray(x), window=window, offsets=offsets, implementation=implementation)
     assert_close(actual, twins.self_similarity(x, window, offsets))
 
 
