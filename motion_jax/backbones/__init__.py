@@ -1,4 +1,4 @@
-"""Backbones: clips to named stages. The temporal shift and the motion blocks arrive as arguments."""
+"""Backbones: clips to named stages, with the temporal shift and motion blocks as options."""
 
 from motion_jax.backbones.inception_i3d import InceptionI3D
 from motion_jax.backbones.mobilenet_v2 import MobileNetV2

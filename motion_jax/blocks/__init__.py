@@ -1,7 +1,7 @@
-"""Motion blocks: Flax modules (b, t, h, w, c) -> (b, t, h, w, c), one per file, that fit into any backbone.
+"""Motion blocks: Flax modules (b, t, h, w, c) -> (b, t, h, w, c), one per file, for any backbone.
 
-A block is called as ``block(x, train=...)``. What it lets others see (displacement, confidence, STSS) it sows into the
-collection "intermediates" under its plain name.
+A block is called as ``block(x, train=...)``. It sows intermediate results (displacement, confidence, STSS) into the
+collection "intermediates".
 """
 
 from motion_jax.blocks.correlation_block import CorrelationBlock
