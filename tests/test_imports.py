@@ -22,7 +22,7 @@ ROOMS = {
     "blocks": {"ops", "layers"},
     "backbones": {"ops", "layers", "blocks"},
     "models": {"ops", "layers", "blocks", "backbones"},
-    "weights": NETWORKS,
+    "weights": {*NETWORKS, "kernels"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
     "training": NETWORKS,

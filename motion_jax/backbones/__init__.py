@@ -1,4 +1,7 @@
-"""Backbones: clips to named stages. ``protocol`` lists what a backbone declares beside its layers."""
+"""Backbones: clips to named stages, with the temporal shift and motion blocks as options.
+
+``protocol`` lists what a backbone declares beside its layers.
+"""
 
 from motion_jax.backbones.inception_i3d import InceptionI3D
 from motion_jax.backbones.mobilenet_v2 import MobileNetV2

@@ -14,7 +14,7 @@ from motion_jax.backbones.stages import check_sites, run
 from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import max_pool
 
-# Where a motion block may stand, and how many pixels of the clip one cell is wide there.
+# Sites of motion blocks, and the width of a cell there in pixels of the clip.
 SITES = {
     "inc_a": 8,
     "inc_b": 8,
@@ -105,12 +105,12 @@ class InceptionBlock(nn.Module):
 class InceptionI3D(nn.Module):
     """I3D for clips of 8 or 16 frames, with motion blocks after its Inception blocks.
 
-    Time is halved (rounded up) before inc_c and before inc_h and nowhere else: all frames reach the default site,
-    inc_b, and a quarter of them the classifier, 2 of 8. Departures from the published network, as in the
-    MotionSqueeze supplement: the first kernel is 1x7x7, not 7x7x7, and does not stride over time. And as everywhere in
-    this house: padding is symmetric, where the original pads the far side first, and BN has a scale and an eps of
-    1e-5 (its own is 1e-3: ``norm=functools.partial(BatchNorm, epsilon=1e-3)``). Inc(b) is a label of a figure whose
-    text is lost; it is taken as the second Inception block, GoogLeNet's 3b, the last one at 28x28.
+    Time is halved (rounded up) before inc_c and before inc_h only: all frames reach the default site, inc_b, and a
+    quarter of them, 2 of 8, the classifier. Departures from the published network, as in the MotionSqueeze supplement:
+    the first kernel is 1x7x7, not 7x7x7, and does not stride over time. As in all backbones here, padding is symmetric
+    (the original pads the far side first), and BN has a scale and an epsilon of 1e-5 (the original has 1e-3:
+    ``norm=functools.partial(BatchNorm, epsilon=1e-3)``). The label Inc(b) of the supplement's figure is not explained;
+    it is taken as the second Inception block, GoogLeNet's 3b, the last one at 28x28.
 
     Attributes:
         width: channels of the stem, 64 as published; all others scale with it.
@@ -132,10 +132,10 @@ class InceptionI3D(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> dict[str, jax.Array]:
-        """Stages by name in order, (b, t', h, w, c) each: ``inc_b`` is that stage, ``inc_b_motion`` its motion block.
+        """Return the stages in order, (b, t', h, w, c) each: ``inc_b`` and, after its motion block, ``inc_b_motion``.
 
         Raises:
-            ValueError: for a block at a site that is none.
+            ValueError: for a block at an unknown site.
         """
         blocks = self.blocks or {}
         check_sites(self, blocks, SITES)
@@ -195,9 +195,9 @@ class InceptionI3D(nn.Module):
 
 
 def _max_pool(x: jax.Array, window: tuple[int, ...], *, strides: tuple[int, ...]) -> jax.Array:
-    """Max pool over (t, h, w) to ``ceil(n / stride)`` cells per axis, padded alike on both sides.
+    """Max pool over (t, h, w) to ``ceil(n / stride)`` cells per axis, with symmetric padding.
 
-    A window of two over an odd axis reaches one cell past its end, so that no frame is left out.
+    A window of two over an odd axis is padded by one cell at the end, so that it covers every frame.
     """
     padding = [
         (side // 2, side // 2) if side % 2 else (0, size % side)

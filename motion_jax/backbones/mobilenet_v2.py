@@ -1,4 +1,4 @@
-"""MobileNet-V2 over the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
+"""MobileNet-V2 applied to the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
 
 import functools
 import re
@@ -15,7 +15,7 @@ from motion_jax.backbones.stages import check_sites, run
 from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import temporal_shift
 
-# Where a motion block may stand, and how many pixels of the clip one cell is wide there.
+# Sites of motion blocks, and the width of a cell there in pixels of the clip.
 SITES = {"stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16, "stage5": 32}
 
 PUBLISHED_WIDTH = 32
@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
 
     Attributes:
         features: channels of the result.
-        expansion: inner channels per input channel; with 1 the first convolution is left out.
+        expansion: inner channels per input channel; 1 omits the first convolution.
         stride: in space, of the depth-wise convolution.
         fold_div: of the temporal shift before the expansion, in blocks that have both an expansion and a shortcut;
             None leaves the frames apart.
@@ -94,12 +94,12 @@ class MobileNetV2(nn.Module):
     """MobileNet-V2, frame by frame, with motion blocks after its stages.
 
     Attributes:
-        width: channels of the stem, 32 as published. The inverted residuals scale with it, to multiples of 8 (never
-            fewer, and never more than a tenth below their share); the last 1280 channels only widen.
+        width: channels of the stem, 32 as published. The inverted residuals scale with it, rounded to multiples of 8
+            (at least 8, and at most a tenth below their share); the last 1280 channels never shrink.
         fold_div: of the temporal shift (8 in the papers), in features 3, 5, 6, 8, 9, 10, 12, 13, 15 and 16, which have
             a shortcut; None makes it TSN.
         stem_kernel: side of the first convolution, odd: 3 in the official code, for which ImageNet weights exist;
-            7 is what the MotionSqueeze supplement prints.
+            7 in the MotionSqueeze supplement.
         blocks: site (``stage1`` .. ``stage5``) -> motion block applied to that stage's result.
         zero_init: start every residual branch at zero.
         remat: compute each inverted residual and motion block again for the gradients instead of keeping what is
@@ -122,10 +122,10 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> dict[str, jax.Array]:
-        """Stages by name in order, (b, t, h, w, c) each: ``stage3`` is that stage, ``stage3_motion`` its motion block.
+        """Return the stages in order, (b, t, h, w, c) each: ``stage3`` and, after its motion block, ``stage3_motion``.
 
         Raises:
-            ValueError: for a block at a site that is none, or an even ``stem_kernel``.
+            ValueError: for a block at an unknown site, or an even ``stem_kernel``.
         """
         if self.stem_kernel % 2 == 0:
             raise ValueError(f"stem_kernel must be odd, 3 or 7 as published; got {self.stem_kernel}")
@@ -150,7 +150,7 @@ class MobileNetV2(nn.Module):
                         name=f"features_{count}",
                     )
                     x = apply(block, x)
-            if site == "stage5":  # ends with the channels that are classified
+            if site == "stage5":  # ends with the channels of the classifier
                 x = layer(x, _share_of(HEAD_WIDTH, max(self.width, PUBLISHED_WIDTH)), (1, 1), name="head")
             stages[site] = x
             if site in blocks:
@@ -203,7 +203,7 @@ class MobileNetV2(nn.Module):
 
 
 def _share_of(channels: int, width: int) -> int:
-    """Published channels scaled to a stem of ``width``: the nearest multiple of 8, less than a tenth below.
+    """Scale published channels to a stem of ``width``: the nearest multiple of 8, less than a tenth below.
 
     >>> [_share_of(24, width) for width in (4, 16, 24, 32)]
     [8, 16, 24, 24]

@@ -1,4 +1,4 @@
-"""ResNet over the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
+"""ResNet applied to the frames of a clip, as TSN (frames apart) or TSM (channels shifted between frames)."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from motion_jax.backbones.stages import check_sites, run
 from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import max_pool, residual_sum, temporal_shift
 
-# Where a motion block may stand, and how many pixels of the clip one cell is wide there.
+# Sites of motion blocks, and the width of a cell there in pixels of the clip.
 SITES = {"pool1": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 PUBLISHED_WIDTH = 64
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
 
     Attributes:
         stage_sizes: residual blocks in res2..res5.
-        bottleneck: which kind of residual block.
+        bottleneck: bottlenecks instead of basic blocks.
         width: channels of the stem; res2..res5 have 1, 2, 4, 8 times as many, and 4 times that with bottlenecks.
         fold_div: of the temporal shift in residual blocks (8 in the papers); None makes it TSN.
         shift_every: shift only every n-th residual block of a stage (the TSM repository's ResNet-101 takes 2).
@@ -96,10 +96,10 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> dict[str, jax.Array]:
-        """Stages by name in order, (b, t, h, w, c) each: ``res3`` is that stage, ``res3_motion`` its motion block.
+        """Return the stages in order, (b, t, h, w, c) each: ``res3`` and, after its motion block, ``res3_motion``.
 
         Raises:
-            ValueError: for a block at a site that is none.
+            ValueError: for a block at an unknown site.
         """
         blocks = self.blocks or {}
         check_sites(self, blocks, SITES)

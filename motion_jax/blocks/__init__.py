@@ -1,6 +1,6 @@
 """Motion blocks: Flax modules (b, t, h, w, c) -> (b, t, h, w, c), one per file, for any backbone.
 
-A block is called as ``block(x, train=...)``. It sows what others may look at (displacement, confidence, STSS) into the
+A block is called as ``block(x, train=...)``. It sows intermediate results (displacement, confidence, STSS) into the
 collection "intermediates". ``protocol`` lists what a block may declare beside its layers.
 """
 

@@ -20,23 +20,22 @@ class CorrelationBlock(nn.Module):
 
     A 1x1 convolution with BN and ReLU reduces the channels to a quarter. A similarity is the mean, over the channels of
     a group, of the products of two features and a learned weight, one per channel and displacement. The similarities
-    of all groups become the channels of a 1x1 convolution back, with BN; ReLU of the sum with the input, as in every
-    residual block. The first frame is compared with itself.
+    of all groups are the input channels of a 1x1 convolution with BN back to the channels of the block. ReLU of the sum
+    with the input follows, as in every residual block. The first frame is compared with itself.
 
     Sows ``correlation`` (b, t, h, w, p, p, groups): dy then dx, zero outside the frame.
 
     From the paper: the formula S = mean_c(W_c B_c A_c) of its operator, a window of K = 7 with a dilation of 2 (13x13
     cells), 32 groups, the clip's first frame compared with itself, and the form that it calls correlation-sum. Ours:
-    the weights are the same for all frames, where the paper has a set for each, so that a clip may have any length;
-    they start at one, the plain correlation; the last BN's scale starts at zero; the window lies in the earlier of the
-    two frames.
+    all frames share the weights (the paper has a set for each), so that a clip may have any length; the weights start
+    at one, the plain correlation; the last BN's scale starts at zero; the window lies in the earlier of the two frames.
 
     Attributes:
         radius: largest displacement, in steps of ``dilation`` cells; the window is ``2 * radius + 1`` wide (K = 7).
         dilation: cells between neighbouring displacements of the window.
-        channels: the input is reduced to; None for a quarter of its own.
-        groups: of channels, each with similarities of its own; None for 32, or for the largest power of two that
-            divides fewer channels. 1 gives one similarity per displacement.
+        channels: that the input is reduced to; None for a quarter of the input's.
+        groups: number of groups of channels with their own similarities; None for 32, or for the largest power of two
+            that divides fewer channels. 1 gives one similarity per displacement.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype; similarities are float32 at least.
 
@@ -65,7 +64,7 @@ class CorrelationBlock(nn.Module):
         return nn.relu(x + layer(y, x.shape[-1], (1, 1), act=None, scale_init=nn.initializers.zeros, name="out"))
 
     def compared(self, features: int) -> tuple[int, int]:
-        """How many channels are compared where the input has ``features``, and in how many groups."""
+        """Return the number of compared channels for an input of ``features``, and the number of groups."""
         channels = max(features // 4, 1) if self.channels is None else self.channels
         groups = math.gcd(PUBLISHED_GROUPS, channels) if self.groups is None else self.groups
         if groups < 1 or channels % groups:
@@ -73,9 +72,9 @@ class CorrelationBlock(nn.Module):
         return channels, groups
 
     def _correlate(self, x: jax.Array, groups: int) -> jax.Array:
-        """(b, t, h, w, c) -> (b, t, h, w, p, p, groups), each frame with the one before.
+        """Correlate each frame with the one before: (b, t, h, w, c) -> (b, t, h, w, p, p, groups).
 
-        One row of displacements at a time: the weights differ by displacement, so that no single product does it.
+        One row of displacements at a time: the weights differ by displacement, which excludes a single product.
         """
         wide = at_least_float32(self.dtype)
         side, per_group = 2 * self.radius + 1, x.shape[-1] // groups

@@ -14,13 +14,13 @@ from motion_jax.ops.correlation import all_pairs
 
 
 class CorrespondenceProposal(nn.Module):
-    """For every position its ``k`` nearest features in other frames, each embedded with its displacement, the maximum.
+    """Maximum over the embeddings of the ``k`` nearest features in other frames, added to the input.
 
-    The nearest are chosen by the distance of the features, over all positions of all other frames; no gradient goes
-    through the choice. What is embedded of each is (displacement, own feature, other feature), the displacement (dt,
-    dy, dx) in units of the clip's length, height and width. The last BN's scale starts at zero, so the block starts as
-    the identity. Time and memory grow with the square of the number of frames. A clip of one frame has no other: each
-    position proposes itself.
+    The nearest features are chosen by their distance over all positions of all other frames, without a gradient through
+    the choice. The embedding of each takes (displacement, own feature, other feature), with the displacement (dt, dy,
+    dx) in units of the clip's length, height and width. The last BN's scale starts at zero, so the block starts as the
+    identity. Time and memory grow with the square of the number of frames. In a clip of one frame, each position
+    proposes itself.
 
     Sows ``proposals`` (b, t, h, w, k, 3), the displacements in frames, rows and columns, best first.
 
@@ -76,14 +76,14 @@ class CorrespondenceProposal(nn.Module):
         return x + layer(y, features, (1, 1), act=None, scale_init=nn.initializers.zeros, name="out")
 
     def _choose(self, x: jax.Array, frames: int) -> jax.Array:
-        """Positions (b, n, k) of the nearest features in other frames, of (b, n, c), nearest first."""
+        """Return the positions (b, n, k) of the nearest features in other frames for (b, n, c), nearest first."""
         positions = x.shape[1]
         per_frame = positions // frames
         if frames == 1:
             return jnp.broadcast_to(jnp.arange(positions)[None, :, None], (*x.shape[:2], 1))
-        x = jax.lax.stop_gradient(x)  # indices have none: this spares computing that of the distances
+        x = jax.lax.stop_gradient(x)  # indices have no gradient: skip that of the distances
         products = all_pairs(x, x)
-        # The squared distance less what all candidates of a position have in common.
+        # The negative squared distance, without the term that all candidates of a position share.
         closeness = 2 * products - jnp.sum(jnp.square(x.astype(products.dtype)), axis=-1)[:, None]
         frame = jnp.arange(positions) // per_frame
         closeness = jnp.where((frame[:, None] == frame[None])[None], -jnp.inf, closeness)
@@ -91,7 +91,7 @@ class CorrespondenceProposal(nn.Module):
 
     @staticmethod
     def _displacements(chosen: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """(dt, dy, dx) of the chosen positions, (b, n, k, 3), in frames and cells."""
+        """Return (dt, dy, dx) of the chosen positions, (b, n, k, 3), in frames and cells."""
         _, _, height, width, _ = shape
         own = jnp.arange(chosen.shape[1])[None, :, None]
 

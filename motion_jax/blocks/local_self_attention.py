@@ -18,17 +18,16 @@ from motion_jax.ops.self_similarity import temporal_offsets
 
 
 class LocalSelfAttention(nn.Module):
-    """Each position gathers the values around it in space and time, weighted by a softmax of query and key.
+    """Attention of each position to its neighbourhood in space and time.
 
-    Where SELFY hands the similarities on, this multiplies them with the features (Table 3e, "mult. w/ V"); before and
-    after it stand SELFY's own layers: a 3x3 convolution to fewer channels and a lower resolution, integration over
-    (x, y), upsampling, and ReLU of the sum with the input. Cells of the window outside the clip or the frame take no
-    part.
+    SELFY uses the similarities as features; this block multiplies them with the features (Table 3e, "mult. w/ V"). The
+    layers before and after are SELFY's: a 3x3 convolution to fewer channels and a lower resolution, integration over
+    (x, y), upsampling, and ReLU of the sum with the input. Cells outside the clip or the frame are masked.
 
     Attributes:
         window: (L, U, V) of the neighbourhood, odd.
-        channels: channels the input is reduced to.
-        stride: of the reduction, in space; the result is brought back to the input's size.
+        channels: channels that the input is reduced to.
+        stride: of the reduction, in space; the result is upsampled to the input's size.
         integration_width: channels of the convolutions over (x, y).
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype; scores and softmax are float32 at least.
@@ -49,7 +48,7 @@ class LocalSelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
-        """Fuse what each position gathers with ``x``; the result has its shape and ``dtype``."""
+        """Fuse the attended features with ``x``; the result has its shape and ``dtype``."""
         if any(side < 1 or side % 2 == 0 for side in self.window):
             raise ValueError(f"the window (L, U, V) must be odd and positive; got {self.window}")
         layer = ConvBNAct(self.norm, self.dtype, train)
@@ -59,9 +58,9 @@ class LocalSelfAttention(nn.Module):
         return nn.relu(x + upsample(layer, y, like=x, stride=self.stride))
 
     def _attend(self, x: jax.Array) -> jax.Array:
-        """(b, t, h, w, c) -> the same.
+        """Attend: (b, t, h, w, c) -> (b, t, h, w, c).
 
-        Over whole frames of the temporal window, and masked: re-indexing the scores by displacement would cost more.
+        Scores are computed for whole frames and masked: re-indexing them by displacement would cost more.
         """
         frames, height, width = x.shape[1:4]
         offsets = temporal_offsets(self.window[0])
@@ -99,7 +98,7 @@ class LocalSelfAttention(nn.Module):
         return jnp.einsum("bthwlyx,btlyxc->bthwc", weights, neighbours(value))
 
     def _table(self, name: str, length: int) -> jax.Array:
-        """Embeddings of the distances along one axis."""
+        """Return the embeddings of the distances along one axis."""
         init = nn.initializers.normal(self.channels**-0.5)
         return self.param(name, init, (length, self.channels), at_least_float32(self.dtype)).astype(self.dtype)
 

@@ -1,4 +1,4 @@
-"""MotionSqueeze: displacement between neighbouring frames, learned inside a network."""
+"""MotionSqueeze: displacement between neighbouring frames as a feature inside a network."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
     "1x(3,3)": (),
     "4x(3,3)": (64, 64, 64),
 }
-# Whether a frame is matched with the next one only, or with the one before it too; by the suffix of what is sown.
+# Suffixes of the names of sown arrays, by direction: pairs with the next frame, and with the frame before.
 DIRECTIONS: dict[str, tuple[str, ...]] = {"forward": ("",), "forward_and_backward": ("", "_backward")}
 FUSIONS = ("add", "multiply", "concatenate", "motion")
 
@@ -42,7 +42,7 @@ class MotionSqueeze(nn.Module):
         transformation: form of the feature transformation: ``depthwise_separable`` (hidden 16, 32, 64), or plain
             convolutions ``1x(1,1)``, ``1x(3,3)``, ``4x(3,3)`` (hidden 64, 64, 64), of the supplement's Table 1.
         kernel: keep the soft-argmax near the best match with the Gaussian; False for the plain soft-argmax.
-        confidence: give the transformation the confidence beside the displacement.
+        confidence: feed the confidence to the transformation beside the displacement.
         directions: ``forward``, or ``forward_and_backward``, which adds the pairs of each frame with the one before it
             as further channels.
         fusion: how the motion features join the input: ``add`` (the papers'), ``multiply``, ``concatenate`` (and a 1x1
@@ -78,10 +78,11 @@ class MotionSqueeze(nn.Module):
         self._check_fields()
         layer = ConvBNAct(self.norm, self.dtype, train)
         reduced = x if self.reduction is None else layer(x, self.reduction, (1, 1), name="reduction")
+        batch, frames, *space, _ = x.shape
         motion = []
         for suffix in DIRECTIONS[self.directions]:
             source, target = _pairs_of_frames(reduced, backward=suffix == "_backward")
-            # Correlation computation and displacement estimation: the kernel-soft-argmax and the confidence.
+            # Correlation computation and displacement estimation (kernel-soft-argmax and confidence) in one operation.
             displacement, confidence = match(
                 source,
                 target,
@@ -91,9 +92,8 @@ class MotionSqueeze(nn.Module):
                 dilation=self.dilation,
                 cosine=True,
             )
-            displacement, confidence = (
-                each.reshape(len(x), -1, *each.shape[1:]) for each in (displacement, confidence)
-            )
+            displacement = displacement.reshape(batch, frames - 1, *space, 2)
+            confidence = confidence.reshape(batch, frames - 1, *space, 1)
             self.sow("intermediates", f"displacement{suffix}", displacement, reduce_fn=lambda _, new: new)
             self.sow("intermediates", f"confidence{suffix}", confidence, reduce_fn=lambda _, new: new)
             tensor = jnp.concatenate([displacement, confidence], axis=-1) if self.confidence else displacement
@@ -123,7 +123,7 @@ class MotionSqueeze(nn.Module):
         return x
 
     def _transform_separably(self, layer: ConvBNAct, x: jax.Array, widths: tuple[int, ...]) -> jax.Array:
-        """A depth-wise and a 1x1 convolution to each of the widths."""
+        """Apply a depth-wise and a 1x1 convolution to each of the widths."""
         frames, channels = x.shape[1], x.shape[-1]
         x, maps = pack_frames(x)
         for index, width in enumerate(widths, start=1):
@@ -141,6 +141,7 @@ class MotionSqueeze(nn.Module):
         return x
 
     def _fuse(self, x: jax.Array, motion: jax.Array) -> jax.Array:
+        """Fusion with the input."""
         if self.fusion == "add":
             return x + motion
         if self.fusion == "multiply":
@@ -213,7 +214,7 @@ class MotionSqueeze(nn.Module):
 
 
 def _pairs_of_frames(x: jax.Array, *, backward: bool) -> tuple[jax.Array, jax.Array]:
-    """Return each frame that has a next one, and that; or the other way round. (b * (t - 1), h, w, c) each."""
+    """Return frames and their next ones, or next ones and their frames, each (b * (t - 1), h, w, c)."""
     batch, frames, *space, channels = x.shape
     # Flat positions while frames are picked: a TPU would pad rows of few cells.
     x = x.reshape(batch, frames, -1, channels)

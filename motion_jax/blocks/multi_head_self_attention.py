@@ -15,11 +15,11 @@ from motion_jax.ops import relative_scores
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """A BoTNet block over space and time: 1x1 convolution, multi-head self-attention, 1x1 convolution, and its input.
+    """A BoTNet bottleneck over space and time: 1x1 convolution, multi-head self-attention, 1x1 convolution, shortcut.
 
-    Every position of the clip attends to every other; beside the products of queries and keys, a score depends on the
-    distance along time, rows and columns, each with a table of its own, shared by the heads. BN follows each of the
-    three layers, ReLU all but the last, whose scale starts at zero; the sum with the input is rectified, as in every
+    Every position of the clip attends to every other. To the products of queries and keys, a score adds terms for the
+    distances along time, rows and columns, each with its own table, shared by the heads. BN follows each of the three
+    layers and ReLU the first two; the scale of the last BN starts at zero. The sum with the input is rectified, as in a
     ResNet bottleneck. Time and memory grow with the square of the number of positions, times the heads.
 
     After res3 of TSM-R50 with 8 frames of 224 pixels, N = 8 * 28 * 28 = 6272 positions of C = 512 channels, three heads
@@ -31,8 +31,8 @@ class MultiHeadSelfAttention(nn.Module):
     Attributes:
         heads: number of heads.
         head_channels: channels of each head.
-        distances: the largest distances in frames, rows and columns that have an embedding of their own; further ones
-            share the last. The default is all of 8 frames of 28x28.
+        distances: the largest distances in frames, rows and columns that have their own embedding; larger ones share
+            the last. The default covers 8 frames of 28x28.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype; scores and softmax are float32 at least.
 
@@ -58,7 +58,7 @@ class MultiHeadSelfAttention(nn.Module):
         return nn.relu(x + layer(y, x.shape[-1], (1, 1), act=None, scale_init=zeros, name=("conv3", "bn3")))
 
     def _attend(self, x: jax.Array) -> jax.Array:
-        """(b, t, h, w, heads * d) -> the same."""
+        """Attend: (b, t, h, w, heads * d) -> (b, t, h, w, heads * d)."""
         batch, frames, height, width, features = x.shape
         axes = (batch, frames, height, width, self.heads, self.head_channels)
 
@@ -76,7 +76,7 @@ class MultiHeadSelfAttention(nn.Module):
         return y.reshape(x.shape)
 
     def _relative(self, query: jax.Array, name: str, *, axis: int) -> jax.Array:
-        """Scores by the distance along one axis: (b, heads, t, h, w, length of that axis)."""
+        """Return scores for the distance along one axis: (b, heads, t, h, w, length of that axis)."""
         table = self.param(
             name,
             nn.initializers.normal(self.head_channels**-0.5),

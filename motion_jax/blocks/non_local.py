@@ -1,4 +1,4 @@
-"""The non-local block: every position of a clip attends to every other."""
+"""The non-local block: attention of every position of a clip to every other."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ class NonLocal(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
-        """Add what each position gathers from the clip to ``x``; the result has its shape and ``dtype``."""
+        """Add the attended features to ``x``; the result has its shape and ``dtype``."""
         batch, *space, features = x.shape
         channels = max(features // 2, 1) if self.channels is None else self.channels
         x = x.astype(self.dtype)

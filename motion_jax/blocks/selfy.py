@@ -35,28 +35,28 @@ EXTRACTIONS: dict[str, tuple[int, ...]] = {
 class Selfy(nn.Module):
     """The SELFY block: self-similarity transformation, feature extraction, feature integration, fusion.
 
-    Sows ``stss`` (b, t, h', w', l, u, v), at the reduced resolution, as the extraction reads it, in float32 at least.
+    Sows ``stss`` (b, t, h', w', l, u, v), the input of the extraction at the reduced resolution, in float32 at least.
 
-    The papers compare at 14x14 for inputs of 224, wherever the block stands: ``stride`` 4, 2, 1 for maps of 56x56,
-    28x28, 14x14, and ``enlarge`` 2 with ``stride`` 1 for 7x7.
+    The papers compare at 14x14 for inputs of 224 pixels at every site: ``stride`` 4, 2, 1 for maps of 56x56, 28x28,
+    14x14, and ``enlarge`` 2 with ``stride`` 1 for 7x7.
 
     Attributes:
         window: (L, U, V) of the self-similarity, odd; the papers use (5, 9, 9) for 8 frames, (9, 9, 9) for 16.
         offsets: temporal offsets in frames in place of L, such as (1,) for the next frame only.
-        channels: channels the input is reduced to before comparing.
-        stride: of the reduction, in space; the result is brought back to the input's size.
+        channels: channels that the input is reduced to before the comparison.
+        stride: of the reduction, in space; the result is upsampled to the input's size.
         extraction_widths: channels of the layers of the extraction; None for its own.
         integration_width: channels of the convolutions over (x, y).
         fusion: ``relu_of_sum``, ``sum_of_relu``, ``z_only`` or ``v_only``, with Z the block's features, V its input.
-        extraction: ``conv``, convolutions over (u, v), channels 4, 16, 64, 64, the last of which closes the window to
+        extraction: ``conv``, convolutions over (u, v), channels 4, 16, 64, 64, the last of which reduces the window to
             one cell; ``conv3d``, the same over (l, u, v) with multi-channel 3x3x3 kernels (Table 3d); ``mlp``, four
             layers of 64 on the flattened (u, v); ``soft_argmax``, displacement and confidence per offset as in
             MotionSqueeze (KS + CM), which needs U = V of 3 or more.
-        similarity: ``cosine``; ``dot``, inner products of the features as they are; ``embedded_gaussian``, inner
-            products of two learned embeddings, softmaxed over the cells of the window that exist.
-        temporal_padding: ``zero``, or ``edge``, what stands in for frames outside the clip (see ``self_similarity``).
-        enlarge: enlarge the input by this factor before the reduction, bilinearly, and take the mean of what became of
-            each cell at the end; for maps smaller than the resolution to compare at.
+        similarity: ``cosine``; ``dot``, inner products of the features; ``embedded_gaussian``, inner products of two
+            learned embeddings with a softmax over those cells of the window that exist.
+        temporal_padding: ``zero`` or ``edge``, for frames outside the clip (see ``self_similarity``).
+        enlarge: factor of a bilinear enlargement before the reduction, for maps smaller than the resolution to compare
+            at; at the end the cells of the enlarged map are averaged back.
         sigma: of ``soft_argmax``: width of the Gaussian around the best match, in cells; None for none.
         temperature: of ``soft_argmax``: multiplier of the scores before the softmax.
         norm: a ``BatchNorm`` with its options bound.
@@ -67,8 +67,8 @@ class Selfy(nn.Module):
         ValueError: for an unknown fusion, extraction, similarity or padding, or a window that does not fit them.
 
     Source: Kwon et al., Learning Self-Similarity in Space and Time (ICCV 2021), section 3, and its supplement, Table 3;
-    the official code's ``STSSTransformation``, ``STSSExtraction`` and ``STSSIntegration``. The widths of the MLP and
-    the resizing to compare at 14x14 elsewhere than at 28x28 are not printed, and ours.
+    the official code's ``STSSTransformation``, ``STSSExtraction`` and ``STSSIntegration``. The papers do not print the
+    widths of the MLP and the resizing for comparison at 14x14 at sites other than 28x28; these are ours.
     """
 
     window: tuple[int, int, int] = (5, 9, 9)
@@ -128,7 +128,7 @@ class Selfy(nn.Module):
         return self_similarity(x, cosine=self.similarity == "cosine", dtype=dtype, **window)
 
     def _softmax(self, scores: jax.Array) -> jax.Array:
-        """Softmax over the window (l, u, v); its cells outside the clip or the frame weigh nothing."""
+        """Softmax over the window (l, u, v), with weight 0 for cells outside the clip or the frame."""
         exists = window_exists(
             *scores.shape[1:4], window=self.window, offsets=self.offsets, temporal_padding=self.temporal_padding
         )
@@ -137,7 +137,7 @@ class Selfy(nn.Module):
         weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axes, keepdims=True)))
         weights = jnp.where(exists[None], weights, 0)
         total = weights.sum(axes, keepdims=True)
-        return weights / jnp.where(total > 0, total, 1)  # of a window without any cell, all are 0
+        return weights / jnp.where(total > 0, total, 1)  # windows without any cell: all 0
 
     def _extract(self, layer: ConvBNAct, stss: jax.Array) -> jax.Array:
         """Feature extraction: (b, t, h', w', l, u, v) -> (b, t, h', w', l, d)."""
@@ -150,7 +150,7 @@ class Selfy(nn.Module):
                 x = layer(x, width, (1, 1), name=f"extraction{index}")
             return x
         over_l = 1 if self.extraction == "conv3d" else 0  # further axes of the kernels
-        # Windows of whatever position, those of one offset together where they are apart: as they were compared.
+        # One batch of windows. Those of one offset stay together, in the order of the comparison.
         x = (stss if over_l else jnp.moveaxis(stss, 4, 2)).astype(self.dtype)
         lead = x.shape[: 5 - over_l]
         x = x.reshape(-1, *x.shape[5 - over_l :], 1)
@@ -166,7 +166,7 @@ class Selfy(nn.Module):
         return x.reshape(*stss.shape[:5], last) if over_l else jnp.moveaxis(x.reshape(*lead, last), 2, 4)
 
     def _extract_displacement(self, stss: jax.Array) -> jax.Array:
-        """Per offset (dx, dy) in units of the window's radius, and confidence, of the rectified similarities."""
+        """Return (dx, dy) in units of the window's radius and confidence, per offset: (b, t, h', w', l, 3)."""
         scores = nn.relu(stss)
         window = scores.shape[-2:]
         displacement = kernel_soft_argmax(
@@ -213,7 +213,7 @@ class Selfy(nn.Module):
 
 
 def _enlarge(x: jax.Array, factor: int) -> jax.Array:
-    """Bilinear, the cells' centres kept: (b, t, h, w, c) -> (b, t, factor * h, factor * w, c)."""
+    """Resize bilinearly with aligned cell centres: (b, t, h, w, c) -> (b, t, factor * h, factor * w, c)."""
     batch, frames, height, width, channels = x.shape
     if factor == 1:
         return x
@@ -221,7 +221,7 @@ def _enlarge(x: jax.Array, factor: int) -> jax.Array:
 
 
 def _mean_of_cells(x: jax.Array, factor: int) -> jax.Array:
-    """(b, t, factor * h, factor * w, c) -> (b, t, h, w, c)."""
+    """Average blocks of cells: (b, t, factor * h, factor * w, c) -> (b, t, h, w, c)."""
     if factor == 1:
         return x
     batch, frames, height, width, channels = x.shape

@@ -67,7 +67,7 @@ def local_correlation(
         dilation: cells of the map between neighbouring displacements.
         cosine: divide by the lengths of the two features (see ``l2_normalize``).
         dtype: to round the products to; None keeps them as they are summed.
-        implementation: None for the fast form on the platform, ``reference`` for one product per displacement.
+        implementation: None for the fast form on the platform, ``reference`` for products of shifted maps.
 
     Raises:
         ValueError: for unlike maps, a negative radius, or a dilation below 1.
@@ -88,16 +88,14 @@ def local_correlation(
 def _shifted_products(
     source: jax.Array, target: jax.Array, *, radius: int, dilation: int, cosine: bool, dtype: DTypeLike | None
 ) -> jax.Array:
-    """One sum of products per displacement."""
+    """Multiply the source with the target shifted by each displacement, one row of displacements at a time."""
     wide = jnp.promote_types(source.dtype, jnp.float32)
     source, target = (l2_normalize(x) if cosine else x.astype(wide) for x in (source, target))
     height, width = source.shape[1:3]
     reach = radius * dilation
     target = jnp.pad(target, [(0, 0), (reach, reach), (reach, reach), (0, 0)])
-
-    def scores_at(y: int, x: int) -> jax.Array:
-        return jnp.sum(source * target[:, y : y + height, x : x + width], axis=-1)
-
-    displacements = range(0, 2 * reach + 1, dilation)
-    scores = jnp.stack([jnp.stack([scores_at(y, x) for x in displacements], axis=-1) for y in displacements], axis=-2)
+    shifts = range(0, 2 * reach + 1, dilation)
+    shifted = jnp.stack([target[:, :, x : x + width] for x in shifts], axis=3)
+    rows = [jnp.sum(source[..., None, :] * shifted[:, y : y + height], axis=-1) for y in shifts]
+    scores = jnp.stack(rows, axis=3)
     return scores if dtype is None else scores.astype(dtype)

@@ -42,7 +42,7 @@ def kernel_soft_argmax(
     logits = temperature * scores
     if sigma is not None:
         best = kernels.first_argmax(scores.reshape(flat))
-        row = jax.lax.div(best, side)
+        row = jax.lax.div(best, jnp.full_like(best, side))
         gaussian_y, gaussian_x = (_gaussian(centre, side, sigma, scores.dtype) for centre in (row, best - side * row))
         logits = gaussian_y[..., :, None] * gaussian_x[..., None, :] * logits
     weights = jax.nn.softmax(logits.reshape(flat), axis=-1).reshape(scores.shape)

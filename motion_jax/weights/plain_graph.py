@@ -1,10 +1,10 @@
-"""A function once more, written in few and simple operations, for converters that know no others or get them wrong.
+"""Rewriting of a function into few primitives, for converters that do not know the others or get them wrong.
 
-What is traced stays numerically the same; only its form changes. Calls, loops and checkpoints are written out, of the
-forms for several platforms the general one is taken, what does not depend on the input is computed here and now, a
-gather or a dynamic slice at a known place becomes a slice, padding a concatenation, a max pool the maximum of slices.
-(jax2onnx 0.17.1 drops the explicit padding of a max pool without a word, pools over all axes at once, which onnxruntime
-refuses, and has no padding for a symbolic batch.)
+The result is numerically the same. The operations of this library are traced in their reference form, which has no
+loops, checkpoints or choices by platform. Calls are inlined, and what does not depend on the input is computed while
+tracing. A gather or a dynamic slice at a known place becomes a slice, padding a concatenation, a max pool the maximum
+of slices. (jax2onnx 0.17.1 silently drops the explicit padding of a max pool, pools over all axes at once, which
+onnxruntime refuses, and has no padding for a symbolic batch.)
 """
 
 from collections.abc import Callable, Sequence
@@ -16,26 +16,31 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
+from motion_jax import kernels
+
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
-_IDENTITIES = ("stop_gradient", "optimization_barrier", "copy", "copy_p")
+# Primitives of loops, checkpoints and branches, which the reference forms do not have.
+_WITHOUT_EQUIVALENT = ("scan", "while", "cond", "remat2", "checkpoint", "platform_index")
+_IDENTITIES = ("stop_gradient", "copy", "copy_p")
 
 
 class _Unknown:
-    """A number that depends on the size of the batch; nothing we export may depend on it."""
+    """A number that depends on the size of the batch, which no result may depend on."""
 
 
 def plain(function: Callable[[jax.Array], jax.Array], spec: jax.ShapeDtypeStruct) -> Callable[[jax.Array], jax.Array]:
-    """The same function of one array of shape and dtype ``spec``, whose dimensions may be symbolic.
+    """Rewrite a function of one array of shape and dtype ``spec``, whose dimensions may be symbolic.
 
     Raises:
-        ValueError: if the function does what cannot be written plainly.
+        ValueError: if the function has an operation that cannot be rewritten.
     """
-    closed = jax.make_jaxpr(function)(spec)
+    with kernels.reference():
+        closed = jax.make_jaxpr(function)(spec)
     return lambda x: _evaluate(closed.jaxpr, closed.consts, [x])[0]
 
 
 def _evaluate(jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
-    """Run the equations one by one; a NumPy array is a known value."""
+    """Evaluate the equations one by one; NumPy arrays are known values."""
     values: dict[core.Var, Any] = {}
     values.update(zip(jaxpr.constvars, (_known(each) for each in constants), strict=True))
     values.update(zip(jaxpr.invars, arguments, strict=True))
@@ -54,21 +59,15 @@ def _known(value: Any) -> Any:
 
 
 def _apply(equation: core.JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
-    """The results of one equation."""
+    """Return the results of one equation."""
     name, params = equation.primitive.name, equation.params
     if name in _CALLS:
         inner = params[_CALLS[name]]
         return _evaluate(inner.jaxpr, inner.consts, inputs)
-    if name == "remat2":  # jax.checkpoint
-        return _evaluate(params["jaxpr"], (), inputs)
-    if name == "scan":
-        return _written_out(equation, inputs)
+    if name in _WITHOUT_EQUIVALENT:
+        raise ValueError(f"the operation {name} cannot be written plainly")
     if name in _IDENTITIES:
         return inputs
-    if name == "platform_index":  # of the form for platforms that have none of their own
-        return [np.asarray(params["platforms"].index(None))]
-    if name == "cond":
-        return _chosen(params["branches"], *inputs)
     if name == "dim_as_value":
         return [_Unknown()]
     if name == "select_n" and isinstance(inputs[0], np.ndarray) and (inputs[0] == inputs[0].flat[0]).all():
@@ -85,42 +84,12 @@ def _apply(equation: core.JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
     return results if equation.primitive.multiple_results else [results]
 
 
-def _chosen(branches: Sequence[core.ClosedJaxpr], index: Any, *inputs: Any) -> list[Any]:
-    """The results of the branch that is taken, if that is known here and now."""
-    if not isinstance(index, np.ndarray):
-        raise ValueError("a branch that depends on the input cannot be written plainly")
-    branch = branches[int(index)]
-    return _evaluate(branch.jaxpr, branch.consts, inputs)
-
-
 def _is_static(equation: core.JaxprEqn) -> bool:
     return all(isinstance(size, int) for variable in equation.outvars for size in variable.aval.shape)
 
 
-def _written_out(equation: core.JaxprEqn, inputs: list[Any]) -> list[Any]:
-    """A scan over known numbers that carries arrays and stacks none, one pass after the other."""
-    params = equation.params
-    body = params["jaxpr"]
-    if any(_has_one_axis_more(*pair) for pair in zip(equation.outvars, body.jaxpr.outvars, strict=True)):
-        raise ValueError("a scan that stacks results cannot be written out")
-    # Inputs are constants, what is carried, and what is gone through; how many of each, JAX 0.10 and 0.11 say in
-    # different words, but only the last have an axis that the body does not see.
-    gone_through = [_has_one_axis_more(*pair) for pair in zip(equation.invars, body.jaxpr.invars, strict=True)]
-    first_item = len(inputs) - sum(gone_through)
-    constants = first_item - len(body.jaxpr.outvars)
-    fixed, carry, items = inputs[:constants], inputs[constants:first_item], inputs[first_item:]
-    order = range(params["length"])
-    for index in reversed(order) if params["reverse"] else order:
-        carry = _evaluate(body.jaxpr, body.consts, [*fixed, *carry, *(_known(each[index]) for each in items)])
-    return carry
-
-
-def _has_one_axis_more(outside: core.Var | core.Literal, inside: core.Var | core.Literal) -> bool:
-    return len(outside.aval.shape) == len(inside.aval.shape) + 1
-
-
 def _pad(x: Any, value: Any, *, params: dict[str, Any]) -> Any:
-    """Concatenate with constants, axis by axis; zeros between the cells are a second row per cell, flattened away."""
+    """Concatenate with constants, axis by axis; padding between cells along a new axis, then flattened."""
     value = jnp.asarray(value, x.dtype)
     for axis, (low, high, between) in enumerate(params["padding_config"]):
 
@@ -143,7 +112,7 @@ def _pad(x: Any, value: Any, *, params: dict[str, Any]) -> Any:
 
 
 def _max_pool(x: Any, *, params: dict[str, Any]) -> Any:
-    """The maximum of strided slices of the padded array, axis by axis."""
+    """Take the maximum of strided slices of the padded array, axis by axis."""
     config = tuple((low, high, 0) for low, high in params["padding"])
     if any(size != 1 for size in (*params["base_dilation"], *params["window_dilation"])):
         raise ValueError("a dilated max pool cannot be written out")
@@ -166,7 +135,7 @@ def _dynamic_slice(x: Any, *starts: Any, params: dict[str, Any]) -> Any:
 
 
 def _gather(x: Any, indices: Any, *, params: dict[str, Any]) -> Any:
-    """Slices, where every index is known and each axis is indexed by itself."""
+    """Slice, where every index is known and each axis is indexed by itself."""
     indices, numbers = _expect_known(indices), params["dimension_numbers"]
     if numbers.operand_batching_dims:
         raise ValueError("a gather with batching dimensions cannot be written plainly")
@@ -196,13 +165,6 @@ def _gather(x: Any, indices: Any, *, params: dict[str, Any]) -> Any:
     return x if order == list(range(x.ndim)) else lax.transpose(x, order)
 
 
-def _remainder(x: Any, divisor: Any, *, params: dict[str, Any]) -> Any:
-    """What truncated division leaves, of integers; exact, and for a symbolic shape too."""
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise ValueError("the remainder of a floating division cannot be written plainly")
-    return lax.sub(x, lax.mul(lax.div(x, divisor), divisor))
-
-
 def _expect_known(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         raise ValueError("an index that depends on the input cannot be written plainly")
@@ -210,15 +172,15 @@ def _expect_known(value: Any) -> np.ndarray:
 
 
 def _part(x: Any, axis: int, start: int, size: Any) -> Any:
-    """``size`` cells of an axis; all of them if that is how many there are."""
+    """Return ``size`` cells of an axis from ``start``, clamped as XLA does."""
     if size == x.shape[axis]:
         return x
-    start = min(max(start, 0), x.shape[axis] - size)  # as XLA clamps it
+    start = min(max(start, 0), x.shape[axis] - size)
     return lax.slice_in_dim(x, start, start + size, axis=axis)
 
 
 def _take(x: Any, axis: int, places: np.ndarray) -> Any:
-    """Cells of an axis by their places: one slice where these are evenly spaced."""
+    """Return cells of an axis by their places, in one slice where these are evenly spaced."""
     first, *others = (int(place) for place in places)
     steps = set(np.diff(places).tolist())
     if not others or (len(steps) == 1 and min(steps) > 0):
@@ -232,5 +194,4 @@ _REWRITES: dict[str, Callable[..., Any]] = {
     "reduce_window_max": _max_pool,
     "dynamic_slice": _dynamic_slice,
     "gather": _gather,
-    "rem": _remainder,
 }

@@ -20,16 +20,18 @@ convolution_module = importlib.import_module("motion_jax.kernels.convolution")
 PLATFORMS = ("cpu", "tpu")
 
 
-@pytest.fixture(scope="module", params=PLATFORMS)
-def platform(request):
-    """Compute in the form of each platform; the CPU's is chosen by JAX itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param != "cpu":
-            form_of = lambda *x, default, **forms: forms.get(request.param, default)(*x)  # noqa: E731
-            patch.setattr(jax.lax, "platform_dependent", form_of)
-            jax.clear_caches()
+# Part of the key of JAX's caches, so that what is traced for one platform is not used for the other.
+traced_for = jax.make_user_context(default_value="cpu")
+
+
+@pytest.fixture(params=PLATFORMS)
+def platform(request, monkeypatch):
+    """Compute in the forms of each platform; the CPU's are chosen by JAX itself."""
+    if request.param != "cpu":
+        form_of = lambda *x, default, **forms: forms.get(request.param, default)(*x)  # noqa: E731
+        monkeypatch.setattr(jax.lax, "platform_dependent", form_of)
+    with traced_for(request.param):
         yield request.param
-    jax.clear_caches()
 
 
 def normal(rng, *shape):
@@ -152,7 +154,7 @@ def test_a_kernel_equals_its_reference(name, dtype, platform):
                 assert_close(ours, theirs, dtype="bfloat16" if "rounded" in name else dtype)
 
 
-def test_an_unknown_implementation_is_refused():
+def test_an_unknown_implementation_is_refused(annotations_off):
     for op, shapes in CASES.values():
         with pytest.raises(ValueError, match=r"implementation must be None .* or 'reference'; got 'xla'"):
             op(*(jnp.zeros(shape) for shape in shapes), implementation="xla")
@@ -161,15 +163,15 @@ def test_an_unknown_implementation_is_refused():
 def test_the_context_selects_the_reference_in_functions_that_were_traced_before():
     x = jax.ShapeDtypeStruct((1, 6, 5, 4), jnp.float32)
     correlate = jax.jit(lambda x: ops.local_correlation(x, x, radius=1))
-    products = lambda: str(jax.make_jaxpr(correlate)(x)).count("dot_general")  # noqa: E731
-    assert products() == 1
+    has_product = lambda: "dot_general" in str(jax.make_jaxpr(correlate)(x))  # noqa: E731
+    assert has_product()
     with kernels.reference():
-        assert products() == 0
-    assert products() == 1
+        assert not has_product()
+    assert has_product()
 
 
 def test_shapes_choose_the_form_of_a_convolution(monkeypatch):
-    """The windows of SELFY at 224 pixels and no other layer of the networks are rows times a banded matrix."""
+    """At 224 pixels: banded matrices for the first two layers on SELFY's windows, a product for the last."""
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, cpu, default: cpu(*x))
     chosen = []
     for form in ("by_xla", "by_product_of_rows", "by_shifts", "by_banded_rows"):
@@ -185,7 +187,8 @@ def test_shapes_choose_the_form_of_a_convolution(monkeypatch):
     for shape, features, stride, padding in of_selfy + of_a_stage:
         call, shapes = conv((8, *shape), (3, 3), features, (stride, stride), (padding, padding))
         jax.eval_shape(call, *(jax.ShapeDtypeStruct(each, jnp.float32) for each in shapes))
-    assert chosen == [("by_banded_rows", 1)] * 3 + [("by_banded_rows", 2)] + [("by_xla", None)] * 3
+    of_windows = [("by_banded_rows", 1), ("by_banded_rows", 1), ("by_xla", None), ("by_banded_rows", 2)]
+    assert chosen == of_windows + [("by_xla", None)] * 3
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
