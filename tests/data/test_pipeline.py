@@ -352,7 +352,7 @@ def test_closing_ends_the_threads(dataset):
 
 
 @pytest.mark.parametrize("processes", [0, 2])
-def test_an_open_iterator_leaves_no_noise_at_exit(folder, pytestconfig, processes, tmp_path):
+def test_an_open_iterator_leaves_no_noise_at_exit(folder, dataset, pytestconfig, processes, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from motion_jax.data.pipeline import *\n"
