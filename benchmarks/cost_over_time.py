@@ -33,7 +33,6 @@ def main() -> None:
     """Every block at every length -> a table."""
     parser = Parser(__doc__)
     parser.add_argument("--rounds", type=positive, default=5, help="times each program is measured; default: 5")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     costs = cost_over_time(rounds=arguments.rounds)
     print(

@@ -1,11 +1,9 @@
 """Timing: rounds in turns, medians, and the command on a small case."""
 
-import json
-
 import flax.linen as nn
 import numpy as np
 import pytest
-from commands_support import run, succeed
+from command_bench import call, error_of, last_json
 
 import motion_jax
 from motion_jax.profiling import timing
@@ -34,9 +32,9 @@ def test_programs_take_turns():
     assert [len(each.milliseconds) for each in timings] == [3, 3]
 
 
-def test_median_and_spread():
+def test_median_and_range():
     taken = timing.Timing((3.0, 1.0, 20.0))
-    assert (taken.median, taken.replicate) == (3.0, (1.0, 20.0))
+    assert (taken.median, taken.range) == (3.0, (1.0, 20.0))
 
 
 def test_a_training_program_trains():
@@ -62,8 +60,7 @@ def test_the_rows_of_table_3g():
 
 def test_command():
     arguments = ("tsn_r18", "--frames=1", "--size=32", "--batch=1,2", "--mode=forward", "--rounds=2", "--json")
-    done = succeed("-m", "motion_jax.tools.benchmark", *arguments)
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = last_json(call("benchmark", *arguments))
     assert [row["batch"] for row in result["rows"]] == [1, 2]
     for row in result["rows"]:
         assert row["shortest"] <= row["milliseconds"] <= row["longest"]
@@ -84,6 +81,4 @@ def test_command():
     ],
 )
 def test_bad_usage(arguments, message):
-    done = run("-m", "motion_jax.tools.benchmark", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
+    assert message in error_of(call("benchmark", *arguments))

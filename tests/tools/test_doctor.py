@@ -7,29 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands_support import run
+from command_bench import call, error_of
 from ops import twins
 
 from motion_jax import ops
 from motion_jax.inspection import health, reference
-from motion_jax.tools import doctor
 
 SUBJECTS = health.make_subjects()
 # The first of each name is the smallest.
 SMALLEST = {subject.name: subject for subject in reversed(SUBJECTS)}
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the tool's main with arguments: exit status and what it printed."""
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["doctor", *arguments])
-        with pytest.raises(SystemExit) as left:
-            doctor.main()
-        return left.value.code, capsys.readouterr().out
-
-    return call
 
 
 def failed(name, dtype="float32"):
@@ -39,12 +25,12 @@ def failed(name, dtype="float32"):
     return {check.part for check in checks if not check.passed}
 
 
-def test_this_machine_is_sound(call):
+def test_this_machine_is_sound():
     """The whole command: float32 and bfloat16, and eight devices under pmap and shard_map."""
-    code, out = call("--json")
-    *_, verdict, last = out.splitlines()
+    done = call("doctor", "--json")
+    *_, verdict, last = done.stdout.splitlines()
     result = json.loads(last)
-    assert (code, result["healthy"]) == (0, True)
+    assert (done.returncode, result["healthy"]) == (0, True)
     assert verdict == f"healthy: {len(result['checks'])} of {len(result['checks'])} checks within their bounds"
     assert result["versions"]["jax"] == jax.__version__
     assert len(result["devices"]) == jax.device_count()
@@ -250,23 +236,22 @@ def test_a_device_that_computes_nothing_is_found(monkeypatch, backend):
     assert [check.passed for check in health.examine_devices(backend)] == [False]
 
 
-def test_what_cannot_be_compiled_is_said(call, monkeypatch):
+def test_what_cannot_be_compiled_is_said(monkeypatch):
     def broken(x, *, fold_div):
         raise NotImplementedError("no such kernel\non this device")
 
     monkeypatch.setattr(ops, "temporal_shift", broken)
     monkeypatch.setattr(health, "make_subjects", lambda: [SMALLEST["temporal_shift"]])
-    code, out = call("--json")
-    *_, verdict, last = out.splitlines()
-    assert code == 1
+    done = call("doctor", "--json")
+    *_, verdict, last = done.stdout.splitlines()
+    assert done.returncode == 1
     assert verdict == (
         "NOT healthy: 2 of 4 checks failed: result of temporal_shift in float32, result of temporal_shift in bfloat16"
     )
-    assert "WRONG NotImplementedError: no such kernel on this device" in out
+    assert "WRONG NotImplementedError: no such kernel on this device" in done.stdout
     result = json.loads(last)
     assert (result["healthy"], result["checks"][0]["difference"]) == (False, None)
 
 
 def test_bad_usage_is_one_line_and_status_2():
-    done = run("-m", "motion_jax.tools.doctor", "--colour")
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "unrecognized arguments: --colour" in error_of(call("doctor", "--colour"))
