@@ -1,14 +1,18 @@
-# Two commands: `make demo` trains and compares four networks in a few minutes, `make test` runs the tests.
+# Two commands: `make demo` trains and compares four networks in a few minutes, `make test` runs the fast tests.
+# `make test-long` runs the tests that take longer: several processes, documentation, the wheel, another Python.
 PYTHON ?= python3
+OTHER_PYTHON ?= python3.12
 VENV ?= .venv
+OTHER_VENV ?= .venv-other
 DEMO ?= runs/demo
 RUN := $(VENV)/bin/python
 NETWORKS := tsn_r18 tsm_r18 msnet_tsm_r18 selfynet_tsm_r18
+PYTEST := -m pytest --numprocesses auto --dist loadgroup
 
-# XLA on a CPU asks for its whole working memory at each step; kept by the allocator, it costs nothing.
+# XLA on a CPU requests its whole working memory at each step. Keeping it in the allocator makes that free.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368
 
-.PHONY: environment demo test lint
+.PHONY: environment demo test test-long test-other-python lint
 environment: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -25,12 +29,22 @@ demo: $(VENV)/installed
 	$(RUN) -m motion_jax.tools.evaluate_motion --checkpoint=$(DEMO)/msnet_tsm_r18
 	$(RUN) -m motion_jax.tools.visualize --checkpoint=$(DEMO)/msnet_tsm_r18 --output=$(DEMO)/displacement.png
 	$(RUN) -m motion_jax.tools.report $(NETWORKS:%=$(DEMO)/%)
-	@echo "The displacement field beside the truth: $(DEMO)/displacement.png"
+	@echo "Displacement beside the truth: $(DEMO)/displacement.png"
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# Eight virtual devices share one thread pool; more test processes than cores only queue.
+# Eight virtual devices share one thread pool. More test processes than cores only wait for each other.
 test: lint
-	$(RUN) -m pytest --numprocesses auto --dist loadgroup
+	$(RUN) $(PYTEST) -m "not long"
+
+test-long: $(VENV)/installed
+	$(RUN) $(PYTEST) -m long
+	$(MAKE) test-other-python
+
+# The fast tests on another Python, with the versions that requirements.txt pins for it.
+test-other-python:
+	@if $(OTHER_PYTHON) --version; then \
+		$(MAKE) PYTHON=$(OTHER_PYTHON) VENV=$(OTHER_VENV) test; \
+	else echo "$(OTHER_PYTHON) is not installed: the tests on it are skipped"; fi

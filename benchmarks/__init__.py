@@ -1,1 +1,1 @@
-"""Speed and accuracy measured side by side; results are kept as JSON under results/."""
+"""Comparisons of speed and accuracy with other libraries; results are JSON files in results/."""

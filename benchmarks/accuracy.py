@@ -1,12 +1,12 @@
-"""Train several networks with one recipe and several seeds; the mean and the spread of their accuracy.
+"""Train several networks with one recipe and several seeds, and print mean and standard deviation of the accuracy.
 
 Examples:
     python -m benchmarks.accuracy tsn_r18 msnet_tsm_r18 --config=configs/moving_shapes.py --workdir=runs/three_seeds
     python -m benchmarks.accuracy tsn_r18 tsm_r18 --config=configs/video_folder.py --workdir=runs/mine \\
         --config.data.root=VIDEOS
 
-Options that are not listed here go to train.py. Each run has a workdir of its own, <workdir>/<network>/<seed>; what is
-there already is not done again.
+Options that are not listed here go to train.py. Each run has its own workdir, <workdir>/<network>/<seed>. Finished runs
+are not repeated.
 """
 
 import os
@@ -26,13 +26,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def main() -> None:
-    """Networks and seeds -> a table."""
+    """Train the networks and print their table."""
     parser = Parser(__doc__)
     parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a named model")
-    parser.add_argument("--config", required=True, help="a config file whose arguments are model,frames")
-    parser.add_argument("--frames", type=positive, default=8, help="of a clip; default: 8")
-    parser.add_argument("--seeds", type=positive, default=3, help="runs per network, of seed 0, 1, ...; default: 3")
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder of all runs")
+    parser.add_argument("--config", required=True, help="a config file with arguments model,frames")
+    parser.add_argument("--frames", type=positive, default=8, help="frames per clip; default: 8")
+    parser.add_argument("--seeds", type=positive, default=3, help="runs per network, with seeds 0, 1, ...; default: 3")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder for all runs")
     arguments, options = parser.parse_known_args()
     runs = {network: (f"{arguments.config}:{network},{arguments.frames}", options) for network in arguments.networks}
     rows = train_all(runs, seeds=arguments.seeds, workdir=arguments.workdir)
@@ -44,15 +44,15 @@ def main() -> None:
 def train_all(
     runs: dict[str, tuple[str, Sequence[str]]], *, seeds: int, workdir: pathlib.Path
 ) -> dict[str, dict[str, Any]]:
-    """Train and evaluate every run with every seed, seed by seed: name -> what ``read_seeds`` gives.
+    """Train and evaluate every run with every seed, and return the result of ``read_seeds`` by name.
 
     Args:
-        runs: name -> a config with its arguments, and options of train.py.
+        runs: name -> (config with its arguments, options of train.py).
         seeds: number of runs per name.
-        workdir: folder of all runs; prepared data and compiled programs are shared in it.
+        workdir: folder for all runs, which share its prepared data and compiled programs.
 
     Raises:
-        ValueError: if a run fails, with what it said last.
+        ValueError: if a run fails, with its last lines of output.
     """
     workdir = workdir.absolute()
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(workdir / "compile_cache")}
@@ -68,11 +68,11 @@ def train_all(
 
 
 def read_seeds(folders: Sequence[pathlib.Path]) -> dict[str, Any]:
-    """The accuracies of one network's evaluated runs, one workdir per seed.
+    """Read the accuracies of one network from its evaluated workdirs, one per seed.
 
     Returns:
-        ``clips``, how many were evaluated; ``top1`` and, where the classes have pairs that one frame cannot tell apart,
-        ``within_pairs``, the mean over the pairs of the accuracy between the two: as ``over_seeds`` gives them.
+        ``clips``, the number of evaluated clips; ``top1``; and, if the classes form pairs with equal single frames,
+        ``within_pairs``, the mean accuracy between the two classes of a pair. Both accuracies are as in ``over_seeds``.
     """
     results = [read_run(folder) for folder in folders]
     accuracies = {"clips": results[0]["clips"], "top1": over_seeds([result["top1"] for result in results])}
@@ -82,14 +82,14 @@ def read_seeds(folders: Sequence[pathlib.Path]) -> dict[str, Any]:
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """Each seed's value, their mean, and their standard deviation as ``spread``."""
-    # Of a sample, since the seeds stand for all others.
-    replicate = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"seeds": list(values), "mean": float(np.mean(values)), "spread": replicate}
+    """Return the values as ``seeds``, their ``mean``, and their standard deviation as ``spread``."""
+    # ddof=1: the seeds are a sample.
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"seeds": list(values), "mean": float(np.mean(values)), "spread": spread}
 
 
 def accuracy_table(rows: dict[str, dict[str, Any]]) -> str:
-    """One line per network: mean and standard deviation in percent, and top-1 of each seed."""
+    """Format one line per network: mean and standard deviation in percent, and the top-1 of each seed."""
     return table(
         ("network", "top-1", "within pairs", "seeds", "clips"),
         [
@@ -106,12 +106,12 @@ def accuracy_table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def mean_and_spread(values: dict[str, Any]) -> str:
-    """What ``over_seeds`` gives, as it is printed."""
+    """Format a result of ``over_seeds``."""
     return f"{values['mean']:.1f} ± {values['spread']:.1f}"
 
 
 def _succeed(*command: str, environment: dict[str, str]) -> None:
-    """Run one of our programs, and say its last line where it fails."""
+    """Run a program of this project; raise ValueError with its last line if it fails."""
     done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

@@ -1,13 +1,13 @@
-"""Every motion block on one narrow backbone: accuracy over three seeds, time per step, size; and their cost over time.
+"""Compare all motion blocks on one narrow backbone: accuracy over three seeds, time per step, size, cost per frame.
 
 Examples:
     python -m benchmarks.blocks
     python -m benchmarks.blocks --time
     python -m benchmarks.blocks --from=benchmarks/results/blocks.json
 
-The first trains what is not yet trained in the workdir, counts, takes the times, and writes
-benchmarks/results/blocks.json and docs/blocks.md. --time takes the times alone again and keeps the accuracies, --from
-writes the page alone.
+The first command trains the networks that the workdir lacks, counts operations, measures times, and writes
+benchmarks/results/blocks.json and docs/blocks.md. --time repeats only the time measurements and keeps the accuracies.
+--from only writes the page.
 """
 
 import json
@@ -32,7 +32,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "blocks.json"
 PAGE = ROOT / "docs" / "blocks.md"
 
-# Row of the table -> named model. The blocks go by the names of their classes.
+# Row of the table -> named model. Rows are named by the class of the block.
 NETWORKS = {
     "none, TSN": "tsn_r18",
     "none, TSM": "tsm_r18",
@@ -53,10 +53,10 @@ ROUNDS = 15
 
 
 def main() -> None:
-    """Train, count, time, write."""
+    """Run the comparison and write its results and page."""
     parser = Parser(__doc__)
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/blocks"), help="folder of all runs")
-    parser.add_argument("--time", action="store_true", help="only take the times, and keep the accuracies")
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/blocks"), help="folder for all runs")
+    parser.add_argument("--time", action="store_true", help="only measure times; keep the accuracies")
     parser.add_argument("--from", dest="source", type=pathlib.Path, metavar="FILE", help="only write the page")
     arguments = parser.parse_args()
     if arguments.source:
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def accuracies(workdir: pathlib.Path) -> dict[str, Any]:
-    """Train every network with every seed, with the same recipe."""
+    """Train every network with the same recipe and every seed."""
     options = (f"--config.model.sites=('{SITE}',)", f"--config.train.steps={STEPS}")
     runs = {name: (f"configs/moving_shapes.py:{name},{CLIP_FRAMES}", options) for name in NETWORKS.values()}
     rows = train_all(runs, seeds=SEEDS, workdir=workdir)
@@ -89,13 +89,13 @@ def accuracies(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def sizes() -> dict[str, dict[str, Any]]:
-    """Parameters and GFLOPs of every network, counted from shapes."""
+    """Count parameters and GFLOPs of every network from shapes."""
     counted = {label: count(network(label), clip_shape()) for label in NETWORKS}
     return {label: {"params": sum(one.parameters.values()), "gflops": one.gflops} for label, one in counted.items()}
 
 
 def times() -> dict[str, Any]:
-    """Milliseconds of a training step by network, and the cost of the blocks alone over the length of the clip."""
+    """Measure the training step of each network, and the cost of each block over the clip length."""
     programs = [
         timing.prepare(network(label), mode="train", clip_shape=clip_shape(), batch=recipe()["batch_size"])
         for label in bar(NETWORKS, desc="compiling")
@@ -109,7 +109,7 @@ def times() -> dict[str, Any]:
 
 
 def recipe() -> dict[str, Any]:
-    """What a reader needs to know of how the networks were trained."""
+    """Return the training settings that the page reports."""
     config = config_of(BASELINE)
     train, data = config.train, config.data
     return {
@@ -122,67 +122,73 @@ def recipe() -> dict[str, Any]:
         "batch_size": train.batch_size,
         "learning_rate": train.learning_rate,
         "schedule": train.schedule,
-        # Of each block, as JSON has them.
+        # The fields of each block, with the types of JSON.
         "fields": {label: json.loads(json.dumps(config_of(label).model.block.to_dict())) for label in NETWORKS},
     }
 
 
 def config_of(label: str) -> ml_collections.ConfigDict:
-    """The config a network is trained with, but for ``SITE`` and ``STEPS``."""
+    """Return the config of a network, before ``SITE`` and ``STEPS`` are set."""
     return moving_shapes.get_config(f"{NETWORKS[label]},{CLIP_FRAMES}")
 
 
 def network(label: str) -> VideoClassifier:
-    """The network as it is trained."""
+    """Build the network that is trained."""
     return ModelConfig(**{**config_of(label).model.to_dict(), "sites": (SITE,)}).build(len(CLASSES))
 
 
 def clip_shape() -> tuple[int, int, int, int]:
-    """(t, h, w, c) of one clip."""
+    """Return the shape (t, h, w, c) of one clip."""
     size = config_of(BASELINE).data.size
     return CLIP_FRAMES, size, size, 3
 
 
 def page(results: dict[str, Any]) -> str:
-    """The markdown page that shows these results."""
+    """Format the results as a Markdown page."""
     accuracy, time = results["accuracy"], results["time"]
     recipe = accuracy["recipe"]
     seeds = len(accuracy["networks"][BASELINE]["top1"]["seeds"])
-    return f"""# Motion blocks compared
+    return f"""# Motion blocks
 
-Every motion block of this library at the same place of the same network, trained alike. Written by
+Comparison of all motion blocks at the same site of the same network, trained with the same recipe. This command \
+measures them and writes this page:
 
 ```bash
 python -m benchmarks.blocks
 ```
 
-(`--time` takes the times alone again, `--from=benchmarks/results/blocks.json` writes this page alone).
+`--time` repeats only the time measurements. `--from=benchmarks/results/blocks.json` only writes this page.
 
 ## Accuracy, time and size
 
-TSM-ResNet-18 of width {recipe["width"]} with the block after `{recipe["site"]}` (8x8 cells of 16 channels), from \
-scratch on `moving_shapes`: {recipe["clips"][0]:,} generated clips of {recipe["frames"]} frames of {recipe["size"]} \
-pixels to train on, {recipe["clips"][1]:,} to evaluate, {len(CLASSES)} classes. {recipe["steps"]} updates of \
-{recipe["batch_size"]} clips, SGD at {recipe["learning_rate"]} with a {recipe["schedule"]} schedule, for all: \
-`configs/moving_shapes.py` with `--config.model.sites="('{recipe["site"]}',)" --config.train.steps={recipe["steps"]}`. \
-The blocks are as narrow as the backbone: {_fields(recipe["fields"])}. Training is \
-stopped where some networks have just begun to see motion, and when that begins depends on the seed: where spreads are \
-as large as differences, the order says nothing. At other sizes, rates and lengths it may be another.
+- Network: TSM-ResNet-18 of width {recipe["width"]} with the block after `{recipe["site"]}` (8x8 cells of 16 \
+channels), trained from scratch.
+- Data: `moving_shapes`, {recipe["clips"][0]:,} training and {recipe["clips"][1]:,} evaluation clips of \
+{recipe["frames"]} frames of {recipe["size"]} pixels, {len(CLASSES)} classes.
+- Recipe: {recipe["steps"]} updates of {recipe["batch_size"]} clips, SGD at {recipe["learning_rate"]} with a \
+{recipe["schedule"]} schedule. The config is `configs/moving_shapes.py` with \
+`--config.model.sites="('{recipe["site"]}',)" --config.train.steps={recipe["steps"]}`.
+- Blocks, as narrow as the backbone: {_fields(recipe["fields"])}.
 
-*Top-1* (chance {100 / len(CLASSES):.1f}) and *within pairs* (of classes whose single frames are the same, the other \
-classes left out; chance 50) in percent: mean and standard deviation over {seeds} seeds. *Step* is a whole update of \
-{recipe["batch_size"]} clips, the median of {ROUNDS} rounds in which the networks took turns.
+Training stops at a point where some networks have just started to use motion. This point depends on the seed. \
+Differences smaller than the standard deviation are not meaningful, and other sizes, rates and lengths may give \
+another order.
 
-{_markdown_table(("block", "top-1", "within pairs", "step, ms", "over TSM", "parameters", "GFLOPs"), _rows(results))}
+*Top-1* (chance {100 / len(CLASSES):.1f}) and *within pairs* (chance 50) are in percent, mean and standard deviation \
+over {seeds} seeds. *Within pairs* compares only the two classes of a pair, whose single frames are the same. \
+*Step* is a whole update of {recipe["batch_size"]} clips, the median of {ROUNDS} interleaved rounds.
+
+{_markdown_table(("block", "top-1", "within pairs", "step, ms", "/ TSM", "parameters", "GFLOPs"), _rows(results))}
 
 Trained on {as_line(accuracy["setting"])}. Timed on {as_line(time["setting"])}.
 
-## Cost over the length of a clip
+## Cost over clip length
 
-One block alone with its default fields on {CELLS[0]}x{CELLS[1]} cells of {CHANNELS} channels: milliseconds for the \
-forward and backward pass of one clip of T frames, in turns, then the operations counted (in the papers' convention), \
-and the exponent e of T^e that fits each best. Blocks that compare a frame with those near to it grow with T, blocks \
-that compare all frames with each other with its square, but for the layers around the comparison.
+Each block alone, with its default fields, on {CELLS[0]}x{CELLS[1]} cells of {CHANNELS} channels. The table gives the \
+milliseconds of the forward and backward pass of one clip of T frames (interleaved rounds), the operations in the \
+papers' convention, and for both the exponent e of the best fit T^e. The cost of blocks that compare neighbouring \
+frames grows with T. The cost of blocks that compare all frames grows with T squared, except for the layers around the \
+comparison.
 
 {_markdown_table(_over_frames_header(), _over_frames_rows(time["over_frames"]))}
 
@@ -191,7 +197,7 @@ Timed on {as_line(time["setting"])}.
 
 
 def _fields(fields: dict[str, dict[str, Any]]) -> str:
-    """The options of the blocks that have any, as calls."""
+    """Format the fields of the blocks as calls; omit blocks without fields."""
     calls = {label: ", ".join(f"{key}={value}" for key, value in given.items()) for label, given in fields.items()}
     return ", ".join(f"`{label}({call})`" for label, call in calls.items() if call)
 
@@ -231,7 +237,7 @@ def _over_frames_rows(costs: dict[str, dict[str, list[float]]]) -> list[tuple[st
 
 
 def _markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """The first column to the left, the others to the right."""
+    """Format a Markdown table with the first column aligned left and the others right."""
     lines = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

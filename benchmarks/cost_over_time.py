@@ -1,12 +1,11 @@
-"""What each motion block costs as clips grow longer: operations counted and time measured, and the exponent of both.
+"""Measure the cost of each motion block over the clip length: operations, time, and the exponent of both.
 
 Examples:
     python -m benchmarks.cost_over_time
     python -m benchmarks.cost_over_time --rounds=3 --json
 
-Blocks that compare a frame with those near to it cost twice as much for twice as many frames, blocks that compare
-every frame with every other four times as much. Timed is one clip, forward and backward, compiled; the blocks take
-turns.
+For twice as many frames, blocks that compare neighbouring frames cost twice as much, and blocks that compare all frames
+cost four times as much. The time is that of a compiled forward and backward pass of one clip, in interleaved rounds.
 """
 
 import time
@@ -30,9 +29,9 @@ CHANNELS = 64
 
 
 def main() -> None:
-    """Every block at every length -> a table."""
+    """Measure every block at every length and print the table."""
     parser = Parser(__doc__)
-    parser.add_argument("--rounds", type=positive, default=5, help="times each program is measured; default: 5")
+    parser.add_argument("--rounds", type=positive, default=5, help="measurements of each program; default: 5")
     arguments = parser.parse_args()
     costs = cost_over_time(rounds=arguments.rounds)
     print(
@@ -49,11 +48,11 @@ def main() -> None:
 
 
 def cost_over_time(*, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """By class name: ``gflops`` as counted and ``milliseconds`` forward and backward, for each of ``FRAMES``."""
+    """Return ``gflops`` and ``milliseconds`` (forward and backward) for each of ``FRAMES``, by class name."""
     named = {name: getattr(blocks, name)() for name in blocks.__all__}
     costs = {name: {"gflops": counted(block), "milliseconds": []} for name, block in named.items()}
     for frames in bar(FRAMES, desc="lengths"):
-        # One length at a time: together, the programs would take too much memory.
+        # One length at a time limits the memory of the compiled programs.
         timings = measure([_prepare(block, frames) for block in named.values()], rounds=rounds, warm_up=1)
         for name, timing in zip(named, timings, strict=True):
             costs[name]["milliseconds"].append(timing.median)
@@ -61,23 +60,23 @@ def cost_over_time(*, rounds: int) -> dict[str, dict[str, list[float]]]:
 
 
 def counted(block: nn.Module) -> list[float]:
-    """GFLOPs of the block alone in the papers' convention, for each of ``FRAMES``."""
+    """Count the GFLOPs of the block alone in the papers' convention, for each of ``FRAMES``."""
     return [count(block, (frames, *CELLS, CHANNELS)).gflops for frames in FRAMES]
 
 
 def exponent(costs: Sequence[float]) -> float:
-    """The e of cost ~ frames**e that fits best, by least squares in logarithms."""
+    """Fit e of cost ~ frames**e by least squares in logarithms."""
     slope, _ = np.polyfit(np.log(FRAMES), np.log(costs), 1)
     return float(slope)
 
 
 def growth_of(cost: dict[str, list[float]]) -> dict[str, str]:
-    """The exponents of one block's time and operations, as they are printed."""
+    """Format the exponents of time and operations of one block."""
     return {name: f"T^{exponent(cost[name]):.2f}" for name in ("milliseconds", "gflops")}
 
 
 def _prepare(block: nn.Module, frames: int) -> Program:
-    """Forward and backward of a training step's share for one clip, compiled."""
+    """Compile the forward and backward pass of one clip."""
     x = jax.random.normal(jax.random.key(0), (1, frames, *CELLS, CHANNELS))
     variables = jax.jit(lambda x: block.init(jax.random.key(1), x, train=False))(x)
     variables = {name: variables[name] for name in ("params", "batch_stats")}

@@ -1,9 +1,10 @@
-"""The input pipeline side by side with a PyTorch loader and with bare JPEG decoding, in one run on the same clips.
+"""Compare the input pipeline with a PyTorch loader and with JPEG decoding alone, in one run on the same clips.
 
-Made clips of 48 frames (320x240, JPEG quality 90) become training clips of 8 frames (multi-scale crop, 224x224, flip):
-by this project, by a PyTorch DataLoader with Pillow doing the official transforms, and, as a floor, by libjpeg-turbo
-decoding those frames and nothing else. Rounds alternate. CPU time per clip counts all threads and processes and is
-what to read on a busy machine. Needs benchmarks/requirements.txt as well.
+Every loader turns generated clips of 48 frames (320x240, JPEG quality 90) into training clips of 8 frames (multi-scale
+crop, 224x224, flip). The loaders are ours, a PyTorch DataLoader with the official transforms in Pillow, and
+libjpeg-turbo, which only decodes the frames (a lower bound on the time). Rounds are interleaved. CPU time per clip
+includes all threads and processes and is the more reliable figure on a busy machine. Requires
+benchmarks/requirements.txt.
 
 Examples:
     python -m benchmarks.input_pipeline --folder=runs/input_pipeline
@@ -44,26 +45,30 @@ HEIGHT, WIDTH, FRAMES = 240, 320, 48
 SHOWN, SIZE = 8, 224
 CLASSES = ("walking", "running")
 MEGABYTE = 2**20
-# Of ImageNet, as the official loaders subtract and divide.
+# ImageNet statistics, as in the official loaders.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def main() -> None:
-    """Clips, variants and rounds -> a table."""
+    """Measure the loaders or the memory, and print the result."""
     parser = Parser(__doc__)
-    parser.add_argument("--folder", required=True, type=pathlib.Path, help="where the made clips lie or are put")
-    parser.add_argument("--clips", type=int, default=640, help="made clips, each once a round; default: 640")
-    parser.add_argument("--batch_size", type=int, default=16, help="default: 16")
-    parser.add_argument("--workers", type=int, default=2, help="threads of ours, processes of PyTorch's; default: 2")
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
-    parser.add_argument("--memory", action="store_true", help="resident memory from batch 200 to 2,000 instead")
+    parser.add_argument("--folder", required=True, type=pathlib.Path, help="folder for the generated clips")
+    parser.add_argument("--clips", type=int, default=640, help="generated clips, each once per round; default: 640")
+    parser.add_argument("--batch_size", type=int, default=16, help="clips per batch; default: 16")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="threads of our loader, processes of PyTorch; default: 2"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each loader; default: 5")
+    parser.add_argument("--memory", action="store_true", help="measure resident memory from batch 200 to 2,000")
     parser.add_argument("--output", type=pathlib.Path, help="file for the result, as JSON")
     arguments = parser.parse_args()
     if not arguments.memory and not importlib.util.find_spec("torch"):
         raise ValueError("PyTorch is not installed: pip install -r benchmarks/requirements.txt, or choose --memory")
     ahead = batches_ahead(arguments.workers)
     if arguments.clips < 2 * ahead * arguments.batch_size:
-        raise ValueError(f"--clips {arguments.clips}: give {2 * ahead} batches of {arguments.batch_size} at least")
+        raise ValueError(
+            f"--clips is {arguments.clips}: expected at least {2 * ahead} batches of {arguments.batch_size}"
+        )
     dataset = make_dataset(arguments.folder, clips=arguments.clips, threads=arguments.workers)
     if arguments.memory:
         measured: dict[str, Any] = {"memory": memory_growth(dataset, batch_size=arguments.batch_size)}
@@ -88,7 +93,7 @@ def main() -> None:
 
 
 class MadeClips(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of clips whose frames weigh about 12 KB each, as those of Something-Something do."""
+    """TFDS builder of generated clips with about 12 KB per frame, as in Something-Something."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -122,7 +127,7 @@ class MadeClips(tfds.core.GeneratorBasedBuilder):
 
 
 def make_clip(seed: int) -> list[bytes]:
-    """48 JPEG frames (240, 320, 3): a camera that pans over a textured scene, and a thing that moves in it."""
+    """Draw 48 JPEG frames (240, 320, 3): a camera pans over a textured scene, in which a rectangle moves."""
     rng = np.random.default_rng(seed)
     shape = (HEIGHT + FRAMES, WIDTH + 2 * FRAMES)
     colours = rng.integers(0, 256, (9, 12, 3), np.uint8)
@@ -139,7 +144,7 @@ def make_clip(seed: int) -> list[bytes]:
 
 
 def make_dataset(folder: pathlib.Path, *, clips: int, threads: int) -> Dataset:
-    """Open the made clips, of which TFDS keeps records and a folder of frames each is written for the peer."""
+    """Open the generated clips, and write a folder of frames per clip for the PyTorch loader."""
     builder = prepared(partial(MadeClips, clips, data_dir=folder))
     section = {
         **get_config().data,
@@ -161,16 +166,16 @@ def make_dataset(folder: pathlib.Path, *, clips: int, threads: int) -> Dataset:
 
 
 def frame_folder(folder: pathlib.Path, index: int) -> pathlib.Path:
-    """Where the frames of a clip lie as files."""
+    """Return the folder with the frames of a clip."""
     return folder / "frames" / f"{index:06d}"
 
 
-# A round of a variant yields the number of clips of each batch, then ends.
+# One call is one round; it yields the number of clips of each batch.
 Variant = Callable[[], Iterator[int]]
 
 
 def make_variants(dataset: Dataset, folder: pathlib.Path, *, batch_size: int, workers: int) -> dict[str, Variant]:
-    """Name -> one round of it, over as many whole batches as there are clips for."""
+    """Return the loaders by name. A round covers all whole batches of the clips."""
     batches = dataset.size("train") // batch_size
     options = {"batches": batches, "batch_size": batch_size, "workers": workers}
     folders = [frame_folder(folder, index) for index in range(dataset.size("train"))]
@@ -183,7 +188,7 @@ def make_variants(dataset: Dataset, folder: pathlib.Path, *, batch_size: int, wo
 
 
 def our_variant(dataset: Dataset, *, batches: int, batch_size: int) -> Variant:
-    """Batches as train.py takes them; the stream goes on from round to round."""
+    """Return our loader as train.py uses it. The stream continues from round to round."""
     stream = train_batches(dataset, batch_size=batch_size, seed=0)
 
     def one_round() -> Iterator[int]:
@@ -196,9 +201,9 @@ def our_variant(dataset: Dataset, *, batches: int, batch_size: int) -> Variant:
 def peer_variant(
     folders: Sequence[pathlib.Path], *, normalise: bool, batches: int, batch_size: int, workers: int
 ) -> Variant:
-    """A PyTorch DataLoader over frame files that does the official transforms with Pillow.
+    """Return a PyTorch DataLoader over frame files with the official transforms in Pillow.
 
-    Its workers stay between rounds, so that no round pays for starting them.
+    Its workers persist between rounds, so a round does not include their start.
     """
     import torch
     from PIL import Image
@@ -229,7 +234,7 @@ def peer_variant(
         shuffle=True,
         num_workers=workers,
         persistent_workers=True,
-        # Ours starts threads only; fork keeps PyTorch's workers as cheap as they get.
+        # Fork has the lowest cost for PyTorch's workers; our loader uses threads.
         multiprocessing_context="fork",
     )
 
@@ -241,7 +246,7 @@ def peer_variant(
 
 
 def sampled_frames(folders: Sequence[pathlib.Path]) -> list[list[bytes]]:
-    """The 8 frames of each clip that one draw of the training sampling takes."""
+    """Read the 8 frames of each clip that one draw of the training sampling selects."""
     draw = np.random.default_rng(0).integers
     chosen = [sampling.segment_train(FRAMES, SHOWN, draw=draw) for _ in folders]
     return [
@@ -251,7 +256,7 @@ def sampled_frames(folders: Sequence[pathlib.Path]) -> list[list[bytes]]:
 
 
 def decode_round(clips: Sequence[Sequence[bytes]], *, workers: int, batch_size: int) -> Iterator[int]:
-    """libjpeg-turbo alone, through simplejpeg: frames in memory, decoded exactly, each over the one before."""
+    """Decode frames in memory with libjpeg-turbo (simplejpeg), each into the same buffer."""
     import simplejpeg
 
     def decode(batch: Sequence[Sequence[bytes]]) -> int:
@@ -267,14 +272,14 @@ def decode_round(clips: Sequence[Sequence[bytes]], *, workers: int, batch_size: 
 
 
 def batches_ahead(workers: int) -> int:
-    """More batches than either loader makes ahead."""
+    """Return a number of batches larger than what either loader prefetches."""
     return 2 * workers + 1
 
 
 def compare(variants: dict[str, Variant], *, rounds: int, ahead: int) -> dict[str, dict[str, Any]]:
-    """Name -> clips per second and CPU milliseconds per clip, a list by round each. Every second round runs backwards.
+    """Measure clips per second and CPU milliseconds per clip of each variant, as lists over the rounds.
 
-    A round before them warms up: workers, caches, the files in memory.
+    Every second round runs in reverse order. A warm-up round, which is not counted, starts workers and fills caches.
     """
     rows: dict[str, dict[str, Any]] = {name: {"clips_per_second": [], "cpu_ms_per_clip": []} for name in variants}
     with progress_bar((rounds + 1) * len(variants), label="rounds") as bar:
@@ -290,10 +295,10 @@ def compare(variants: dict[str, Variant], *, rounds: int, ahead: int) -> dict[st
 
 
 def one_measurement(variant: Variant, *, ahead: int) -> tuple[float, float]:
-    """Clips per second of wall time after the first ``ahead`` batches, and CPU milliseconds per clip over the round.
+    """Measure clips per second after the first ``ahead`` batches, and CPU milliseconds per clip over the round.
 
-    A loader may start with batches made ahead and end making others: the CPU time is read when it rests, before and
-    after, and the wall time starts when none of those batches is left.
+    A loader may hold prefetched batches at the start and prefetch others at the end. The CPU time is therefore read
+    while the loader is idle, before and after the round, and the wall time starts after the prefetched batches.
     """
     cpu = cpu_seconds_at_rest()
     counts, start = [], 0.0
@@ -306,7 +311,7 @@ def one_measurement(variant: Variant, *, ahead: int) -> tuple[float, float]:
 
 
 def cpu_seconds_at_rest() -> float:
-    """``cpu_seconds`` once it no longer grows."""
+    """Wait until ``cpu_seconds`` stops growing, and return it."""
     cpu = cpu_seconds()
     while True:
         time.sleep(0.3)
@@ -316,17 +321,17 @@ def cpu_seconds_at_rest() -> float:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of its living workers until now."""
+    """Return the CPU time of this process and of its running workers."""
     ticks = 0
     for worker in multiprocessing.active_children():
-        # The name of the program, in parentheses, may hold spaces.
+        # The program name, in parentheses, may contain spaces.
         fields = pathlib.Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def ratios(variants: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Ours against the others: medians of clips per second divided, and those of CPU time."""
+    """Return the ratios of our medians to those of the other loaders, for clips per second and CPU time."""
 
     def median(name: str, of: str) -> float:
         return statistics.median(variants[name][of])
@@ -340,22 +345,22 @@ def ratios(variants: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def comparison_table(variants: dict[str, dict[str, Any]]) -> str:
-    """One line per variant: median [smallest-largest] of the rounds."""
+    """Format one line per variant: median [smallest-largest] of the rounds."""
 
-    def replicate(values: Sequence[float], digits: int) -> str:
+    def median_and_range(values: Sequence[float], digits: int) -> str:
         return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}-{max(values):.{digits}f}]"
 
     return table(
         ("variant", "clips/s", "CPU ms/clip"),
         [
-            (name, replicate(row["clips_per_second"], 0), replicate(row["cpu_ms_per_clip"], 2))
+            (name, median_and_range(row["clips_per_second"], 0), median_and_range(row["cpu_ms_per_clip"], 2))
             for name, row in variants.items()
         ],
     )
 
 
 def memory_growth(dataset: Dataset, *, batch_size: int, first: int = 200, last: int = 2000) -> dict[str, float]:
-    """Resident memory of this process after batches ``first`` and ``last`` of the loader, in MB."""
+    """Measure the resident memory of this process after batches ``first`` and ``last`` of our loader, in MB."""
     stream = train_batches(dataset, batch_size=batch_size, seed=0)
     resident = {}
     with progress_bar(last, label="batches") as bar:
@@ -376,13 +381,13 @@ def memory_growth(dataset: Dataset, *, batch_size: int, first: int = 200, last: 
 
 
 def resident_megabytes() -> float:
-    """Resident memory of this process now."""
+    """Return the resident memory of this process in MB."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers were measured with."""
+    """Describe versions, processor, cores and load."""
     names = ("grain", "tensorflow-datasets", "array_record", "opencv-python-headless", "numpy", "torch", "pillow")
     processor = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""

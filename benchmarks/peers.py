@@ -1,12 +1,14 @@
-"""Our networks side by side with their PyTorch twins, in one run: forward pass and training step.
+"""Compare the speed of our networks with the same networks in PyTorch: forward pass and training step, in one run.
 
-Two processes, one of JAX and one of PyTorch, with the same environment (allocator, cores), prepare everything and then
-take turns call by call, so that one program runs at a time; every second round goes backwards. What else the machine
-does hits both alike. PyTorch runs eagerly, and with --compile under torch.compile too, in both layouts, on a CUDA
-device also with TF32; ours is compared with the fastest of these. CPU seconds count all threads and are what to read on
-a busy machine. A batch is on the device before it is timed: uint8 clips, normalised within the call. The training step
-is the whole one: forward, cross entropy, backward, clipping, SGD, statistics; in bfloat16 PyTorch's is under autocast.
-Without --batch, the forward pass takes 1 clip and the training step 2. Needs benchmarks/requirements.txt as well.
+JAX and PyTorch run in one process each, with the same allocator and cores. Both processes prepare their programs and
+then alternate call by call, so only one program runs at a time and other load affects both. Every second round runs in
+reverse order. PyTorch runs in both layouts, eagerly and with --compile also under torch.compile, and on a CUDA device
+also with TF32. Ratios refer to the fastest of these variants. CPU seconds include all threads and are the more reliable
+figure on a busy machine.
+
+A call takes uint8 clips that are already on the device, and normalises them. The training step consists of forward
+pass, cross entropy, backward pass, clipping, SGD and BatchNorm statistics. In bfloat16, PyTorch uses autocast. Without
+--batch, the forward pass takes 1 clip and the training step 2. Requires benchmarks/requirements.txt.
 
 Examples:
     python -m benchmarks.peers
@@ -39,24 +41,24 @@ from motion_jax.cli import Parser, positive, print_json, run, table
 from motion_jax.data.progress import progress_bar
 
 MODELS = ("tsm_r50", "msnet_tsm_r50", "selfynet_tsm_r50")
-MODES = {"forward": 1, "train": 2}  # and the batch without --batch
+MODES = {"forward": 1, "train": 2}  # default batch of each mode
 Ask = Callable[..., Any]
 DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("NCHW", "channels_last")
 NUM_CLASSES = 174
 WARM_UP = 2
 OURS = "motion-jax"
-# As in the Makefile. Both sides gain: their working memory is kept from call to call.
+# As in the Makefile. Both libraries are faster with it, because working memory is kept between calls.
 ALLOCATOR = (
     "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368"
 )
-# Our milliseconds over those of the best twin may at most be this, on a CPU with float32.
+# Largest accepted ratio of our milliseconds to the best PyTorch variant, on a CPU in float32.
 BARS = {("forward", 1): 1.03, ("train", 2): 1.05}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is timed on both sides."""
+    """A program that is timed in both libraries."""
 
     model: str
     mode: str
@@ -67,13 +69,13 @@ class Case:
 
     @property
     def group(self) -> tuple[str, int, str]:
-        """What cases are compared within: mode, batch, dtype."""
+        """Return the mode, batch and dtype; cases are compared within one group."""
         return self.mode, self.batch, self.dtype
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A way to run a twin."""
+    """A way to run a PyTorch network."""
 
     layout: str
     compiled: bool = False
@@ -85,18 +87,24 @@ class Variant:
 
 
 def main() -> None:
-    """Networks -> tables of times, ours over theirs."""
+    """Time the networks and print times and ratios."""
     parser = Parser(__doc__)
     parser.add_argument("models", nargs="*", default=MODELS, metavar="NAME", help=f"default: {' '.join(MODELS)}")
-    parser.add_argument("--mode", type=_names, default=tuple(MODES), help="forward,train")
-    parser.add_argument("--batch", type=_numbers, help="clips per call, a list; default: 1 forward, 2 in training")
+    parser.add_argument(
+        "--mode", type=_names, default=tuple(MODES), help="forward, train or both; default: forward,train"
+    )
+    parser.add_argument("--batch", type=_numbers, help="clips per call, such as 1,8; default: 1 forward, 2 in training")
     parser.add_argument("--dtype", type=_names, default=("float32",), help="float32,bfloat16; default: float32")
-    parser.add_argument("--frames", type=positive, default=8, help="of a clip; default: 8")
-    parser.add_argument("--size", type=positive, default=224, help="side of a frame, a multiple of 16; default: 224")
-    parser.add_argument("--rounds", type=positive, default=7, help="times each program is measured; default: 7")
-    parser.add_argument("--threads", type=positive, default=len(_cores()), help="cores of each side; default: all")
-    parser.add_argument("--layout", type=_names, default=LAYOUTS, help="of PyTorch: NCHW,channels_last")
-    parser.add_argument("--compile", action="store_true", help="run the twins under torch.compile too")
+    parser.add_argument("--frames", type=positive, default=8, help="frames per clip; default: 8")
+    parser.add_argument(
+        "--size", type=positive, default=224, help="height and width of a frame, a multiple of 16; default: 224"
+    )
+    parser.add_argument("--rounds", type=positive, default=7, help="measurements of each program; default: 7")
+    parser.add_argument("--threads", type=positive, default=len(_cores()), help="cores of each library; default: all")
+    parser.add_argument(
+        "--layout", type=_names, default=LAYOUTS, help="layouts of PyTorch; default: NCHW,channels_last"
+    )
+    parser.add_argument("--compile", action="store_true", help="also run PyTorch under torch.compile")
     parser.add_argument("--output", type=pathlib.Path, help="file for the result, as JSON")
     arguments = parser.parse_args()
     for name, known in (("mode", MODES), ("dtype", DTYPES), ("layout", LAYOUTS)):
@@ -136,26 +144,26 @@ def main() -> None:
 def compare(
     cases: Sequence[Case], *, layouts: Sequence[str], compiled: bool, rounds: int, threads: int
 ) -> dict[str, Any]:
-    """Time all cases on both sides, those of one group (mode, batch, dtype) in turns.
+    """Time all cases in both libraries. Cases of one group (mode, batch, dtype) are interleaved.
 
     Args:
         cases: what to time.
-        layouts: of the twins, some of ``LAYOUTS``.
-        compiled: run them under torch.compile too, where it can.
-        rounds: calls of each program that are counted, after ``WARM_UP`` others.
-        threads: cores of each side.
+        layouts: layouts of PyTorch, from ``LAYOUTS``.
+        compiled: also run PyTorch under torch.compile, where it works.
+        rounds: counted calls of each program, after ``WARM_UP`` others.
+        threads: cores of each library.
 
     Returns:
-        ``setting``; ``rows``, the times of one program each; ``comparisons``, ours over the best twin; ``skipped``,
-        what could not be timed -> why.
+        ``setting``; ``rows``, the times of each program; ``comparisons``, our ratios to the best PyTorch variant;
+        ``skipped``, programs that could not be timed -> the reason.
 
     Raises:
-        ValueError: if there is no such network or twin, or one side sees an accelerator and the other does not.
+        ValueError: if a network has no PyTorch version, or only one library finds an accelerator.
     """
     from benchmarks.torch_networks import NAMES
 
     if unknown := sorted({case.model for case in cases} - set(NAMES)):
-        raise ValueError(f"there is no PyTorch twin of {', '.join(unknown)}; twins are {', '.join(NAMES)}")
+        raise ValueError(f"there is no PyTorch version of {', '.join(unknown)}, only of {', '.join(NAMES)}")
     rows: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     with worker(Ours, threads) as ours, worker(Twins, threads) as twins:
@@ -193,7 +201,10 @@ def compare(
 def take_turns(
     programs: Sequence[tuple[dict[str, Any], Callable[[], tuple[float, float]]]], *, rounds: int, bar: tqdm
 ) -> list[dict[str, Any]]:
-    """Call each program once a round, backwards in every second one: its row with ``milliseconds``, ``cpu_seconds``."""
+    """Call each program once per round, and return the rows with ``milliseconds`` and ``cpu_seconds``.
+
+    Every second round runs in reverse order.
+    """
     for row, _ in programs:
         row |= {"milliseconds": [], "cpu_seconds": []}
     for number in range(rounds):
@@ -206,7 +217,7 @@ def take_turns(
 
 
 def variants(case: Case, layouts: Sequence[str], compiled: bool, *, on_cuda: bool) -> list[Variant]:
-    """The ways to run a case's twin; TF32 is a choice for float32 on a CUDA device alone."""
+    """Return the variants of a case in PyTorch. TF32 applies only to float32 on a CUDA device."""
     return [
         Variant(layout, how, tf32)
         for how in ((False, True) if compiled else (False,))
@@ -217,14 +228,14 @@ def variants(case: Case, layouts: Sequence[str], compiled: bool, *, on_cuda: boo
 
 @contextlib.contextmanager
 def worker(side: type["Ours | Twins"], threads: int) -> Iterator[Ask]:
-    """A process with one side in it: ``ask(name, *arguments)`` calls what ``serve`` answers.
+    """Run one library in a process. The result, ``ask(name, *arguments)``, calls a function of ``serve``.
 
     Raises:
-        RuntimeError: from ``ask``, with the worker's own traceback.
+        RuntimeError: from ``ask``, with the traceback of the process.
     """
     environment = dict(os.environ)
     os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
-    # Neither side may take the whole memory of an accelerator.
+    # Otherwise JAX reserves most of the memory of an accelerator.
     os.environ.update(OMP_NUM_THREADS=str(threads), XLA_PYTHON_CLIENT_PREALLOCATE="false")
     try:
         context = multiprocessing.get_context("spawn")
@@ -254,9 +265,9 @@ def worker(side: type["Ours | Twins"], threads: int) -> Iterator[Ask]:
 
 
 def serve(connection: Connection, side: type["Ours | Twins"], threads: int) -> None:
-    """Answer calls by name until the other end closes."""
+    """Answer calls by name until the connection closes."""
     if hasattr(os, "sched_setaffinity"):
-        # What XLA takes its number of threads from.
+        # XLA derives its number of threads from the affinity.
         os.sched_setaffinity(0, _cores()[:threads])
     served = side(threads)
     programs: list[Callable[[], None]] = []
@@ -296,26 +307,26 @@ def serve(connection: Connection, side: type["Ours | Twins"], threads: int) -> N
 
 
 def timed(call: Callable[[], None]) -> tuple[float, float]:
-    """Milliseconds of wall time, and CPU seconds of all threads."""
+    """Return milliseconds of wall time, and CPU seconds of all threads."""
     cpu, began = time.process_time(), time.perf_counter()
     call()
     return 1e3 * (time.perf_counter() - began), time.process_time() - cpu
 
 
 class Ours:
-    """Our programs, as ``train.py`` and ``eval.py`` run them."""
+    """Our programs, as in ``train.py`` and ``eval.py``."""
 
     def __init__(self, threads: int) -> None:
-        del threads  # the cores of this process
+        del threads  # set by the affinity of this process
 
     def describe(self) -> dict[str, Any]:
-        """Device and versions."""
+        """Return device and versions."""
         from motion_jax.profiling.timing import describe_setting
 
         return describe_setting()
 
     def program(self, case: Case, by: None) -> Callable[[], None]:
-        """A compiled call with its arguments on the device."""
+        """Return a compiled call with its arguments on the device."""
         from motion_jax import build_model
         from motion_jax.profiling import timing
 
@@ -325,7 +336,7 @@ class Ours:
         return timing.prepare(model, mode=case.mode, clip_shape=shape, batch=case.batch).call
 
     def release(self) -> None:
-        """Forget compiled functions."""
+        """Clear compiled functions."""
         import jax
 
         jax.clear_caches()
@@ -341,7 +352,7 @@ class Twins:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def describe(self) -> dict[str, Any]:
-        """Device and versions, and whether anything keeps torch.compile from working."""
+        """Return device and versions, and the reason if torch.compile cannot work."""
         import torch
 
         on_cuda = self.device.type == "cuda"
@@ -349,11 +360,11 @@ class Twins:
         if on_cuda:
             setting["torch_device"] = torch.cuda.get_device_name()
         elif not shutil.which(os.environ.get("CXX", "g++")):
-            setting["cannot_compile"] = "torch.compile needs a C++ compiler on a CPU, and there is no g++"
+            setting["cannot_compile"] = "torch.compile on a CPU requires a C++ compiler; g++ was not found"
         return setting
 
     def program(self, case: Case, by: Variant) -> Callable[[], None]:
-        """A call with the network and its batch on the device; the first one compiles where ``by`` says so."""
+        """Return a call with network and batch on the device. With ``by.compiled``, its first call compiles."""
         import torch
 
         from benchmarks.torch_networks import build_network, make_optimizer, predict, train_step
@@ -382,7 +393,7 @@ class Twins:
         return call
 
     def release(self) -> None:
-        """Forget compiled functions."""
+        """Clear compiled functions."""
         import torch
 
         torch.compiler.reset()
@@ -391,10 +402,10 @@ class Twins:
 
 
 def setting_of(ours: dict[str, Any], twins: dict[str, Any], *, threads: int) -> dict[str, Any]:
-    """What the numbers were measured with.
+    """Describe devices, versions, flags and load.
 
     Raises:
-        ValueError: if one side runs on an accelerator and the other does not.
+        ValueError: if only one library runs on an accelerator.
     """
     if ours["platform"] != twins["platform"]:
         raise ValueError(
@@ -414,7 +425,7 @@ def setting_of(ours: dict[str, Any], twins: dict[str, Any], *, threads: int) -> 
 
 
 def processor() -> str:
-    """Its name, where the system tells."""
+    """Return the name of the processor, if the system provides it."""
     file = pathlib.Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -422,10 +433,10 @@ def processor() -> str:
 
 
 def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per case: ours over the fastest twin, medians, and what each side's network costs over the first of its group.
+    """Compute our ratio to the fastest PyTorch variant, and the ratio of each network to the first of its group.
 
-    ``shortest_ratio`` compares the shortest rounds, which other work on the machine disturbs least, ``cpu_ratio`` CPU
-    seconds, with those of the twin that takes the fewest.
+    ``ratio`` compares medians. ``shortest_ratio`` compares the shortest rounds, which other load affects least.
+    ``cpu_ratio`` compares our CPU seconds with the PyTorch variant that uses the fewest.
     """
     found = []
     groups: dict[tuple, dict[str, list[dict[str, Any]]]] = {}
@@ -454,7 +465,7 @@ def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Ours and the best of the peers: medians of the rounds, shortest rounds, medians of CPU seconds."""
+    """Return medians, shortest rounds and median CPU seconds of ours and of the best PyTorch variant."""
     ours = next(row for row in rows if row["by"] == OURS)
     peers = [row for row in rows if row["by"] != OURS]
     fastest = min(peers, key=lambda row: statistics.median(row["milliseconds"]))
@@ -470,21 +481,21 @@ def _best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def times_table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line per program: median [smallest-largest] of the rounds."""
+    """Format one line per program: median and range of the rounds."""
 
     def line(row: dict[str, Any]) -> tuple:
         times = row["milliseconds"]
-        replicate = f"{min(times):.1f}-{max(times):.1f}"
+        span = f"{min(times):.1f}-{max(times):.1f}"
         cpu = round(statistics.median(row["cpu_seconds"]), 3)
         where = (row["model"], row["mode"], row["batch"], row["dtype"], row["by"])
-        return *where, round(statistics.median(times), 1), replicate, cpu, row["preparation_seconds"]
+        return *where, round(statistics.median(times), 1), span, cpu, row["preparation_seconds"]
 
     header = ("model", "mode", "batch", "dtype", "by", "ms", "range", "CPU s", "prepared in s")
     return table(header, [line(row) for row in rows])
 
 
 def comparison_table(compared: Sequence[dict[str, Any]]) -> str:
-    """One line per case: ours over the best twin, and both over the first network."""
+    """Format one line per case: our ratio to the best PyTorch variant, and both over the first network."""
     header = ("model", "mode", "batch", "dtype", "ours ms", "peer ms", "best peer", "ratio", "bar")
     header += ("of shortest", "CPU ratio", "ours over first", "peer over first")
     return table(
@@ -505,13 +516,13 @@ def comparison_table(compared: Sequence[dict[str, Any]]) -> str:
 
 
 def verdict(one: dict[str, Any]) -> str:
-    """Whether a comparison holds its bar; empty where there is none."""
+    """Say whether a ratio is within its limit of ``BARS``; empty if there is no limit."""
     bar = BARS.get((one["mode"], one["batch"])) if one["dtype"] == "float32" else None
     return "" if bar is None else f"{bar} {'met' if one['ratio'] <= bar else 'missed'}"
 
 
 def _cores() -> list[int]:
-    """Those this process may use."""
+    """Return the cores that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 

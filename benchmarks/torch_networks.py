@@ -1,10 +1,10 @@
-"""TSM, MSNet and SELFYNet on ResNet-18, 34 and 50 in plain PyTorch: what our networks are timed against.
+"""TSM, MSNet and SELFYNet on ResNet-18, 34 and 50 in plain PyTorch, as the baseline of our time measurements.
 
-Written for speed as far as eager PyTorch goes, so that no time is won against a slow opponent: the shift is one copy
-each way, matching and self-similarity are matrix products of which the windows are views, and SELFY's many small maps
-are convolved channels last whatever the rest does. Modules have the names of the official code, so that its state
-dicts, and those of ``motion_jax.weights.save.torch_state_dict``, load strictly. Frames stand in the batch: features
-are (b*t, c, h, w). Needs PyTorch (benchmarks/requirements.txt).
+The networks are optimised for eager PyTorch to make the comparison fair. The temporal shift is one copy in each
+direction. Matching and self-similarity are matrix products, and their windows are views. SELFY's small maps are always
+convolved channels last. Modules have the official names, so the official state dicts and those of
+``motion_jax.weights.save.torch_state_dict`` load strictly. Features are (b*t, c, h, w). Requires PyTorch
+(benchmarks/requirements.txt).
 """
 
 import itertools
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Name -> residual blocks per stage, and whether they are bottlenecks.
 RESNETS = {"r18": ((2, 2, 2, 2), False), "r34": ((3, 4, 6, 3), False), "r50": ((3, 4, 6, 3), True)}
-# Of the official code: BN that its networks have and do not use.
+# The official networks contain a BatchNorm of this width that they do not use.
 UNUSED_CHANNELS = 128
 
 
 class TSM(nn.Module):
-    """ResNet with temporal shift: clips (b, t, h, w, 3), uint8 or normalised floats -> logits (b, num_classes) float32.
+    """ResNet with temporal shift: clips (b, t, h, w, 3), uint8 or normalised floats -> float32 logits (b, num_classes).
 
     Args:
         stage_sizes: residual blocks per stage.
-        bottleneck: which kind they are.
+        bottleneck: use bottlenecks instead of basic blocks.
         num_classes: number of logits.
         dropout: rate before the classifier in training.
-        memory_format: of the features, ``torch.contiguous_format`` (NCHW) or ``torch.channels_last``.
+        memory_format: layout of the features, ``torch.contiguous_format`` (NCHW) or ``torch.channels_last``.
 
     Source: torchvision resnet.py; TSM, section 4 ("residual shift").
     """
@@ -66,7 +66,7 @@ class TSM(nn.Module):
         self.motion_channels = 128 * expansion
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits of the clips, averaged over their frames."""
+        """Return the logits of the clips, averaged over the frames."""
         frames = clips.shape[1]
         x = F.relu(self.bn1(self.conv1(self._normalised(clips))), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
@@ -81,7 +81,7 @@ class TSM(nn.Module):
         return wide(self.fc1(x.unflatten(0, (-1, frames)).transpose(1, 2))).mean(2)
 
     def with_motion(self, x: Tensor, frames: int) -> Tensor:
-        """The features of res3 with what the motion block adds to them: here, nothing."""
+        """Return the features of res3 unchanged; networks with a motion block override this."""
         del frames
         return x
 
@@ -93,7 +93,7 @@ class TSM(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A basic block or a bottleneck, its residual branch shifted in time."""
+    """Basic block or bottleneck with a temporal shift in the residual branch."""
 
     def __init__(self, channels: int, features: int, *, stride: int, bottleneck: bool) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class ResidualBlock(nn.Module):
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(features))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """(b*t, channels, h, w) -> (b*t, features, h / stride, w / stride)."""
+        """Map (b*t, channels, h, w) to (b*t, features, h / stride, w / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(Shift.apply(x, frames))), inplace=True)
         x = self.bn2(self.conv2(x))
@@ -123,18 +123,18 @@ class ResidualBlock(nn.Module):
 
 
 class Shift(torch.autograd.Function):
-    """The temporal shift and its gradient, one copy each: autograd of slices or ``cat`` takes three times as long."""
+    """Temporal shift and its gradient, one copy each. Autograd of slices or ``cat`` takes three times as long."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frames: int) -> Tensor:
-        """An eighth of the channels from the next frame, an eighth from the one before."""
+        """Take an eighth of the channels from the next frame and an eighth from the previous one."""
         ctx.frames = frames
         eighth = x.shape[1] // 8
         return _shifted(x, frames, from_next=slice(0, eighth), from_last=slice(eighth, 2 * eighth))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """What came from the next frame goes back to it."""
+        """Shift the gradient in the opposite direction."""
         (grad,) = grads
         eighth = grad.shape[1] // 8
         return _shifted(grad, ctx.frames, from_next=slice(eighth, 2 * eighth), from_last=slice(0, eighth)), None
@@ -164,7 +164,7 @@ class MSNet(TSM):
         self.flow_refinement = FlowRefinement((3, 16, 32, 64, self.motion_channels))
 
     def with_motion(self, x: Tensor, frames: int) -> Tensor:
-        """Displacement to the next frame and its confidence, refined and added; the last pair stands twice."""
+        """Add the refined displacement and confidence to the features. The last frame repeats the last pair."""
         reduced = normalised(self.chnl_reduction(x)).unflatten(0, (-1, frames))
         motion = match(reduced[:, :-1].flatten(0, 1), reduced[:, 1:].flatten(0, 1)).unflatten(0, (-1, frames - 1))
         motion = torch.cat([motion, motion[:, -1:]], 1).flatten(0, 1)
@@ -172,7 +172,7 @@ class MSNet(TSM):
 
 
 class FlowRefinement(nn.Module):
-    """Four depth-wise separable layers: 7x7, then 3x3, BN and ReLU after each half."""
+    """Four depth-wise separable layers, 7x7 and then 3x3, with BN and ReLU after each half."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -189,19 +189,20 @@ class FlowRefinement(nn.Module):
             self.add_module(f"conv{index}", layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, h, w) -> (n, channels of the network, h, w)."""
+        """Map (n, 3, h, w) to (n, channels of the network, h, w)."""
         return self.conv4(self.conv3(self.conv2(self.conv1(x))))
 
 
 def wide(x: Tensor) -> Tensor:
-    """In float32 at least."""
+    """Convert to float32, unless the dtype is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def match(source: Tensor, target: Tensor, *, radius: int = 7, sigma: float = 5.0, temperature: float = 100.0) -> Tensor:
-    """Displacement (dx, dy) in units of the radius, and confidence: (n, c, h, w) twice -> (n, 3, h, w).
+    """Match two maps (n, c, h, w); return displacement (dx, dy) in units of the radius and confidence, (n, 3, h, w).
 
-    The kernel-soft-argmax over rectified scores, its Gaussian looked up by row and column of the best match.
+    Computes the kernel-soft-argmax over rectified scores. The Gaussian is looked up by row and column of the best
+    match.
 
     Source: MotionSqueeze, section 3.2; resnet.py, ``match_to_flow_soft`` and ``apply_gaussian_kernel``.
     """
@@ -220,16 +221,16 @@ def match(source: Tensor, target: Tensor, *, radius: int = 7, sigma: float = 5.0
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Features of unit length, (n, c, h, w). Source: MotionSqueeze, resnet.py, ``L2normalize``."""
+    """Scale features (n, c, h, w) to unit length. Source: MotionSqueeze, resnet.py, ``L2normalize``."""
     x = wide(x)
     return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-6)
 
 
 def windows(scores: Tensor, side: int) -> Tensor:
-    """Scores of every position with all positions -> with a window around it: (n, h, w, h, w) -> (n, h, w, side, side).
+    """Select the window around each position from the scores of all pairs: (n, h, w, h, w) -> (n, h, w, side, side).
 
-    Zero outside the frame. A view of the padded scores: one row further down in the source is one row further down in
-    the target, too.
+    Scores outside the frame are zero. The result is a view of the padded scores: moving down one row in the source also
+    moves down one row in the target.
     """
     height, width = scores.shape[1:3]
     radius = side // 2
@@ -252,12 +253,12 @@ class SELFYNet(TSM):
         self.selfy = Selfy(self.motion_channels, memory_format=self.memory_format)
 
     def with_motion(self, x: Tensor, frames: int) -> Tensor:
-        """ReLU of the sum of the features and the block's."""
+        """Return the ReLU of the sum of the features and the output of the block."""
         return self.selfy(x, frames).add_(x).relu_()
 
 
 class Selfy(nn.Module):
-    """Self-similarity within five frames and 9x9 cells: (b*t, channels, h, w) -> the same shape, before the fusion."""
+    """SELFY block over five frames and 9x9 cells, without the fusion: (b*t, channels, h, w) -> the same shape."""
 
     def __init__(self, channels: int, *, memory_format: torch.memory_format) -> None:
         super().__init__()
@@ -276,7 +277,7 @@ class Selfy(nn.Module):
         self.stss_integration.upsample = nn.Sequential(Upsample(64, channels), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Transformation, extraction, integration."""
+        """Apply transformation, extraction and integration."""
         features = normalised(self.stss_transformation.downsample(x)).unflatten(0, (-1, frames))
         height, width = features.shape[3:]
         stss = self_similarity(features)
@@ -287,13 +288,13 @@ class Selfy(nn.Module):
         x = x.reshape(-1, height, width, 64).permute(0, 3, 1, 2)
         for layer in (integration.conv0, integration.conv1, integration.conv2):
             x = layer(x)
-        # Offsets before channels, which stay last.
+        # Move the offsets before the channels; the channels stay last.
         x = x.permute(0, 2, 3, 1).unflatten(0, (-1, 5)).permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
         return integration.upsample(integration.conv3_fuse(x)).contiguous(memory_format=self.memory_format)
 
 
 def self_similarity(x: Tensor, *, length: int = 5, side: int = 9) -> Tensor:
-    """Inner products with the window around each position: (b, t, c, h, w) -> (b*t*l, h, w, u, v)."""
+    """Compute inner products with the window around each position: (b, t, c, h, w) -> (b*t*l, h, w, u, v)."""
     height, width = x.shape[3:]
     with torch.autocast(x.device.type, enabled=False):
         x = x.flatten(3)
@@ -304,27 +305,27 @@ def self_similarity(x: Tensor, *, length: int = 5, side: int = 9) -> Tensor:
 
 
 def conv_bn_relu(inputs: int, outputs: int, *, stride: int = 1, padding: int = 1) -> nn.Sequential:
-    """A 3x3 layer of the SELFY block."""
+    """Build a 3x3 layer of the SELFY block."""
     conv = FlatConv3d(inputs, outputs, (1, 3, 3), (1, stride, stride), (0, padding, padding), bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class FlatConv3d(nn.Conv3d):
-    """A 1x3x3 convolution, applied to (n, c, h, w): the official weights' shape at the speed of two axes."""
+    """1x3x3 convolution of (n, c, h, w): weights as in the official code, computed as a 2-D convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, features, h', w')."""
+        """Map (n, c, h, w) to (n, features, h', w')."""
         return F.conv2d(x, self.weight.squeeze(2), None, self.stride[1:], self.padding[1:])
 
 
 class Upsample(nn.ConvTranspose3d):
-    """A transposed 1x1 convolution of stride 2: (n, c, h, w) -> (n, features, 2h, 2w), three of four cells zero."""
+    """Transposed 1x1 convolution of stride 2: (n, c, h, w) -> (n, features, 2h, 2w), three of four cells zero."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As two axes; the official code has three."""
+        """Compute in 2-D; the official code uses 3-D."""
         return F.conv_transpose2d(x, self.weight.squeeze(2), stride=2, output_padding=1)
 
 
@@ -335,20 +336,20 @@ def build_network(
     dropout: float = 0.5,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> TSM:
-    """The twin of a named model of ours, with weights as PyTorch draws them.
+    """Build the PyTorch version of one of our named models, with PyTorch's initial weights.
 
     Args:
         name: ``{tsm,msnet_tsm,selfynet_tsm}_{r18,r34,r50}``.
         num_classes: number of logits.
         dropout: rate before the classifier in training.
-        memory_format: of the features and the weights.
+        memory_format: layout of the features and the weights.
 
     Raises:
-        ValueError: for another name.
+        ValueError: if there is no PyTorch version of ``name``.
     """
     kind, _, depth = name.rpartition("_")
     if kind not in KINDS or depth not in RESNETS:
-        raise ValueError(f"there is no PyTorch twin of {name!r}; twins are {', '.join(NAMES)}")
+        raise ValueError(f"there is no PyTorch version of {name!r}, only of {', '.join(NAMES)}")
     stage_sizes, bottleneck = RESNETS[depth]
     options = {"bottleneck": bottleneck, "num_classes": num_classes, "dropout": dropout}
     network = KINDS[kind](stage_sizes, memory_format=memory_format, **options)
@@ -363,9 +364,9 @@ NAMES = tuple(f"{kind}_{depth}" for depth in RESNETS for kind in KINDS)
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.SGD:
-    """SGD with the groups of the official recipes: biases at twice the rate, decay on weights alone.
+    """Build SGD with the official parameter groups: biases at twice the rate, weight decay only on weights.
 
-    Fused: several times as fast as ``foreach`` on a CPU.
+    ``fused`` is several times as fast as ``foreach`` on a CPU.
 
     Source: MotionSqueeze and SELFY, main.py and ``TSN.get_optim_policies``.
     """
@@ -382,14 +383,14 @@ def make_optimizer(model: nn.Module) -> torch.optim.SGD:
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, labels: Tensor, *, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Forward, cross entropy, backward, clipping at norm 20, update -> loss and the norm of the gradient before it.
+    """Run one training step with clipping at norm 20; return the loss and the gradient norm before clipping.
 
     Args:
         model: in training mode.
-        optimizer: of its parameters.
+        optimizer: optimizer of its parameters.
         clips: (b, t, h, w, 3).
         labels: (b,) int64.
-        dtype: of autocast; with float32 there is none.
+        dtype: dtype of autocast; float32 disables it.
     """
     with torch.autocast(clips.device.type, dtype, enabled=dtype != torch.float32):
         loss = F.cross_entropy(model(clips), labels)
@@ -402,6 +403,6 @@ def train_step(
 
 @torch.inference_mode()
 def predict(model: nn.Module, clips: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Logits of clips (b, t, h, w, 3), the model in evaluation mode; ``dtype`` as in ``train_step``."""
+    """Return the logits of clips (b, t, h, w, 3) with a model in evaluation mode; ``dtype`` as in ``train_step``."""
     with torch.autocast(clips.device.type, dtype, enabled=dtype != torch.float32):
         return model(clips)

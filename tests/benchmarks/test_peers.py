@@ -129,7 +129,7 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys):
 
 def test_there_must_be_a_twin():
     pytest.importorskip("torch", reason="PyTorch is not installed: pip install -r benchmarks/requirements.txt")
-    with pytest.raises(ValueError, match="there is no PyTorch twin of i3d"):
+    with pytest.raises(ValueError, match="there is no PyTorch version of i3d"):
         peers.compare(
             [peers.Case("i3d", "forward", 1, "float32")], layouts=peers.LAYOUTS, compiled=False, rounds=1, threads=1
         )

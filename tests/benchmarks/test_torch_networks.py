@@ -121,5 +121,5 @@ def test_official_names_of_resnet50(file, name):
 
 
 def test_there_is_no_twin_of_other_networks():
-    with pytest.raises(ValueError, match="there is no PyTorch twin of 'tsn_r18'"):
+    with pytest.raises(ValueError, match="there is no PyTorch version of 'tsn_r18'"):
         twins.build_network("tsn_r18", num_classes=174)
