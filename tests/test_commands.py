@@ -50,12 +50,12 @@ def records(workdir, split):
 
 
 def measured(record):
-    """A line of the log without the times, which no two runs share."""
+    """A line of the log without the times, which differ between runs."""
     return {name: value for name, value in record.items() if name not in ("clips_per_second", "input_wait")}
 
 
 class Trained:
-    """A workdir that was trained, started again, prolonged and evaluated; and what the commands said."""
+    """A workdir that was trained, restarted, extended and evaluated, with the output of the commands."""
 
     def __init__(self, workdir):
         self.workdir = workdir
@@ -73,7 +73,7 @@ def trained(tmp_path_factory):
 
 
 @moving_shapes
-def test_trains_says_finished_and_goes_on(trained):
+def test_a_finished_run_is_reported_and_extended(trained):
     result = last_json(trained.first)
     assert (result["step"], result["finished"], result["clips"]) == (12, True, 24)
     assert "training from step 0 to 12" in trained.first.stderr
@@ -104,7 +104,7 @@ def test_eval_equals_the_evaluation_in_training(trained):
 
 
 @moving_shapes
-def test_a_corrupted_evaluation_lies_beside_the_clean_one(trained):
+def test_an_evaluation_of_corrupted_clips_has_files_of_its_own(trained):
     clean = {name: (trained.workdir / name).read_bytes() for name in ("eval.json", "scores.npz")}
     done = succeed(
         "eval.py",
@@ -127,7 +127,7 @@ def test_a_corrupted_evaluation_lies_beside_the_clean_one(trained):
 
 
 @moving_shapes
-def test_an_evaluation_of_another_split_lies_beside_that_of_val(trained):
+def test_an_evaluation_of_another_split_has_files_of_its_own(trained):
     clean = {name: (trained.workdir / name).read_bytes() for name in ("eval.json", "scores.npz")}
     options = ("--split=train", "--config.parallel.devices=1", "--json")
     done = call("eval", f"--checkpoint={trained.workdir}", *options)
@@ -283,7 +283,7 @@ def test_a_run_that_diverges_stops(tmp_path):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """18 good videos, one that breaks off in the middle, and two (no more than a tenth) that cannot be read."""
+    """18 good videos, one that is cut off in the middle, and two (at most a tenth) that cannot be read."""
     root = write_videos(tmp_path_factory.mktemp("videos"))
     sound = (root / "train" / "left" / "0.avi").read_bytes()
     (root / "train" / "left" / "half.avi").write_bytes(sound[: len(sound) // 2])
@@ -322,7 +322,7 @@ def test_a_killed_run_ends_as_one_that_was_never_killed(videos, tmp_path):
 
     resumed = succeed(*train(killed), "--json")
     assert f"training from step {stopped_at} to 40" in resumed.stderr
-    # Batches, dropout, momentum, statistics: the same as if nothing had happened.
+    # Batches, dropout, momentum and statistics are those of a run without interruption.
     whole_states = [
         json.loads((run / "checkpoints" / "latest" / "40" / "checksums" / "leaves.json").read_text())["leaves"]
         for run in (straight, killed)
@@ -339,7 +339,7 @@ def test_a_killed_run_ends_as_one_that_was_never_killed(videos, tmp_path):
 
 
 def bad_folder(root, kind):
-    """A folder of videos with a fault, and what is to be said of it."""
+    """Write a folder of videos with a fault, and return the pattern of its error."""
     good = write_videos(root, train=2, val=1) / "train" / "left" / "0.avi"
     sound = good.read_bytes()
     if kind == "missing root":

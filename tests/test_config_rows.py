@@ -1,4 +1,4 @@
-"""Every row that the supplements print has its config, its numbers and its line in configs/README.md."""
+"""Every row of the supplements has its config, its numbers and its line in configs/README.md."""
 
 import re
 
@@ -147,7 +147,7 @@ NETWORKS = {
 
 @pytest.fixture(scope="module")
 def counted():
-    """Every row and every named model with ours: a quarter of a second for each network."""
+    """Our counts of every row and every named model, a quarter of a second for each network."""
     return tool.count_all()
 
 

@@ -1,4 +1,4 @@
-"""Timing: rounds in turns, medians, and the command on a small case."""
+"""Timing: interleaved rounds, medians, and the command on a small case."""
 
 import flax.linen as nn
 import numpy as np
@@ -11,7 +11,7 @@ from motion_jax.tools import benchmark
 
 
 class Tiny(nn.Module):
-    """As little of a classifier as there can be."""
+    """The smallest possible classifier."""
 
     num_classes: int = 3
 
@@ -24,7 +24,7 @@ def program(name, called):
     return timing.Program(lambda: called.append(name), 0.0, None, None, 0, 0)
 
 
-def test_programs_take_turns():
+def test_programs_run_in_interleaved_rounds():
     called = []
     programs = [program(name, called) for name in "ab"]
     timings = timing.measure(programs, rounds=3, warm_up=1)
@@ -38,7 +38,7 @@ def test_median_and_range():
 
 
 def test_a_training_program_trains():
-    """The state goes round: were the first one given again, its donated memory could not be read."""
+    """Each step gets the state of the previous one: the memory of the first was donated and cannot be read again."""
     step = timing.prepare(Tiny(), mode="train", clip_shape=(1, 4, 4, 3), batch=2)
     for _ in range(2):
         step.call()
@@ -47,7 +47,7 @@ def test_a_training_program_trains():
     assert step.argument_bytes >= 2 * 48 + 2 * 4 + 4 + 2 * 4 * (48 * 3 + 3)
 
 
-def test_another_mode_is_refused():
+def test_an_unknown_mode_is_an_error():
     with pytest.raises(ValueError, match="mode is 'backward', expected one of forward, train"):
         timing.prepare(motion_jax.build_model("tsn_r18", num_classes=3), mode="backward", clip_shape=(), batch=1)
 

@@ -1,4 +1,4 @@
-"""tools.complexity: a model or a config in, tables and one JSON object out."""
+"""tools.complexity: tables and JSON for a model, a config and the papers' figures."""
 
 import re
 
@@ -94,7 +94,7 @@ def test_a_model_and_the_papers_are_one_object(monkeypatch):
         ("configs/moving_shapes.py,tsm_r18", "use a colon: configs/moving_shapes.py:tsm_r18"),
     ],
 )
-def test_what_is_no_network(argument, message):
+def test_unknown_models_and_configs(argument, message):
     assert re.search(message, error_of(call("complexity", argument, "--no-xla")))
 
 

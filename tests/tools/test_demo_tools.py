@@ -1,4 +1,4 @@
-"""The tools `make demo` ends with: report, visualize, evaluate_motion, on a checkpoint made here without training."""
+"""The last commands of `make demo`, report, visualize and evaluate_motion, on an untrained checkpoint."""
 
 import json
 
@@ -27,7 +27,7 @@ def tsn(tmp_path_factory):
 
 
 def evaluated(workdir, *, right):
-    """Write an evaluation whose scores are right for the given labels and point to the partner for the others."""
+    """Write an evaluation that is right for the given labels and takes the other class of the pair for the rest."""
     labels = np.arange(len(CLASSES))
     chosen = np.where(np.isin(labels, right), labels, labels ^ 1)
     scores = np.eye(len(CLASSES), dtype=np.float32)[chosen]
@@ -54,7 +54,7 @@ def test_report_compares_runs_and_pairs(tmp_path):
     assert set(second["pairs"].values()) == {100}
 
 
-def test_within_pairs_leaves_the_other_classes_out():
+def test_within_pairs_ignores_the_other_classes():
     scores = np.zeros((2, 12), np.float32)
     scores[:, 5] = 9  # another pair wins, and does not matter
     scores[0, 0] = scores[1, 0] = 1
@@ -75,7 +75,7 @@ def test_visualize_draws_a_picture(msnet, tmp_path):
     assert picture.std() > 20
 
 
-def test_evaluate_motion_reports_every_class_against_stillness(msnet):
+def test_evaluate_motion_reports_every_class_and_the_true_motion(msnet):
     result = last_json(call("evaluate_motion", f"--checkpoint={msnet}", "--clips=24", "--json"))
     assert set(result) == {*CLASSES, "all translations"}
     assert result["all translations"]["clips"] == sum(result[name]["clips"] for name in evaluate_motion.TRANSLATIONS)

@@ -1,4 +1,4 @@
-"""Averaging the scores of runs: by hand, and what does not belong together."""
+"""tools.ensemble: averages by hand, and errors for runs that do not match."""
 
 import re
 
@@ -84,14 +84,14 @@ def test_accuracy_counts_the_best_five(rng):
         ({"scores": TWO[:, :2], "names": ("a", "b")}, r"have 3 and 2 classes"),
     ],
 )
-def test_what_does_not_belong_together(tmp_path, changes, says):
+def test_runs_that_do_not_match(tmp_path, changes, says):
     one = run_of(tmp_path / "one", ONE)
     two = run_of(tmp_path / "two", **{"scores": TWO, **changes})
     assert re.search(rf"one and .*two {says}", error_of(call("ensemble", one, two)))
 
 
 @pytest.mark.parametrize("weights", [(1,), (1, 2, 3), (0, 0), (1, -1), (1, "nan")])
-def test_weights_that_do_not_fit(two, weights):
+def test_wrong_weights(two, weights):
     assert "--weights: give 2 numbers" in error_of(call("ensemble", *two, "--weights", *weights))
 
 

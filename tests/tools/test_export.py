@@ -1,4 +1,4 @@
-"""tools.export: every format is read again by its own runtime, and agrees, or is not written."""
+"""tools.export: every format is read back by its own runtime and must agree, or it is not written."""
 
 import importlib.util
 import json
@@ -54,13 +54,13 @@ def needs(format_):
 
 @pytest.fixture(scope="module")
 def clips():
-    """As many as the tool compares, so that what was compiled for them is used again."""
+    """Clips of the shape that the command compares, so that its compiled programs are reused."""
     return np.random.default_rng(0).integers(0, 256, (3, 4, 32, 32, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def logits(msnet, selfynet, clips):
-    """What the networks say to the clips, by the very program the tool compares with: it is compiled once."""
+    """The logits of the networks for the clips, from the program that the command compares with."""
     found = {}
     for name, workdir in (("msnet", msnet), ("selfynet", selfynet)):
         trained = load_trained(workdir)
@@ -107,7 +107,7 @@ def test_an_export_computes_what_the_network_does(network, format_, options, tmp
         exported.predict(clips[:, :3])
 
 
-def test_pytorch_weights_come_back_bit_by_bit(msnet, tmp_path):
+def test_pytorch_weights_are_read_back_bit_by_bit(msnet, tmp_path):
     needs("pytorch")
     output = tmp_path / "net.pth.tar"
     prefix = "--prefix=module.base_model."
@@ -138,7 +138,7 @@ def test_an_export_that_differs_is_not_written(msnet, tmp_path, monkeypatch):
     assert output.read_text() == "an older one"
 
 
-def test_the_card_tells_the_metrics_of_this_very_checkpoint(msnet):
+def test_the_card_holds_the_metrics_of_this_checkpoint_only(msnet):
     trained = load_trained(msnet)
     model = trained.model
     assert export.describe(trained, "onnx", model, input_="uint8").metrics == {}
@@ -175,7 +175,7 @@ def test_without_the_extra_the_error_says_how_to_install_it(format_, module, msn
     assert not list(tmp_path.iterdir())
 
 
-def test_files_that_are_no_exports(msnet, tmp_path):
+def test_files_that_are_not_exports(msnet, tmp_path):
     with pytest.raises(ValueError, match="there is no export"):
         load_exported(tmp_path / "absent.onnx")
     (path := tmp_path / "net.stablehlo").write_bytes(b"nothing")
@@ -198,7 +198,7 @@ def test_files_that_are_no_exports(msnet, tmp_path):
         load_exported(tmp_path / "good.safetensors")
 
 
-def test_exports_of_one_name_lie_side_by_side(msnet, tmp_path):
+def test_exports_of_one_name_do_not_overwrite_each_other(msnet, tmp_path):
     for format_ in ("safetensors", "stablehlo"):
         exported_by(f"--checkpoint={msnet}", f"--format={format_}", f"--output={tmp_path}/net.{format_}", "--batch=1")
     clips = np.zeros((1, 4, 32, 32, 3), np.uint8)
@@ -211,5 +211,5 @@ def test_exports_of_one_name_lie_side_by_side(msnet, tmp_path):
     ("export_", "card"),
     [("a/net.onnx", "a/net.onnx.json"), ("net.pth.tar", "net.pth.tar.json"), ("folder", "folder.json")],
 )
-def test_where_the_card_lies(export_, card):
+def test_the_path_of_the_card(export_, card):
     assert str(card_path(export_)) == card

@@ -1,4 +1,4 @@
-"""tools.import_weights: weights from elsewhere become a workdir that every command takes."""
+"""tools.import_weights: weights of other programs become a workdir for every command."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_a_workdir_like_one_that_was_trained(network, weights, tmp_path):
 
 
 @pytest.mark.xdist_group("commands_moving_shapes")
-def test_training_goes_on_from_them(network, weights, tmp_path):
+def test_training_continues_from_them(network, weights, tmp_path):
     from motion_jax.data.sources.moving_shapes import CLASSES as names
 
     labels = tmp_path / "labels.json"
@@ -120,7 +120,7 @@ def test_a_file_of_another_network(tmp_path):
     [((), "run/videos"), (("--root=here",), "here"), (("--config.data.root=there",), "there")],
     ids=["later", "option", "override"],
 )
-def test_a_config_whose_videos_are_not_here(weights, tmp_path, options, root):
+def test_a_config_of_absent_videos(weights, tmp_path, options, root):
     network = ("--config=configs/video_folder.py:tsm_r18,4", "--config.model.width=8", "--config.data.size=32")
     workdir = tmp_path / "run"
     last_json(call("import_weights", weights, *network, f"--workdir={workdir}", *options, "--json"))
@@ -129,7 +129,7 @@ def test_a_config_whose_videos_are_not_here(weights, tmp_path, options, root):
 
 
 class Hostile:
-    """Its pickle makes a folder when it is read carelessly."""
+    """Unpickling it runs code that makes a folder."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -138,7 +138,7 @@ class Hostile:
         return (os.mkdir, (str(self.marker),))
 
 
-def test_a_hostile_file_is_refused_in_one_line(tmp_path):
+def test_a_malicious_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "bad.pth").write_bytes(pickle.dumps({"state_dict": Hostile(tmp_path / "marker")}, protocol=2))
     done = call("import_weights", tmp_path / "bad.pth", f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}")
     line = error_of(done)
@@ -156,7 +156,7 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path):
         ("a.json", "[1, 2]", "holds no class names"),
     ],
 )
-def test_labels_that_are_none(tmp_path, name, text, reason):
+def test_files_without_usable_labels(tmp_path, name, text, reason):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=reason):
         import_weights.labels_of(str(tmp_path / name))
@@ -164,7 +164,7 @@ def test_labels_that_are_none(tmp_path, name, text, reason):
 
 @pytest.mark.parametrize("name", ["tsm_r18", "tsm_mobilenetv2"])
 def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
-    """ImageNet weights into a network with another classifier: one line of the config."""
+    """train.init_from loads ImageNet weights into a network with another classifier."""
     imagenet = motion_jax.build_model(name.replace("tsm", "tsn"), num_classes=9, width=8)
     variables = drawn_variables(imagenet, np.zeros((1, 2, 32, 32, 3), np.float32))
     found = {key: value for key, value in torch_state_dict(imagenet, variables).items() if not key.startswith("bn2.")}
@@ -186,7 +186,7 @@ def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
 
 
 def torchvision_mobilenet(found):
-    """torchvision nests convolution, BN and activation of an inverted residual, but not the last, linear pair."""
+    """Rename tensors as torchvision does: it nests convolution, BN and activation, except for the last, linear pair."""
     renamed = {}
     for key, value in found.items():
         parts = key.split(".")

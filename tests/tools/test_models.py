@@ -1,4 +1,4 @@
-"""tools.models: every named model with what it costs."""
+"""tools.models: every named model with its cost."""
 
 import pytest
 from command_bench import call, error_of, last_json
@@ -6,7 +6,7 @@ from command_bench import call, error_of, last_json
 import motion_jax
 
 
-def test_every_model_is_listed_with_what_it_costs():
+def test_every_model_is_listed_with_its_cost():
     done = call("models", "--json")
     lines = done.stdout.splitlines()[:-1]
     rows = {row["name"]: row for row in last_json(done)["models"]}

@@ -1,4 +1,4 @@
-"""tools.predict on a checkpoint made here without training: the scores of eval.py, odd files, pictures."""
+"""tools.predict on an untrained checkpoint: the scores of eval.py, odd files, pictures."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from motion_jax.weights.card import write_card
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Two classes of clips, the validation ones of several sizes and lengths."""
+    """Two classes of clips; those of val have several sizes and lengths."""
     root = write_videos(tmp_path_factory.mktemp("videos"), train=1, val=2)
     write_video(root / "val" / "left" / "long.avi", step=2, seed=7, frames=31, side=72)
     write_video(root / "val" / "right" / "short.avi", step=3, seed=8, frames=2, side=40)
@@ -65,7 +65,7 @@ def test_agrees_with_eval_clip_by_clip(videos, trained, protocol):
 
 
 def test_a_config_whose_clips_are_generated(videos, tmp_path):
-    """moving_shapes has clips of its own size alone; other videos are cut as eval_batches would."""
+    """moving_shapes has clips of one size; other videos are cropped as in eval_batches."""
     config = moving_shapes.get_config("tsn_r18,4,smoke").to_dict()
     workdir = save_untrained(config, [f"class {n}" for n in range(12)], tmp_path / "run")
     code, out, _ = predict_files(videos / "val" / "left" / "0.avi", f"--checkpoint={workdir}", "--json")
@@ -85,7 +85,7 @@ def test_averages():
 
 
 def test_views_equal_those_of_evaluation(videos, trained, tmp_path):
-    """Bit for bit: resized and stored as JPEG on the way in, then sampled and cropped."""
+    """Views agree bit for bit: frames are resized and stored as JPEG, then sampled and cropped."""
     experiment = Experiment.from_config(json.loads(next(trained.glob("checkpoints/latest/*/config.json")).read_text()))
     dataset = open_data(experiment.data, tmp_path)
     network = predict.open_network(trained)
@@ -129,7 +129,7 @@ def test_folders_lists_and_files(videos, trained, tmp_path):
     assert sum(line.startswith(str(frames)) for line in out.splitlines()) == 1
 
 
-def test_what_cannot_be_read_is_named_and_the_others_done(videos, trained, tmp_path):
+def test_unreadable_files_are_reported_and_the_others_predicted(videos, trained, tmp_path):
     good, empty, absent = videos / "val" / "left" / "0.avi", tmp_path / "a.mp4", tmp_path / "absent.mp4"
     empty.write_bytes(b"")
     half = tmp_path / "half.avi"
@@ -150,7 +150,7 @@ def test_what_cannot_be_read_is_named_and_the_others_done(videos, trained, tmp_p
     assert (code, err) == (0, f"{half}: {fourth['remark']}\n")
 
 
-# What is remarked on those that are predicted.
+# Files that are predicted, with the remark on each.
 ODD = {
     "derived_truncated_faststart.mp4": "30 of 66 declared frames can be decoded",
     "derived_truncated.avi": "70 of 120 declared frames can be decoded",
@@ -206,7 +206,7 @@ def test_an_odd_video_alone(shared_data, trained, name):
     assert set(prediction) == {"file", "error"}
 
 
-def test_none_of_several(tmp_path, trained):
+def test_no_readable_video_among_several(tmp_path, trained):
     for name in "ab":
         (tmp_path / f"{name}.mp4").write_bytes(b"text")
     code, out, err = predict_files(tmp_path, f"--checkpoint={trained}")

@@ -1,4 +1,4 @@
-"""tools.prepare: records where train.py looks for them, a report, and the directions of classes."""
+"""tools.prepare: records in the folder of train.py, a report, and the directions of classes."""
 
 import pathlib
 import re
@@ -14,7 +14,7 @@ from motion_jax.tools import prepare
 CONFIG = "configs/video_folder.py:tsn_r18,2"
 
 
-def test_the_folder_is_the_one_train_finds(tmp_path, monkeypatch):
+def test_train_finds_the_prepared_folder(tmp_path, monkeypatch):
     root = write_videos(tmp_path / "videos", train=3, val=2)
     (root / "train" / "left" / "1.avi").write_bytes(b"")
     options = (CONFIG, f"--config.data.root={root}", "--quality=80", "--json")
@@ -29,7 +29,7 @@ def test_the_folder_is_the_one_train_finds(tmp_path, monkeypatch):
     assert "1 left out: the file is empty (0 bytes)" in lines
     assert "    train/left/1.avi" in lines
     assert done.stderr.count("train/left/1.avi is left out") == 1
-    # What train.py does with the same config and workdir reads no video again.
+    # train.py with the same config and workdir reads no video again.
     monkeypatch.setattr("motion_jax.data.storage.stored_frames.read_video", lambda path, **options: 1 / 0)
     config = read_config(CONFIG, {"data.root": str(root), "data.quality": "80"})
     opened = open_dataset(Experiment.from_config(config).data, default_dir=str(tmp_path / "run" / "data"))
@@ -77,7 +77,7 @@ def test_directions():
 
 
 def test_directions_of_something_something(tmp_path, goldens):
-    """From the annotations alone: no video is needed."""
+    """Only the annotations are read: no video is needed."""
     names = (goldens / "something_v1_labels.txt").read_text().splitlines()
     (tmp_path / "something-something-v1-labels.csv").write_text("\n".join(names))
     for split in ("train", "validation"):

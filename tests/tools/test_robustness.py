@@ -1,4 +1,4 @@
-"""The grid of corruptions: what is measured, kept, drawn; on untrained networks."""
+"""tools.robustness on untrained networks: measurements, the CSV and the curves."""
 
 import re
 
@@ -28,7 +28,7 @@ def networks(tmp_path_factory):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What is evaluated from here on, by its description, and the networks that are compiled."""
+    """Record the evaluations, by description, and the compilations from here on."""
     seen = []
 
     def note(name):
@@ -81,7 +81,7 @@ def test_the_grid_of_two_networks(networks, measured, tmp_path):
     assert picture.std() > 10
 
 
-def test_what_the_csv_holds_is_not_measured_again(networks, measured, tmp_path):
+def test_rows_of_the_csv_are_not_measured_again(networks, measured, tmp_path):
     grid = ("robustness", networks[0], f"--output={tmp_path}", *GRID, "--json")
     first = call(*grid).stdout
     table = tmp_path / "robustness.csv"
@@ -118,14 +118,14 @@ def test_what_the_csv_holds_is_not_measured_again(networks, measured, tmp_path):
         (("--split=test",), r"no split 'test'"),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_is_written(networks, measured, tmp_path, arguments, says):
+def test_bad_input_is_reported_before_anything_is_written(networks, measured, tmp_path, arguments, says):
     done = call("robustness", networks[0], f"--output={tmp_path / 'new'}", *arguments)
     assert re.search(says, error_of(done, only=False))
     assert measured == []
     assert not (tmp_path / "new").exists()
 
 
-def test_another_csv_is_left_alone(networks, tmp_path):
+def test_a_csv_with_other_columns_is_not_overwritten(networks, tmp_path):
     (tmp_path / "robustness.csv").write_text("a,b\n1,2\n")
     says = r"does not have the columns checkpoint, .*: choose another --output"
     assert re.search(says, error_of(call("robustness", networks[0], f"--output={tmp_path}", *GRID), only=False))
@@ -137,7 +137,7 @@ def test_levels_are_lists_and_ranges(levels, expected):
     assert [each.level for each in robustness.grid("occlusion", levels, frame=None)] == expected
 
 
-def test_areas_of_levels_that_are_not_neighbours():
+def test_areas_of_levels_with_gaps():
     def row(corruption, level, top1):
         return {"checkpoint": "x", "model": "m", "corruption": corruption, "level": level, "top1": top1}
 

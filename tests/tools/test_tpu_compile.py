@@ -1,4 +1,4 @@
-"""The TPU compiler's counts; what needs libtpu, an extra, is skipped without it."""
+"""The TPU compiler's counts. Tests that need libtpu, an extra, are skipped without it."""
 
 import importlib.util
 import json
