@@ -202,6 +202,22 @@ def test_every_key_has_a_meaning():
     assert fields == described
 
 
+def test_a_meaning_may_have_several_lines_and_markup():
+    class Section:
+        """A section.
+
+        Attributes:
+            one: the first of
+                two lines, see :func:`run`.
+            two: ``"a"`` or ``"b"``.
+
+        Raises:
+            ValueError: not a field.
+        """
+
+    assert cli.meanings(Section) == {"one": "the first of two lines, see run.", "two": '"a" or "b".'}
+
+
 def test_help_lists_every_key_of_a_config_with_its_value_and_meaning():
     done = call("train", "--help", f"--config={SMOKE}", "--config.train.steps=77", "--config.data.root=None")
     assert done.returncode == 0
