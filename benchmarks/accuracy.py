@@ -33,7 +33,6 @@ def main() -> None:
     parser.add_argument("--frames", type=positive, default=8, help="frames per clip; default: 8")
     parser.add_argument("--seeds", type=positive, default=3, help="runs per network, with seeds 0, 1, ...; default: 3")
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder for all runs")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments, options = parser.parse_known_args()
     runs = {network: (f"{arguments.config}:{network},{arguments.frames}", options) for network in arguments.networks}
     rows = train_all(runs, seeds=arguments.seeds, workdir=arguments.workdir)

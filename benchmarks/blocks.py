@@ -25,7 +25,7 @@ from motion_jax.models import VideoClassifier
 from motion_jax.models.table import ModelConfig
 from motion_jax.profiling import timing
 from motion_jax.profiling.operations import count
-from motion_jax.tools.benchmark import describe_setting, described
+from motion_jax.profiling.timing import as_line, describe_setting
 from motion_jax.training.progress import bar
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -58,7 +58,6 @@ def main() -> None:
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/blocks"), help="folder for all runs")
     parser.add_argument("--time", action="store_true", help="only measure times; keep the accuracies")
     parser.add_argument("--from", dest="source", type=pathlib.Path, metavar="FILE", help="only write the page")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     if arguments.source:
         results = json.loads(arguments.source.read_text())
@@ -181,7 +180,7 @@ over {seeds} seeds. *Within pairs* compares only the two classes of a pair, whos
 
 {_markdown_table(("block", "top-1", "within pairs", "step, ms", "/ TSM", "parameters", "GFLOPs"), _rows(results))}
 
-Trained on {described(accuracy["setting"])}. Timed on {described(time["setting"])}.
+Trained on {as_line(accuracy["setting"])}. Timed on {as_line(time["setting"])}.
 
 ## Cost over clip length
 
@@ -193,7 +192,7 @@ comparison.
 
 {_markdown_table(_over_frames_header(), _over_frames_rows(time["over_frames"]))}
 
-Timed on {described(time["setting"])}.
+Timed on {as_line(time["setting"])}.
 """
 
 

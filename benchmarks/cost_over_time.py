@@ -32,7 +32,6 @@ def main() -> None:
     """Measure every block at every length and print the table."""
     parser = Parser(__doc__)
     parser.add_argument("--rounds", type=positive, default=5, help="measurements of each program; default: 5")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     costs = cost_over_time(rounds=arguments.rounds)
     print(

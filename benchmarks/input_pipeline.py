@@ -61,7 +61,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each loader; default: 5")
     parser.add_argument("--memory", action="store_true", help="measure resident memory from batch 200 to 2,000")
     parser.add_argument("--output", type=pathlib.Path, help="file for the result, as JSON")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     if not arguments.memory and not importlib.util.find_spec("torch"):
         raise ValueError("PyTorch is not installed: pip install -r benchmarks/requirements.txt, or choose --memory")

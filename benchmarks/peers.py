@@ -106,7 +106,6 @@ def main() -> None:
     )
     parser.add_argument("--compile", action="store_true", help="also run PyTorch under torch.compile")
     parser.add_argument("--output", type=pathlib.Path, help="file for the result, as JSON")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     for name, known in (("mode", MODES), ("dtype", DTYPES), ("layout", LAYOUTS)):
         if unknown := set(getattr(arguments, name)) - set(known):
@@ -322,7 +321,7 @@ class Ours:
 
     def describe(self) -> dict[str, Any]:
         """Return device and versions."""
-        from motion_jax.tools.benchmark import describe_setting
+        from motion_jax.profiling.timing import describe_setting
 
         return describe_setting()
 

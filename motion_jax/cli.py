@@ -1,54 +1,69 @@
-"""The manner all commands share: exit 0 on success and for --help, 2 on bad input with one clear line.
+"""The command line: one manner for all commands, and configs with overrides.
 
-absl alone exits 1 for ``--help`` and for an unknown flag, and shows a traceback for an unknown config key.
+A command exits with 0 on success and for ``--help``, and with 2 on bad input, after one line on stderr.
 """
 
 import argparse
-import itertools
+import ast
+import dataclasses
+import difflib
+import importlib
+import inspect
 import json
 import logging
 import os
+import pathlib
 import re
+import runpy
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import ml_collections
+
+from motion_jax.configs import something_v1
+from motion_jax.experiment import Experiment, expected, keys_of, with_root
 from motion_jax.kernels import cpu_flags
 
 BAD_INPUT = 2
-
-# What Python and absl say of a value that does not parse, and what would.
-_EXPECTED = {
-    "invalid literal for int()": "an integer",
-    "could not convert string to float": "a number",
-    "Non-boolean argument": "true or false",
-}
+_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
-def run(main: Callable[[], dict[str, Any] | None]) -> None:
-    """Call ``main`` and leave the process as every command does.
+def run(main: Callable[[], Any]) -> None:
+    """Call the main function of a command and exit in the manner of all commands.
 
-    A ValueError, or a file that cannot be read or written, becomes one line on stderr and exit status 2; anything else
-    is a mistake of ours and keeps its traceback.
+    A ValueError, an OSError or a missing device becomes one line on stderr and exit status 2. Any other exception is a
+    bug and keeps its traceback.
     """
     cpu_flags.use()
-    # Ours speak up; libraries only when something is wrong.
+    # Libraries log warnings only.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    for room in ("motion_jax", "data"):
-        logging.getLogger(room).setLevel(logging.INFO)
+    logging.getLogger("motion_jax").setLevel(logging.INFO)
     try:
         main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output, such as head, has had enough.
+        # The reader of the output, such as head, is gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         fail(error)
+    except (RuntimeError, AssertionError) as error:
+        # JAX raises either when it starts and JAX_PLATFORMS names a platform that is not there.
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+        if "Unable to initialize backend" not in str(error) and not raised_in.endswith("xla_bridge.py"):
+            raise
+        fail(
+            f"JAX finds no device for JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: unset it, or install JAX "
+            f'for that device, such as pip install "jax[cuda13]" or "jax[tpu]" {error}'
+        )
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def fail(error: object) -> None:
+def fail(error: object) -> NoReturn:
     """Print one line and exit as for bad input."""
     text = " ".join(str(error).split())
     print(f"{program()}: error: {text}", file=sys.stderr)
@@ -56,70 +71,283 @@ def fail(error: object) -> None:
 
 
 def program() -> str:
-    """What the user calls this command: ``train.py``, or ``python -m motion_jax.tools.models``."""
+    """Return the command as the user typed it: ``train.py``, or ``python -m motion_jax.tools.models``."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"python -m {spec.name}" if spec else os.path.basename(sys.argv[0])
+    if spec and sys.argv[0] == spec.origin:
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    return os.path.basename(sys.argv[0])
 
 
-def run_with_flags(main: Callable[[], None], *, description: str) -> None:
-    """``run`` for a command whose options are absl flags, among them a config.
+class Parser(argparse.ArgumentParser):
+    """argparse for a command: its docstring as help, ``--json``, one line for bad usage, and overrides of a config.
 
     Args:
-        main: called after the flags are parsed; takes nothing.
-        description: printed for ``--help`` before the flags; its examples show how to call the command.
+        description: the docstring of the command.
+        configurable: accept ``--config.KEY=VALUE``. The overrides are in ``changes`` of the parsed arguments, and
+            ``--help`` beside a config lists its keys.
     """
-    from absl import flags
 
-    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-        print(f"{description.strip()}\n\nOptions:\n{flags.FLAGS.main_module_help()}")
-        sys.exit(0)
-    for flag, following in itertools.pairwise([*sys.argv[1:], ""]):
-        name, equals, value = flag.lstrip("-").partition("=")
-        path = (value if equals else following).partition(":")[0]
-        if name == "config" and not os.path.isfile(path):
-            fail(f"there is no config file {path!r}; the ones that come with this project are in configs/")
-    # What is wrong surfaces as whatever reading it raises: absl's, ml_collections', the config file's own errors.
-    try:
-        rest = flags.FLAGS(sys.argv)[1:]
-    except Exception as error:
-        fail(_reason(error))
-    if rest:
-        fail(f"unexpected argument {rest[0]!r}; options are written --name=value, see --help")
-    run(main)
-
-
-def _reason(error: Exception) -> str:
-    """One sentence for an error of absl, of ml_collections or of the config file."""
-    from absl import flags
-
-    text = str(error).strip()
-    if isinstance(error, KeyError | AttributeError) and (unknown := re.match(r"[\"'\\]+(\w+)", text)):
-        hint = re.search(r"Did you mean \W*(\w+)", text)
-        return f"the config has no key {unknown[1]!r}; " + (
-            f"did you mean {hint[1]!r}?" if hint else "see the config file for its keys"
+    def __init__(self, description: str | None, *, configurable: bool = False) -> None:
+        super().__init__(
+            prog=program(),
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
-    if "Traceback" in text:
-        # The config file itself refused its arguments: its own words are the last line.
-        return text.splitlines()[-1].partition(": ")[2]
-    if isinstance(error, flags.UnrecognizedFlagError) and text.find("'config.") > 0:
-        return f"{text}: values of a config are changed beside --config=FILE"
-    if fixed := re.search(r"of field (\S+) is not supported for overriding", text):
-        return f"{fixed[1]} is None in this config and no option can change it: edit the config file"
-    for said, expected in _EXPECTED.items():
-        if said in text:
-            return f"{text.partition(': ')[0]}: expected {expected}"
-    if isinstance(error, flags.Error | ValueError):
+        self._configurable = configurable
+        self.add_argument("--json", action="store_true", help="print one JSON object on one line, last")
+        if configurable:
+            self.epilog = (
+                "--config.KEY=VALUE sets a value of the config, such as --config.train.learning_rate=0.02.\n"
+                "--help together with a config lists all its keys."
+            )
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Take the overrides of the config out of the arguments and parse the rest."""
+        rest, changes = [], {}
+        words = iter(sys.argv[1:] if args is None else args)
+        for word in words:
+            if self._configurable and word.startswith("--config."):
+                key, equals, value = word.removeprefix("--config.").partition("=")
+                value = value if equals else next(words, "--")
+                if value.startswith("--"):
+                    self.error(f"--config.{key} needs a value: --config.{key}=VALUE")
+                changes[key] = value
+            else:
+                rest += self._without_boolean(word)
+        if self._configurable and {"-h", "--help"} & set(rest):
+            sources = [re.fullmatch(r"(?:--config=)?([^=]+\.py(?::.*)?)", word) for word in rest]
+            if source := next(filter(None, sources), None):
+                self._list_keys(source[1], changes)
+        namespace, unknown = super().parse_known_args(rest, namespace)
+        if self._configurable:
+            namespace.changes = changes
+        return namespace, unknown
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse all arguments; exit for an unknown one, with the option it resembles."""
+        namespace, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return namespace
+
+    def error(self, message: str) -> NoReturn:
+        """Exit as for any bad input."""
+        fail(message if message.endswith("?") else f"{message}; see --help")
+
+    def _without_boolean(self, word: str) -> list[str]:
+        """Turn ``--json=true`` into ``--json``, and ``--json=false`` into its absence or ``--no-json``."""
+        name, equals, value = word.partition("=")
+        action = self._option_string_actions.get(name)
+        if not equals or action is None or action.nargs != 0:
+            return [word]
+        if value.lower() not in _BOOLEANS:
+            self.error(f"{word}: expected true or false")
+        if _BOOLEANS[value.lower()]:
+            return [name]
+        return [option for option in action.option_strings if option == f"--no-{name.removeprefix('--')}"]
+
+    def _list_keys(self, source: str, changes: Mapping[str, str]) -> None:
+        """Add every key of a config to the help, with its value and its meaning."""
+        self.usage = self.format_usage().removeprefix("usage: ")
+        group = self.add_argument_group(f"values of {source}")
+        for key, value, meaning in describe(read_config(source, changes)):
+            text = ",".join(map(str, value)) or "()" if isinstance(value, list | tuple) else str(value)
+            group.add_argument(f"--config.{key}={text}", action="store_true", help=meaning.replace("%", "%%"))
+
+
+def add_runs(parser: Parser, *, metavar: str = "RUN", help: str) -> None:
+    """Add runs as positional arguments, or as ``--checkpoint``, once for each; :func:`runs_of` returns them."""
+    parser.add_argument("runs", nargs="*", metavar=metavar, help=help)
+    parser.add_argument("--checkpoint", action="append", default=[], metavar="PATH", help=f"the same as {metavar}")
+
+
+def runs_of(parser: Parser, arguments: argparse.Namespace) -> list[str]:
+    """Return the runs given, in order; exit if there is none."""
+    if not (runs := [*arguments.runs, *arguments.checkpoint]):
+        parser.error("give one or more runs")
+    return runs
+
+
+def read_config(source: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Read a config file and apply overrides.
+
+    Args:
+        source: ``FILE[:ARGUMENTS]``. A file ``configs/NAME.py`` that the current folder lacks is taken from
+            ``motion_jax.configs``.
+        changes: key -> text, as ``--config.KEY=TEXT`` gives them.
+
+    Raises:
+        ValueError: if there is no such file, it cannot be used, or an override does not fit.
+    """
+    path, _, arguments = source.partition(":")
+    if match := re.fullmatch(r"([^,]+\.py),(.*)", path):
+        raise ValueError(f"--config={source}: use a colon: {match[1]}:{match[2]}")
+    try:
+        config = _get_config(path)(arguments)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the config file {path} cannot be used: {type(error).__name__}: {error}") from error
+    return change(config, changes or {})
+
+
+def read_experiment(name_or_config: str, changes: Mapping[str, str] | None = None) -> Experiment:
+    """Read the experiment of a config or of a named model, for work that opens no data.
+
+    A named model stands for ``configs/something_v1.py:NAME,8``.
+
+    Raises:
+        ValueError: if there is no such config or model.
+    """
+    if re.match(r"[^:]*\.py\b", name_or_config):
+        config = read_config(name_or_config, changes)
+    else:
+        config = change(something_v1.get_config(f"{name_or_config},8"), changes or {})
+    return Experiment.from_config(with_root(config, "."))
+
+
+def _get_config(path: str) -> Callable[[str], ml_collections.ConfigDict]:
+    """Import the ``get_config`` of a config file."""
+    package = pathlib.Path(something_v1.__file__).parent
+    ours = package / pathlib.Path(path).name
+    file = pathlib.Path(path)
+    if not file.is_file() and pathlib.Path(path).parent == pathlib.Path("configs"):
+        file = ours
+    if not file.is_file():
+        names = sorted(each.stem for each in package.glob("*.py") if "\ndef get_config(" in each.read_text("utf-8"))
+        raise ValueError(f"there is no config file {path!r}; motion_jax brings configs/NAME.py of {', '.join(names)}")
+    if ours.is_file() and file.samefile(ours):
+        # By its own name, so that no module is loaded under two.
+        return importlib.import_module(f"motion_jax.configs.{ours.stem}").get_config
+    return runpy.run_path(str(file))["get_config"]
+
+
+def change(config: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
+    """Apply overrides to a config and return it as a plain dict.
+
+    Args:
+        config: as ``get_config`` returns it, or as a plain dict.
+        changes: key -> text. The type of the key parses the text.
+
+    Raises:
+        ValueError: if there is no such key, or the text does not parse.
+    """
+    if not isinstance(config, ml_collections.ConfigDict):
+        config = ml_collections.ConfigDict(config)
+    kinds = keys_of()
+    with config.unlocked(), config.ignore_type():
+        for key, text in changes.items():
+            section, _, name = key.rpartition(".")
+            if section == "model.block":
+                config.model.block[name] = _like(text, config.model.block.get(name), key)
+            elif key in kinds and (not section or section in config):
+                (config[section] if section else config)[name] = parse_value(text, kinds[key], key)
+            else:
+                raise ValueError(f"the config has no key {key}; {_did_you_mean(key, [*kinds])}")
+    return config.to_dict()
+
+
+def _did_you_mean(key: str, keys: Sequence[str]) -> str:
+    """Name the key that a wrong one stands for: misspelt, abbreviated to its initials, or in another section."""
+    section, _, name = key.rpartition(".")
+    if inside := [other for other in keys if other.startswith(f"{key}.")]:
+        return f"it is a section: set one of its keys, such as --config.{inside[0]}"
+    # Of two keys that fit, take the one in the section given.
+    ranked = sorted(keys, key=lambda other: not other.startswith(f"{section}."))
+    for other in ranked:
+        last = other.rpartition(".")[2]
+        if name in (last, "".join(word[0] for word in last.split("_"))):
+            return f"did you mean {other}?"
+    close = difflib.get_close_matches(key, keys, 1)
+    return f"did you mean {close[0]}?" if close else "--help together with --config=FILE lists the keys"
+
+
+def parse_value(text: str, kind: Any, key: str) -> Any:
+    """Parse the text of an override by the type of its key.
+
+    >>> parse_value("240,320", tuple[int, int] | int | None, "data.resize")
+    (240, 320)
+
+    Raises:
+        ValueError: if the text is not of that type.
+    """
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if types.NoneType in kinds and text in ("", "None"):
+        return None
+    for each in kinds:
+        try:
+            return _parse(text.strip(), each)
+        except (ValueError, KeyError):
+            continue
+    raise ValueError(f"--config.{key}={text}: expected {expected(kind)}")
+
+
+def _parse(text: str, kind: Any) -> Any:
+    if typing.get_origin(kind) is tuple:
+        kinds = typing.get_args(kind)
+        inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
+        items = inner.strip().removesuffix(",").split(",") if inner.strip() else []
+        kinds = kinds[:1] * len(items) if kinds[-1] is ... else kinds
+        return tuple(_parse(item.strip(), each) for item, each in zip(items, kinds, strict=True))
+    if kind is bool:
+        return _BOOLEANS[text.lower()]
+    if kind is str:
+        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    if kind in (int, float):
+        return kind(text)
+    raise ValueError  # a section, or None
+
+
+def _like(text: str, value: Any, key: str) -> Any:
+    """Parse the text of a field of the motion block: as the value it replaces, or as a Python literal."""
+    if isinstance(value, bool | int | float | str):
+        return parse_value(text, type(value), key)
+    try:
+        parsed = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
         return text
-    return f"the config file cannot be used: {type(error).__name__}: {text}"
+    parsed = tuple(parsed) if isinstance(parsed, list) else parsed
+    return (parsed,) if isinstance(value, tuple) and isinstance(parsed, int | float) else parsed
+
+
+def describe(config: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    """Return every key of a config with its value and its meaning, from the docstrings of the sections."""
+    rows = []
+    for field in dataclasses.fields(Experiment):
+        value = config[field.name]
+        if not dataclasses.is_dataclass(field.type):
+            rows.append((field.name, value, meanings(Experiment)[field.name]))
+            continue
+        for key, meaning in meanings(field.type).items():
+            if isinstance(value.get(key), Mapping):
+                rows += [(f"{field.name}.{key}.{name}", item, meaning) for name, item in value[key].items()]
+            elif key in value:
+                rows.append((f"{field.name}.{key}", value[key], meaning))
+    return rows
+
+
+def meanings(section: type) -> dict[str, str]:
+    """Read the section ``Attributes`` of a docstring: field -> text, in order, without markup."""
+    _, _, block = inspect.getdoc(section).partition("Attributes:\n")
+    block = re.split(r"\n(?=\S)", block)[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", block, flags=re.MULTILINE)
+    return {name: re.sub(r":\w+:|``?", "", " ".join(text.split())) for name, text in entries}
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """One object on one line, as ``--json`` promises; call it last."""
+    """Print one object on one line, as ``--json`` promises. Call it last."""
     print(json.dumps(result, ensure_ascii=False))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows under a header in columns, words to the left and numbers to the right.
+    """Format rows under a header, text aligned left and numbers aligned right.
 
     >>> print(table(("model", "top1"), [("tsn", 8.5), ("msnet", 95.25)]))
     model   top1
@@ -138,18 +366,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def positive(text: str) -> int:
-    """The ``type`` of an option that takes an integer of 1 or more."""
+    """Parse an integer of 1 or more, as the ``type`` of an option."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected an integer, 1 or more; got {text!r}")
     return int(text)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse in our manner: the module's docstring as help, one line and exit 2 for bad usage."""
-
-    def __init__(self, description: str | None) -> None:
-        super().__init__(prog=program(), description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def error(self, message: str) -> NoReturn:
-        """Leave as for any bad input."""
-        fail(f"{message}; see --help")

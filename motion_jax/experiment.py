@@ -1,12 +1,13 @@
-"""A config as typed sections: unknown, missing and wrong values fail here, before anything compiles."""
+"""Experiments: a config as typed sections, with the data, checkpoints and weights of its run."""
 
 import dataclasses
 import functools
+import json
 import logging
 import pathlib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -18,10 +19,12 @@ from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.pipeline import DataConfig, Dataset, open_dataset
 from motion_jax.models import ModelConfig
 from motion_jax.training import checkpoints
-from motion_jax.training.checkpoints import CheckpointConfig
+from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig
+from motion_jax.training.metrics import write_atomically
 from motion_jax.training.parallel import ParallelConfig
-from motion_jax.training.recipe import TrainConfig
+from motion_jax.training.recipe import TrainConfig, make_optimizer, make_schedule
+from motion_jax.training.state import create_state
 from motion_jax.weights import load_torch
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,17 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything a run is made of, one section of the config each."""
+    """A config as typed sections.
+
+    Attributes:
+        model: the network.
+        data: the clips.
+        train: the training recipe.
+        eval: the protocol of evaluations.
+        parallel: the devices.
+        checkpoint: when checkpoints are written.
+        seed: seed of the initial weights, dropout, sampling and augmentation.
+    """
 
     model: ModelConfig
     data: DataConfig
@@ -41,10 +54,10 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Experiment":
-        """Read a config, a ConfigDict as a plain dict or what ``config.json`` holds: lists become tuples.
+        """Read a config from a plain dict, such as ``ConfigDict.to_dict()`` or the content of ``config.json``.
 
         Raises:
-            ValueError: naming the keys that are unknown or missing, or the value that is not allowed.
+            ValueError: if keys are unknown or missing, or a value is not allowed. The message names them.
         """
         _check(cls, config, "")
         sections = {}
@@ -55,14 +68,23 @@ class Experiment:
                 value = field.type(**_with_tuples(value))
             sections[field.name] = value
         if sections["eval"].full_resolution:
-            at_full_resolution(sections["data"])  # Refuses data without a stored size.
+            at_full_resolution(sections["data"])  # Raises for data without a stored size.
         return cls(**sections)
 
 
-def _check(section: type, values: Mapping[str, Any], prefix: str) -> None:
-    """Refuse keys that are unknown or missing, and values of another type than the field's.
+def keys_of(section: type = Experiment, prefix: str = "") -> dict[str, Any]:
+    """Return every key of a config with its type: ``{"model.name": str, ..., "train.steps": int | None, ...}``."""
+    keys: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        key = prefix + field.name
+        keys |= keys_of(field.type, f"{key}.") if dataclasses.is_dataclass(field.type) else {key: field.type}
+    return keys
 
-    A field with a default may be left out: an option added later must not make older checkpoints unreadable.
+
+def _check(section: type, values: Mapping[str, Any], prefix: str) -> None:
+    """Refuse unknown keys, missing keys, and values of another type than the field's.
+
+    A field with a default may be absent, so that checkpoints from before the field was added stay readable.
     """
     fields = {field.name: field.type for field in dataclasses.fields(section)}
     needed = {field.name for field in dataclasses.fields(section) if field.default is dataclasses.MISSING}
@@ -75,13 +97,32 @@ def _check(section: type, values: Mapping[str, Any], prefix: str) -> None:
         raise ValueError(f"the config lacks {', '.join(prefix + key for key in missing)}")
     for key, kind in fields.items():
         if key in values and not _fits(values[key], kind):
-            named = kind.__name__ if isinstance(kind, type) else str(kind)
-            expected = "a section" if dataclasses.is_dataclass(kind) else named
-            raise ValueError(f"the config has {prefix}{key} = {values[key]!r}, expected {expected}")
+            raise ValueError(f"the config has {prefix}{key} = {values[key]!r}, expected {expected(kind)}")
+
+
+_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "None"}
+
+
+def expected(kind: Any) -> str:
+    """Describe the values of an annotated type.
+
+    >>> expected(tuple[int, int] | None)
+    'a tuple of 2 int, or None'
+    """
+    arguments = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return ", or ".join(map(expected, arguments))
+    if typing.get_origin(kind) is tuple:
+        count = "" if arguments[-1] is ... else f"{len(arguments)} "
+        return f"a tuple of {count}{arguments[0].__name__}"
+    return _WORDS.get(kind, "a section")
 
 
 def _fits(value: object, kind: Any) -> bool:
-    """Whether a value is of an annotated type. An integer is a number too, a list a tuple, a mapping a section."""
+    """Return whether a value is of an annotated type.
+
+    An integer is also a number, a list also a tuple, and a mapping also a section.
+    """
     arguments = typing.get_args(kind)
     if isinstance(kind, types.UnionType):
         return any(_fits(value, each) for each in arguments)
@@ -100,20 +141,20 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def _with_tuples(value: Any) -> Any:
-    """The value with every list in it a tuple, as configs have them: JSON knows lists alone."""
+    """Turn every list into a tuple: configs hold tuples, JSON has lists only."""
     if isinstance(value, Mapping):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoint: pathlib.Path) -> None:
-    """Refuse to evaluate a checkpoint as another model than the one that was trained.
+    """Raise an error if a config describes another model than the one a checkpoint was trained as.
 
-    How it computes (dropout, dtype, batch_norm, remat) may differ. Two models may share all names and shapes: TSN and
-    TSM do.
+    Names and shapes alone do not tell models apart: TSN and TSM share them. Values that do not change the weights
+    (dropout, dtype, batch_norm, remat) may differ.
 
     Raises:
-        ValueError: naming the checkpoint and the first difference.
+        ValueError: if the models differ. The message names the checkpoint and the first difference.
     """
     trained = _with_tuples(config["model"])
     for field in dataclasses.fields(model):
@@ -126,7 +167,7 @@ def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoin
 
 
 def open_data(data: DataConfig, workdir: pathlib.Path) -> Dataset:
-    """Open the data, prepared first where that is needed: by one process, while the others wait."""
+    """Open the data, and prepare it first if needed: the first process prepares it while the others wait."""
     from jax.experimental import multihost_utils
 
     default = str(workdir / "data")
@@ -139,38 +180,32 @@ def open_data(data: DataConfig, workdir: pathlib.Path) -> Dataset:
     return dataset
 
 
-class VideoIds:
-    """Notes which videos evaluation batches hold, on their way to the model."""
+def with_root(config: dict[str, Any], root: str) -> dict[str, Any]:
+    """Fill in ``data.root`` if a config of videos leaves it open, for work that opens no data."""
+    if config["data"]["root"] is None and config["data"]["name"] != "moving_shapes":
+        config["data"]["root"] = root
+    return config
 
-    def __init__(self) -> None:
-        self._by_index: dict[int, bytes] = {}
 
-    def noted(self, batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Mapping[str, np.ndarray]]:
-        """The batches, unchanged."""
-        for batch in batches:
-            true = batch["mask"]
-            self._by_index.update(zip(batch["index"][true].tolist(), batch["id"][true].tolist(), strict=True))
-            yield batch
-
-    def in_order(self) -> list[str]:
-        """The ids of all videos noted, in the order of the split."""
-        return [self._by_index[index].decode() for index in sorted(self._by_index)]
+def random_variables(model: nn.Module, *, seed: int) -> dict[str, Any]:
+    """Return the variables a model starts with in training."""
+    clips = np.zeros((1, 2, 32, 32, 3), np.float32)
+    # Compiled: initialising a network operation by operation takes minutes.
+    return jax.jit(lambda: model.init(jax.random.key(seed), clips, train=False))()
 
 
 def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, Any]:
-    """Random variables, replaced by the weights at ``source`` wherever those fit.
+    """Return random variables, replaced by the weights at ``source`` where names and shapes agree.
 
     Args:
-        model: the model to be trained.
-        source: a PyTorch or safetensors file in an official layout, or a checkpoint or workdir of ours.
-        seed: of what is not in ``source``, such as a new classifier; the log names it.
+        model: the model to train.
+        source: a PyTorch or safetensors file in an official layout, or a checkpoint or workdir.
+        seed: seed of the variables that ``source`` lacks, such as a new classifier. The log lists them.
 
     Raises:
-        ValueError: if there is nothing at ``source``, or nothing in it fits.
+        ValueError: if ``source`` does not exist, or none of its tensors fits the model.
     """
-    clips = jax.ShapeDtypeStruct((1, 2, 32, 32, 3), np.float32)
-    zeros = np.zeros(clips.shape, clips.dtype)
-    init = jax.jit(lambda: model.init(jax.random.key(seed), zeros, train=False))()
+    init = random_variables(model, seed=seed)
     if not pathlib.Path(source).is_dir():
         return load_torch(source, model, init=init)
     given = flax.traverse_util.flatten_dict(checkpoints.restore(source).variables)
@@ -179,18 +214,35 @@ def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, 
     if not taken:
         raise ValueError(f"train.init_from: no tensor of {source} fits the model")
     if kept := ["/".join(path) for path in wanted if path not in taken]:
-        log.warning("kept at their initial values: %s", ", ".join(kept))
+        log.warning("%d tensors loaded; kept at their initial values: %s", len(taken), ", ".join(kept))
     return flax.traverse_util.unflatten_dict({**wanted, **taken})
+
+
+def save_initial(
+    workdir: pathlib.Path, config: Mapping[str, Any], labels: Sequence[str], *, variables: Mapping[str, Any]
+) -> None:
+    """Write the workdir of a run at step 0, with the given variables as its latest checkpoint."""
+    experiment = Experiment.from_config(config)
+    train, data = experiment.train, experiment.data
+    # The state does not depend on the number of clips.
+    optimizer = make_optimizer(train, make_schedule(train, train_size=train.batch_size))
+    model, shape = experiment.model.build(len(labels)), (data.frames, data.size, data.size, 3)
+    state = create_state(model, optimizer, seed=experiment.seed, clip_shape=shape, variables=variables)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with Checkpoints(workdir, section=experiment.checkpoint, config=config, labels=labels) as saved:
+        saved.save_latest(state)
+    write_atomically(workdir / "config.json", json.dumps(config, indent=1))
+    write_atomically(workdir / "labels.json", json.dumps(labels, indent=1, ensure_ascii=False))
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A checkpoint ready to be used.
+    """A restored checkpoint with its model and data.
 
     Attributes:
-        experiment: what it was trained with.
-        model: its network.
-        restored: its variables (NumPy), labels, step and folder.
+        experiment: the config of its run.
+        model: the network.
+        restored: variables (NumPy), labels, step and folder.
     """
 
     experiment: Experiment
@@ -199,16 +251,16 @@ class Trained:
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The data it was trained on, opened when first asked for.
+        """The data of its run, opened on first access.
 
         Raises:
-            ValueError: if they are gone.
+            ValueError: if the data are gone.
         """
         return open_data(self.experiment.data, workdir_of(self.restored.path))
 
 
 def load_trained(path: str | pathlib.Path) -> Trained:
-    """Open a workdir or a checkpoint in one, with its model.
+    """Restore a checkpoint, or the best one of a workdir, and build its model.
 
     Raises:
         ValueError: if there is no checkpoint.
@@ -218,12 +270,14 @@ def load_trained(path: str | pathlib.Path) -> Trained:
     return Trained(experiment, experiment.model.build(len(restored.labels)), restored)
 
 
-def workdir_of(checkpoint: pathlib.Path) -> pathlib.Path:
-    """The workdir of <workdir>/checkpoints/<latest or best>/<step>.
+def workdir_of(checkpoint: pathlib.Path, *, strict: bool = True) -> pathlib.Path:
+    """Return the workdir of ``<workdir>/checkpoints/<latest or best>/<step>``.
 
     Raises:
-        ValueError: if the checkpoint lies elsewhere.
+        ValueError: if the checkpoint lies elsewhere, unless ``strict`` is False; its path is returned then.
     """
     if checkpoint.parent.parent.name != "checkpoints":
+        if not strict:
+            return checkpoint
         raise ValueError(f"{checkpoint} is not in a workdir: give the workdir it was trained in")
     return checkpoint.parents[2]

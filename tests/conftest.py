@@ -1,6 +1,5 @@
 """Settings every test shares: eight CPU devices, one compilation cache, shape checks on the public arrays."""
 
-import logging
 import os
 import pathlib
 
@@ -56,17 +55,6 @@ def annotations_off():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture
-def own_logging():
-    """For tests that run a command in this process: its log handlers, which hold the captured stderr, go with it."""
-    names = (None, "motion_jax", "data")
-    before = [(list(logging.getLogger(name).handlers), logging.getLogger(name).level) for name in names]
-    yield
-    for name, (handlers, level) in zip(names, before, strict=True):
-        logging.getLogger(name).handlers[:] = handlers
-        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,26 @@
-"""train.py and eval.py as a user runs them: to the end, killed and started again, and given what does not fit."""
+"""train.py and eval.py as a user runs them: to the end, killed and restarted, and with bad input."""
 
 import json
 import os
-import pathlib
 import re
-import resource
 import shutil
 import signal
 
 import numpy as np
 import pytest
-from commands_support import ROOT, kill_when, run, snapshot, start, succeed, wait_for, write_videos
+from command_bench import (
+    ROOT,
+    call,
+    error_of,
+    kill_when,
+    last_json,
+    run,
+    snapshot,
+    start,
+    succeed,
+    wait_for,
+    write_videos,
+)
 
 from motion_jax.experiment import Experiment
 from motion_jax.training.checkpoints import restore
@@ -36,34 +46,18 @@ VIDEOS = (
 )
 
 
-def last_json(done):
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def records(workdir, split):
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [record for record in lines if record["split"] == split]
 
 
 def measured(record):
-    """A line of the log without the times, which no two runs share."""
+    """A line of the log without the times, which differ between runs."""
     return {name: value for name, value in record.items() if name not in ("clips_per_second", "input_wait")}
 
 
-def error_of(done, *, only=True):
-    """The one line a command says about bad input; ``only``: it says nothing else."""
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    *before, line = done.stderr.splitlines()
-    assert not any("error:" in other for other in before), done.stderr
-    assert not (only and before), done.stderr
-    program = pathlib.Path(done.args[1]).name
-    assert line.startswith(f"{program}: error: "), done.stderr
-    return line
-
-
 class Trained:
-    """A workdir that was trained, started again, prolonged and evaluated; and what the commands said."""
+    """A workdir that was trained, restarted, extended and evaluated, with the output of the commands."""
 
     def __init__(self, workdir):
         self.workdir = workdir
@@ -81,7 +75,7 @@ def trained(tmp_path_factory):
 
 
 @moving_shapes
-def test_trains_says_finished_and_goes_on(trained):
+def test_a_finished_run_is_reported_and_extended(trained):
     result = last_json(trained.first)
     assert (result["step"], result["finished"], result["clips"]) == (12, True, 24)
     assert "training from step 0 to 12" in trained.first.stderr
@@ -112,7 +106,7 @@ def test_eval_equals_the_evaluation_in_training(trained):
 
 
 @moving_shapes
-def test_a_corrupted_evaluation_lies_beside_the_clean_one(trained):
+def test_an_evaluation_of_corrupted_clips_has_files_of_its_own(trained):
     clean = {name: (trained.workdir / name).read_bytes() for name in ("eval.json", "scores.npz")}
     done = succeed(
         "eval.py",
@@ -132,6 +126,22 @@ def test_a_corrupted_evaluation_lies_beside_the_clean_one(trained):
         assert one["ids"].tolist() == other["ids"].tolist() == [f"val_{number:06}" for number in range(24)]
         np.testing.assert_allclose(one["scores"].sum(1), 1, rtol=1e-5)
         assert np.abs(other["scores"].sum(1) - 1).max() > 0.1
+
+
+@moving_shapes
+def test_an_evaluation_of_another_split_has_files_of_its_own(trained):
+    clean = {name: (trained.workdir / name).read_bytes() for name in ("eval.json", "scores.npz")}
+    options = ("--split=train", "--config.parallel.devices=1", "--json")
+    done = call("eval", f"--checkpoint={trained.workdir}", *options)
+    assert {name: (trained.workdir / name).read_bytes() for name in clean} == clean
+    written = json.loads((trained.workdir / "eval_train.json").read_text())
+    assert last_json(done).items() <= written.items()
+    assert (written["clips"], written["protocol"]["split"]) == (48, "train")
+    with np.load(trained.workdir / "scores_train.npz") as file:
+        assert len(file["scores"]) == 48
+        assert file["ids"][0].startswith("train")
+    call("eval", f"--workdir={trained.workdir}", *options, "--corruption=reverse:1")
+    assert (trained.workdir / "eval_train_reverse_1.json").is_file()
 
 
 @moving_shapes
@@ -166,19 +176,23 @@ def test_workdir_and_checkpoints_describe_themselves(trained):
             r"of another model or optimizer: params/.* where .* is expected, .*; use the config it was trained with",
         ),
         (("eval.py", f"--config={TSN}"), r"model\.name is 'msnet_tsm_r18', the config's 'tsn_r18'; leave out --config"),
-        (("eval.py", "--clips=many"), r"--clips=many: expected an integer"),
+        (("eval.py", "--clips=many"), r"argument --clips: invalid int value: 'many'"),
         (("eval.py", "--crops=2"), r"eval\.crops is 2, expected 1 .* or 3"),
         (("eval.py", "--average=mean"), r"eval\.average is 'mean', expected one of"),
         (("eval.py", "--corruption=fog:1"), r"no corruption 'fog': choose one of occlusion"),
         (("eval.py", "--corruption=occlusion:1:8"), r"corrupts frame 8, but a clip has frames 0 to 7"),
         (("eval.py", "--split=test"), r"no split 'test', only train, val"),
-        (("eval.py", "--config.data.size=64"), r"'config\.data\.size': .* beside --config=FILE"),
+        (("eval.py", "--config.data.size=63"), r"data\.size: 63 came, expected a multiple of 8"),
+        (("eval.py", "--config.model.width=16"), r"model\.width is 8, the config's 16; leave out --config"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_bad_input_leaves_a_trained_workdir_as_it_is(trained, arguments, says):
     before = snapshot(trained.workdir)
-    assert re.search(says, error_of(run(*arguments, f"--workdir={trained.workdir}")))
+    program, *options = arguments
+    options += [] if program == "eval.py" else ["--config.parallel.devices=1"]
+    done = call(program.removesuffix(".py"), *options, f"--workdir={trained.workdir}")
+    assert re.search(says, error_of(done, only=program == "eval.py"))
     assert snapshot(trained.workdir) == before
 
 
@@ -187,7 +201,7 @@ def test_a_checkpoint_outside_a_workdir_needs_one(trained, tmp_path):
     copy = tmp_path / "300"
     shutil.copytree(trained.workdir / "checkpoints" / "latest" / "16", copy)
     assert re.search(
-        r"is not in a workdir: give the workdir it was trained in", error_of(run("eval.py", f"--checkpoint={copy}"))
+        r"is not in a workdir: give the workdir it was trained in", error_of(call("eval", f"--checkpoint={copy}"))
     )
 
 
@@ -196,21 +210,41 @@ def test_a_checkpoint_outside_a_workdir_needs_one(trained, tmp_path):
     [
         (
             (f"--config={TSN}", "--config.train.learnig_rate=0.1"),
-            r"no key 'learnig_rate'; did you mean 'learning_rate'",
+            r"no key train\.learnig_rate; did you mean train\.learning_rate\?",
         ),
-        ((f"--config={TSN}", "--config.trian.steps=1"), r"no key 'trian'; did you mean 'train'"),
-        ((f"--config={TSN}", "--config.optimizer=adam"), r"no key 'optimizer'; see the config file"),
-        ((f"--config={TSN}", "--config.train.steps=many"), r"--config\.train\.steps=many: expected an integer"),
-        ((f"--config={TSN}", "--config.train.milestones=a"), r"train\.milestones = \('a',\), expected tuple\[float"),
-        ((f"--config={TSN}", "--config.data.resize=9"), r"config\.data\.resize is None .* edit the config file"),
-        ((f"--config={TSN}", "--wrokdir=runs"), r"flag 'wrokdir'. Did you mean: workdir"),
-        ((f"--config={TSN}", "runs"), r"unexpected argument 'runs'; options are written --name=value"),
+        ((f"--config={TSN}", "--config.trian.steps=1"), r"no key trian\.steps; did you mean train\.steps\?"),
+        (
+            (f"--config={TSN}", "--config.optimizer=adam"),
+            r"no key optimizer; --help together with --config=FILE lists the keys",
+        ),
+        (
+            (f"--config={TSN}", "--config.train=adam"),
+            r"no key train; it is a section: set",
+        ),
+        ((f"--config={TSN}", "--config.train.lr=0.1"), r"no key train\.lr; did you mean train\.learning_rate"),
+        (
+            (f"--config={TSN}", "--config.train.steps=many"),
+            r"train\.steps=many: expected an integer, or None",
+        ),
+        (
+            (f"--config={TSN}", "--config.train.milestones=a"),
+            r"train\.milestones=a: expected a tuple of float",
+        ),
+        (
+            (f"--config={TSN}", "--config.train.steps"),
+            r"train\.steps needs a value: --config\.train",
+        ),
+        ((f"--config={TSN}", "--config.data.resize=9"), r"data\.resize: 9 came, expected None: moving_shapes"),
+        ((f"--config={TSN}", "--wrokdir=runs"), r"arguments: --wrokdir=runs; did you mean --workdir\?"),
+        ((f"--config={TSN}", "--json=maybe"), r"--json=maybe: expected true or false"),
+        ((f"--config={TSN}", "runs"), r"unrecognized arguments: runs; see --help"),
         ((f"--config={TSN}", "--config.train.batch_size=12"), r"is 12, .* 8 devices: set it to 8 or 16"),
         ((f"--config={TSN}", "--config.parallel.devices=9"), r"is 9, but 8 cpu device\(s\) are present: lower it"),
         (("--config=configs/moving_shapes.py:tsn_r19,8,smoke",), r"no model 'tsn_r19'; did you mean tsn_r18"),
         (("--config=configs/moving_shapes.py:tsn_r18,x",), r"are model,frames\[,smoke\], such as .*got 'tsn_r18,x'"),
-        (("--config=configs/nothing.py",), r"no config file 'configs/nothing\.py'; .* are in configs/"),
-        (("--config=configs/common.py",), r"config file cannot be used: .* no attribute 'get_config'"),
+        (("--config=configs/nothing.py",), r"no config file 'configs/nothing\.py'; motion_jax brings .*moving_shapes"),
+        (("--config=configs/moving_shapes.py,tsn_r18",), r"use a colon: configs/moving_shapes\.py:tsn_r18"),
+        (("--config=configs/common.py",), r"configs/common\.py cannot be used: .* no attribute 'get_config'"),
         (
             ("--config=configs/video_folder.py:tsn_r18,8",),
             r"data\.root is None, expected the folder .*--config\.data",
@@ -221,7 +255,7 @@ def test_a_checkpoint_outside_a_workdir_needs_one(trained, tmp_path):
 )
 def test_train_refuses(tmp_path, arguments, says):
     workdir = tmp_path / "run"
-    assert re.search(says, error_of(run("train.py", *arguments, f"--workdir={workdir}", devices=8)))
+    assert re.search(says, error_of(call("train", *arguments, f"--workdir={workdir}")))
     assert not workdir.exists()
 
 
@@ -238,22 +272,7 @@ def test_train_refuses(tmp_path, arguments, says):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_workdir_is_needed(arguments, says):
-    assert re.search(says, error_of(run(*arguments)))
-
-
-@pytest.mark.parametrize("program", ["train.py", "eval.py"])
-def test_help(program):
-    def seconds():
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    began = seconds()
-    done = succeed(program, "--help")
-    # Of the processor: how long that takes on the clock depends on what else runs here.
-    assert seconds() - began < 5
-    assert f"Examples:\n    python {program} --" in done.stdout
-    for option in ("--config", "--workdir", "--[no]json"):
-        assert f"\n  {option}: " in done.stdout
+    assert re.search(says, error_of(call(arguments[0].removesuffix(".py"), *arguments[1:])))
 
 
 def test_a_run_that_diverges_stops(tmp_path):
@@ -266,7 +285,7 @@ def test_a_run_that_diverges_stops(tmp_path):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """18 good videos, one that breaks off in the middle, and two (no more than a tenth) that cannot be read."""
+    """18 good videos, one that is cut off in the middle, and two (at most a tenth) that cannot be read."""
     root = write_videos(tmp_path_factory.mktemp("videos"))
     sound = (root / "train" / "left" / "0.avi").read_bytes()
     (root / "train" / "left" / "half.avi").write_bytes(sound[: len(sound) // 2])
@@ -308,7 +327,7 @@ def test_a_killed_run_ends_as_one_that_was_never_killed(videos, tmp_path):
 
     resumed = succeed(*train(killed), "--json")
     assert f"training from step {stopped_at} to 40" in resumed.stderr
-    # Batches, dropout, momentum, statistics: the same as if nothing had happened.
+    # Batches, dropout, momentum and statistics are those of a run without interruption.
     whole_states = [
         json.loads((run / "checkpoints" / "latest" / "40" / "checksums" / "leaves.json").read_text())["leaves"]
         for run in (straight, killed)
@@ -325,7 +344,7 @@ def test_a_killed_run_ends_as_one_that_was_never_killed(videos, tmp_path):
 
 
 def bad_folder(root, kind):
-    """A folder of videos with a fault, and what is to be said of it."""
+    """Write a folder of videos with a fault, and return the pattern of its error."""
     good = write_videos(root, train=2, val=1) / "train" / "left" / "0.avi"
     sound = good.read_bytes()
     if kind == "missing root":
@@ -364,6 +383,7 @@ def test_train_refuses_videos(tmp_path, kind):
     says = bad_folder(tmp_path / "videos", kind)
     arguments = (*VIDEOS, f"--config.data.root={tmp_path / 'videos'}", f"--workdir={tmp_path / 'run'}")
     # Before a video is read nothing is said but the error; reading shows a progress bar and names bad videos.
-    error = error_of(run("train.py", *arguments), only=kind in ("missing root", "no classes", "empty class"))
+    done = call("train", *arguments, "--config.parallel.devices=1")
+    error = error_of(done, only=kind in ("missing root", "no classes", "empty class"))
     assert re.search(says, error), error
     assert not (tmp_path / "run" / "checkpoints").exists()

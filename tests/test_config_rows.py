@@ -1,16 +1,16 @@
-"""Every row that the supplements print has its config, its numbers and its line in configs/README.md."""
+"""Every row of the supplements has its config, its numbers and its line in configs/README.md."""
 
 import re
 
 import pytest
-from commands_support import ROOT, run, succeed
+from command_bench import ROOT, call, error_of, succeed
 
 from motion_jax import list_models
+from motion_jax.cli import read_config
 from motion_jax.configs import motionsqueeze_supplement, selfy_supplement
 from motion_jax.experiment import Experiment
 from motion_jax.models import build_model
 from motion_jax.tools import rows as tool
-from motion_jax.tools.complexity import read_config
 
 README = ROOT / "configs" / "README.md"
 SUPPLEMENTS = {"MotionSqueeze": motionsqueeze_supplement, "SELFY": selfy_supplement}
@@ -146,7 +146,7 @@ NETWORKS = {
 
 @pytest.fixture(scope="module")
 def counted():
-    """Every row and every named model with ours: a quarter of a second for each network."""
+    """Our counts of every row and every named model, a quarter of a second for each network."""
     return tool.count_all()
 
 
@@ -183,9 +183,9 @@ def test_every_printed_row_is_in_the_readme(paper, table, label):
     assert {key: row[titles[key]] for key in PRINTED[paper, table, label]} == PRINTED[paper, table, label]
     # The config the line names is the row's.
     path, _, arguments = row["config"].strip("`").partition(":")
-    config = read_config(str(ROOT / path), arguments)
+    config = read_config(f"{ROOT / path}:{arguments}")
     (named,) = [each for each in SUPPLEMENTS[paper].ROWS.values() if (each.table, each.label) == (table, label)]
-    assert (config.model.name, config.data.frames) == (named.model, named.frames)
+    assert (config["model"]["name"], config["data"]["frames"]) == (named.model, named.frames)
     assert path == f"configs/{paper.lower()}_supplement.py"
 
 
@@ -260,9 +260,7 @@ def test_an_unknown_row_is_one_line_with_the_rows(arguments):
 
 
 def test_an_unknown_row_on_the_command_line(tmp_path):
-    done = run("train.py", "--config=configs/selfy_supplement.py:table4", f"--workdir={tmp_path}")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    line = error_of(call("train", "--config=configs/selfy_supplement.py:table4", f"--workdir={tmp_path}"))
     assert "error: config arguments are row[,smoke], such as table3g_selfy; got 'table4'; rows: table2_tsm" in line
 
 
@@ -272,14 +270,10 @@ def test_a_row_trains(tmp_path):
     assert (tmp_path / "checkpoints" / "latest" / "12").is_dir()
 
 
-def test_the_tool_prints_and_writes(monkeypatch, capsys, tmp_path):
+def test_the_tool_prints_and_writes(monkeypatch, tmp_path):
     monkeypatch.setattr(tool, "SUPPLEMENTS", {"MotionSqueeze": motionsqueeze_supplement})
     monkeypatch.setattr(tool, "list_models", lambda: ["tsm_r18"])
-    monkeypatch.setattr("sys.argv", ["rows", f"--output={tmp_path / 'page.md'}", "--json"])
-    tool.main()
-    written, result = capsys.readouterr().out.splitlines()
+    written, result = call("rows", f"--output={tmp_path / 'page.md'}", "--json").stdout.splitlines()
     assert written == f"8 rows and 1 models -> {tmp_path / 'page.md'}"
     assert '"config": "configs/motionsqueeze_supplement.py:table1_tsm"' in result
-    monkeypatch.setattr("sys.argv", ["rows"])
-    tool.main()
-    assert capsys.readouterr().out == (tmp_path / "page.md").read_text() + "\n"
+    assert call("rows").stdout == (tmp_path / "page.md").read_text() + "\n"

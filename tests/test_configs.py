@@ -7,7 +7,7 @@ import json
 
 import ml_collections
 import pytest
-from commands_support import ROOT
+from command_bench import ROOT
 
 from motion_jax import list_models
 from motion_jax.experiment import Experiment, check_same_model
@@ -177,8 +177,8 @@ def test_json_gives_the_same_experiment(name):
         ("train.stpes", 3, r"no use for train\.stpes; known are .*train\.steps"),
         ("optimizer", {}, r"no use for optimizer; known are .*train"),
         ("model.name", "tsn_r19", r"no model 'tsn_r19'; did you mean tsn_r18"),
-        ("model.width", 64.0, r"model\.width = 64\.0, expected int"),
-        ("model.sites", "res3", r"model\.sites = 'res3', expected .*tuple\[str"),
+        ("model.width", 64.0, r"model\.width = 64\.0, expected an integer"),
+        ("model.sites", "res3", r"model\.sites = 'res3', expected a tuple of str, or None"),
         ("model.sites", ("res9",), r"no site res9; its sites are .*res3"),
         ("model.block", {"radius": 7}, r"no field radius; its block's fields are .*window"),
         ("model.batch_norm", "none", r"model\.batch_norm must be one of .*per_device.*'none'"),
@@ -190,18 +190,18 @@ def test_json_gives_the_same_experiment(name):
             r"data\.name is 'kinetics', expected one of moving_shapes, something_v1, .*video_folder",
         ),
         ("data.flip", "left", r"data\.flip is 'left', expected one of skip"),
-        ("data.clips", (4800,), r"data\.clips = \(4800,\), expected tuple\[int, int\]"),
-        ("train.steps", "300", r"train\.steps = '300', expected int \| None"),
-        ("train.steps", True, r"train\.steps = True, expected int \| None"),
-        ("train.milestones", (1.0, "2"), r"train\.milestones = .*, expected tuple\[float, \.\.\.\]"),
-        ("train.nesterov", 1, r"train\.nesterov = 1, expected bool"),
+        ("data.clips", (4800,), r"data\.clips = \(4800,\), expected a tuple of 2 int, or None"),
+        ("train.steps", "300", r"train\.steps = '300', expected an integer, or None"),
+        ("train.steps", True, r"train\.steps = True, expected an integer, or None"),
+        ("train.milestones", (1.0, "2"), r"train\.milestones = .*, expected a tuple of float"),
+        ("train.nesterov", 1, r"train\.nesterov = 1, expected true or false"),
         ("train.schedule", "linear", r"train\.schedule is 'linear', expected one of"),
-        ("train.learning_rate", None, r"train\.learning_rate = None, expected float"),
+        ("train.learning_rate", None, r"train\.learning_rate = None, expected a number"),
         ("eval.average", "mean", r"eval\.average is 'mean', expected one of"),
         ("eval.crops", 2, r"eval\.crops is 2, expected 1 .* or 3"),
         ("parallel.backend", "vmap", r"parallel\.backend is 'vmap', expected one of"),
         ("checkpoint.keep", 0, r"checkpoint\.keep is 0, expected at least 1"),
-        ("seed", "1", r"seed = '1', expected int"),
+        ("seed", "1", r"seed = '1', expected an integer"),
     ],
 )
 def test_what_does_not_fit_is_named(key, value, message):

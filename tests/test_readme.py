@@ -1,4 +1,4 @@
-"""Every command line of the documentation, and of the commands' own examples: it is run, or checked as far as it goes.
+"""Every command line of the documentation and of the commands' examples is run, or checked as far as possible.
 
 A line of a ```bash block is one command; comments are passed over, and a line that ends with a backslash goes on.
 """
@@ -10,12 +10,12 @@ import re
 import shlex
 
 import pytest
-from commands_support import ROOT, run, succeed
+from command_bench import ROOT, call, error_of, succeed
 
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "data/README.md", ROOT / "configs/README.md")
-# What a reader's machine has, and we neither run nor own.
+# Programs on a reader's machine that are not checked.
 FOREIGN = {"cd", "export", "git", "ls", "pip", "python3", "source", "tensorboard", "unzip"}
-# A request no machine can meet: everything before it, flags and config, was in order.
+# No machine has as many devices: train.py refuses after it has read all options and the config.
 IMPOSSIBLE = "--config.parallel.devices=999999"
 
 
@@ -28,14 +28,14 @@ def lines_of(markdown: str) -> list[str]:
 
 def examples_of(program: str) -> list[str]:
     """The command lines of a program's docstring."""
-    text = ast.get_docstring(ast.parse((ROOT / program).read_text()))
-    return re.findall(r"^    (python .*)$", text, flags=re.MULTILINE)
+    text = ast.get_docstring(ast.parse((ROOT / program).read_text())).replace("\\\n", " ")
+    return re.findall(r"^    ((?:\w+=\S+ )?python .*)$", text, flags=re.MULTILINE)
 
 
 def words_of(line: str) -> list[str]:
     """A command without its folder and its arguments, without a comment at the end and variables at the start."""
     words = shlex.split(line, comments=True)
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+    while words and re.fullmatch(r"[A-Z0-9_]+=.*", words[0]):
         del words[0]
     return [pathlib.Path(words[0]).name, *words[1:]] if words else []
 
@@ -44,23 +44,20 @@ LINES = list(
     dict.fromkeys(
         [
             *(line for page in PAGES if page.exists() for line in lines_of(page.read_text(encoding="utf-8"))),
-            *(line for program in ("train.py", "eval.py") for line in examples_of(program)),
+            *(line for path in sorted(ROOT.glob("motion_jax/tools/[a-z]*.py")) for line in examples_of(path)),
         ]
     )
 )
 
 
 def check_train(arguments):
-    done = run("train.py", *arguments, IMPOSSIBLE)
-    assert done.returncode == 2
-    assert "parallel.devices is 999999" in done.stderr, done.stderr
+    assert "parallel.devices is 999999" in error_of(call("train", *arguments, IMPOSSIBLE))
 
 
 def check_eval(arguments):
-    # It ends where the example's run, which is not here, is looked for: its flags and config were in order.
-    done = run("eval.py", *(re.sub(r"=runs/", "=runs/absent/", argument) for argument in arguments))
-    assert done.returncode == 2
-    assert "error: no checkpoint" in done.stderr, done.stderr
+    # The run of the example is absent: eval.py refuses after it has read all options.
+    done = call("eval", *(re.sub(r"=runs/", "=runs/absent/", argument) for argument in arguments))
+    assert "error: no checkpoint" in error_of(done)
 
 
 def check_module(name, arguments):
@@ -68,11 +65,15 @@ def check_module(name, arguments):
         return
     assert name.startswith(("motion_jax.", "benchmarks.")), f"what is python -m {name}?"
     assert importlib.util.find_spec(name), f"there is no module {name}"
-    text = succeed("-m", name, "--help").stdout
-    if passed_on := [flag for flag in arguments if flag.startswith("--config.")]:
-        assert "go to train.py" in text, f"{name} knows no {passed_on[0]}"
-        check_train([*(flag for flag in arguments if flag.startswith(("--config=", "--workdir="))), *passed_on])
-    for flag in set(arguments) - set(passed_on):
+    done = call(name, "--help")
+    text = done.stdout
+    assert done.returncode == 0, done.stderr
+    config = [word for word in arguments if re.match(r"--config=|[^-]\S*\.py\b", word)]
+    if overrides := [flag for flag in arguments if flag.startswith("--config.")]:
+        assert "go to train.py" in text or "--config.KEY=VALUE" in text, f"{name} knows no {overrides[0]}"
+        done = call("train", "--help", *config, *overrides)
+        assert done.returncode == 0, done.stderr
+    for flag in set(arguments) - set(overrides):
         assert not flag.startswith("-") or flag.partition("=")[0] in text, f"{name} --help knows no {flag}"
 
 
@@ -96,6 +97,8 @@ def test_line(line):
             check_eval(arguments)
         case ["python", "-m", name, *arguments]:
             check_module(name, arguments)
+        case ["motion-jax", command, *arguments]:
+            check_module(f"motion_jax.tools.{command}", arguments)
         case ["make", *targets]:
             check_make([target for target in targets if "=" not in target])
         case [program, *arguments]:
@@ -129,7 +132,14 @@ def test_lines_are_found():
     assert [words_of(line) for line in lines_of(page)] == [["make", "demo"], ["python", "train.py", "--a=1", "--b=2"]]
     assert words_of("JAX_PLATFORMS=cpu .venv/bin/python eval.py") == ["python", "eval.py"]
     assert words_of("export A=b") == ["export", "A=b"]
-    assert len(examples_of("train.py")) == 3
+    assert len(examples_of("motion_jax/tools/train.py")) == 3
+    assert examples_of("motion_jax/tools/robustness.py")[1].endswith(" --levels=1,3,6 --json")
+
+
+def test_examples_name_runs_of_the_demo():
+    networks = re.search(r"^NETWORKS := (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[1].split()
+    for path in ROOT.glob("motion_jax/tools/[a-z]*.py"):
+        assert set(re.findall(r"runs/demo/(\w+)", path.read_text())) <= set(networks), path
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import sys
 import zipfile
 
 import pytest
-from commands_support import ROOT, succeed, write_video
+from command_bench import ROOT, succeed, write_video
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("wheel")]
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def drawn_variables(model, clips) -> dict:
+def drawn_variables(model, clips, *, seed: int = 0) -> dict:
     """Parameters and statistics of ``model`` for clips of this shape, the same in every run."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jnp.asarray(clips))
     shapes = flax.traverse_util.flatten_dict({name: shapes[name] for name in ("params", "batch_stats")})
 

@@ -1,4 +1,4 @@
-"""The displacement field of a MotionSqueeze block: in pixels, against the truth, and as a picture."""
+"""The displacement field of a MotionSqueeze block: in pixels, its end-point error, and pictures of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,10 @@ def has_displacement(model: VideoClassifier) -> bool:
 def make_estimator(
     model: VideoClassifier, variables: Mapping[str, Any]
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """A function from clips (n, t, H, W, 3) to displacement in pixels (n, t-1, h, w, 2) and confidence (n, t-1, h, w).
+    """Make a function from clips to displacement in pixels and confidence.
 
-    Raises:
-        ValueError: when called, if the network has no displacement.
+    It takes clips (n, t, H, W, 3) and returns displacement (n, t-1, h, w, 2) and confidence (n, t-1, h, w). It raises a
+    ValueError if the network has no displacement.
     """
     apply = jax.jit(lambda variables, clips: model.apply(variables, clips, train=False, method="features")[1])
 
@@ -44,7 +44,7 @@ def make_estimator(
 
 
 def in_pixels(displacement: np.ndarray, *, radius: int, image_size: tuple[int, int]) -> np.ndarray:
-    """Turn (..., h, w, 2) in units of the radius into pixels of an image of ``image_size`` (height, width).
+    """Convert (..., h, w, 2) in units of the radius to pixels of an image of ``image_size`` (height, width).
 
     A cell of the map covers ``image_size / (h, w)`` pixels, and one unit is ``radius`` cells.
     """
@@ -54,10 +54,10 @@ def in_pixels(displacement: np.ndarray, *, radius: int, image_size: tuple[int, i
 
 
 def on_grid(displacement: np.ndarray, *, grid: tuple[int, int]) -> np.ndarray:
-    """Average (..., h, w, 2) over the cells of a coarser grid (rows, columns), or repeat it over a finer one.
+    """Average (..., h, w, 2) over the cells of a coarser grid (rows, columns), or repeat it on a finer one.
 
     Raises:
-        ValueError: if the cells of one grid do not make up whole cells of the other.
+        ValueError: if the number of rows or columns of one grid is no multiple of that of the other.
     """
     *lead, height, width, _ = displacement.shape
     for axis, (have, want) in enumerate(zip((height, width), grid, strict=True), start=len(lead)):
@@ -72,7 +72,7 @@ def on_grid(displacement: np.ndarray, *, grid: tuple[int, int]) -> np.ndarray:
 
 
 def end_point_error(estimate: np.ndarray, truth: np.ndarray, moving: np.ndarray) -> float:
-    """Mean distance in pixels between two displacement fields (..., h, w, 2), where ``moving`` (..., h, w) holds.
+    """Return the mean distance in pixels between two fields (..., h, w, 2) over the cells ``moving`` (..., h, w).
 
     Raises:
         ValueError: if nothing moves.
@@ -83,9 +83,9 @@ def end_point_error(estimate: np.ndarray, truth: np.ndarray, moving: np.ndarray)
 
 
 def colours(displacement: np.ndarray, *, longest: float) -> np.ndarray:
-    """Hue for direction, strength for length: (..., 2) in pixels to (..., 3) RGB in [0, 1], white where nothing moves.
+    """Colour a field (..., 2) in pixels as RGB (..., 3) in [0, 1]: hue is direction, saturation is length.
 
-    Right is red, down green-yellow, left cyan, up violet; ``longest`` and more is fully coloured.
+    Right is red, down green-yellow, left cyan, up violet, and no motion white. Saturation is full at ``longest``.
     """
     from matplotlib.colors import hsv_to_rgb
 
@@ -95,7 +95,7 @@ def colours(displacement: np.ndarray, *, longest: float) -> np.ndarray:
 
 
 def draw_field(axis: "Axes", field: np.ndarray, *, size: tuple[int, int], longest: float) -> "tuple[Artist, Artist]":
-    """Draw a field (h, w, 2) in pixels over an image of ``size`` (height, width): its colours and its arrows."""
+    """Draw colours and arrows of a field (h, w, 2) in pixels over an image of ``size`` (height, width)."""
     height, width = size
     rows, cells = field.shape[:2]
     x, y = (np.arange(cells) + 0.5) * width / cells, (np.arange(rows) + 0.5) * height / rows
@@ -111,14 +111,14 @@ def displacement_figure(
     truths: Sequence[np.ndarray] | None,
     titles: Sequence[str],
 ) -> "Figure":
-    """One row per clip: a frame, the estimated displacement from it to the next, the confidence, and the truth.
+    """Draw one row per clip: a frame, the displacement to the next frame, the true one if known, and the confidence.
 
     Args:
-        frames: (H, W, 3) uint8 each.
-        estimates: (h, w, 2) in pixels each.
-        confidences: (h, w) each.
-        truths: (h, w, 2) in pixels each, or None where it is not known.
-        titles: one per clip.
+        frames: a frame (H, W, 3) uint8 per clip.
+        estimates: a field (h, w, 2) in pixels per clip.
+        confidences: a map (h, w) per clip.
+        truths: a true field (h, w, 2) in pixels per clip, or None if they are not known.
+        titles: a title per clip.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

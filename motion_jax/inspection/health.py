@@ -1,8 +1,8 @@
-"""Is what the devices of this machine compute right? Operations and motion blocks against the slow reference.
+"""Check operations and motion blocks on the devices of this machine against the slow reference.
 
-A correlation that is silently wrong trains, and learns nothing from motion. So every operation that feeds a motion
-block, and both blocks, are run with their gradient, in each dtype, on maps that are not square, fill no tile, are
-smaller than the window, and come several at a time.
+A network with a wrong correlation still trains, but learns nothing from motion. The checks cover every operation of a
+motion block and both blocks, with their gradients, in each dtype, on several maps at once that are not square, fill no
+tile or are smaller than the window.
 """
 
 import contextlib
@@ -20,29 +20,29 @@ from motion_jax import blocks, ops
 from motion_jax.inspection import reference
 from motion_jax.layers import at_least_float32
 
-# How far the result may be off, as a share of its largest value, and the gradient, as a share of its length. Scores of
-# bfloat16 features are float32, as exact as those of float32 features; only the gradient becomes bfloat16 again. Inside
-# a block every layer rounds, and what is rounded to the other side of a ReLU loses its gradient: of ten blocks in
-# bfloat16 the worst was off by 0.3, where a wrong gradient is off by 1.
+# Bounds of the error: of the result as a share of its largest value, and of the gradient as a share of its length.
+# Scores of bfloat16 features are computed in float32, and only their gradient is rounded to bfloat16. Inside a block
+# every layer rounds, and rounding across the zero of a ReLU removes a gradient: the worst of ten blocks in bfloat16 had
+# an error of 0.3, and a wrong gradient has an error of 1.
 BOUNDS = {
     "operation": {"float32": (1e-5, 1e-4), "bfloat16": (1e-5, 1e-2), "float64": (1e-9, 1e-6)},
     "block": {"float32": (1e-4, 1e-3), "bfloat16": (5e-2, 7e-1), "float64": (1e-9, 1e-5)},
 }
-# Gradients are held against finite differences along so many random directions of each argument.
+# Number of random directions of each argument along which gradients are compared with finite differences.
 _DIRECTIONS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """Something to check, and what to check it on.
+    """An operation or block to check, with its arguments.
 
     Attributes:
-        name: of the operation or block.
-        case: its size.
-        kind: ``operation`` or ``block``: they have their own bounds.
-        arguments: float64, taken in the dtype that is checked.
-        compute: of JAX arrays, to one array.
-        expect: of float64 NumPy arrays, to the same.
+        name: name of the operation or block.
+        case: size of the arguments.
+        kind: ``operation`` or ``block``, which have different bounds.
+        arguments: float64 arrays, cast to the dtype that is checked.
+        compute: the function under test, from JAX arrays to one array.
+        expect: the reference, from float64 NumPy arrays to the same array.
     """
 
     name: str
@@ -55,17 +55,17 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One comparison.
+    """The result of one comparison.
 
     Attributes:
-        name: what was compared.
-        case: its size, or how it was spread over the devices.
-        dtype: of the features.
+        name: name of the operation or block.
+        case: size of the arguments, or their layout over the devices.
+        dtype: dtype of the features.
         part: ``result`` or ``gradient``.
-        difference: of a result its largest, as a share of the largest expected value; of a gradient its length, as a
-            share of the expected one.
-        bound: of the difference.
-        error: why nothing could be compared; empty if it could.
+        difference: for a result, the largest difference as a share of the largest expected value; for a gradient, the
+            length of the difference as a share of the expected length.
+        bound: largest difference that passes.
+        error: the error that prevented the comparison; empty if there was none.
     """
 
     name: str
@@ -82,8 +82,8 @@ class Check:
         return not self.error and self.difference <= self.bound
 
 
-def make_checks() -> list[Callable[[], list[Check]]]:
-    """All there is to check: each dtype on the default device, and on all of them together where there are several."""
+def make_checks() -> list[functools.partial]:
+    """Return the checks: each dtype on the default device, and matching on all devices if there are several."""
     dtypes = ["float32", "bfloat16", *(["float64"] if jax.config.jax_enable_x64 else [])]
     checks = [functools.partial(examine, subject, dtype) for dtype in dtypes for subject in make_subjects()]
     if jax.local_device_count() > 1:
@@ -91,10 +91,16 @@ def make_checks() -> list[Callable[[], list[Check]]]:
     return checks
 
 
-def examine(subject: Subject, dtype: str) -> list[Check]:
-    """Result and gradient of a subject in one dtype, compiled for the default device.
+def title_of(check: functools.partial) -> str:
+    """Return what a check of :func:`make_checks` runs on, for a progress bar."""
+    subject, *dtype = check.args
+    return " ".join([subject.name, *dtype] if isinstance(subject, Subject) else ["match", subject])
 
-    Whatever is raised on the way there becomes the error of a check.
+
+def examine(subject: Subject, dtype: str) -> list[Check]:
+    """Check result and gradient of a subject in one dtype, compiled for the default device.
+
+    An exception of the compiler or the device becomes the error of a check.
     """
     of_result, of_gradient = BOUNDS[subject.kind][dtype]
     rng = np.random.default_rng(1)
@@ -110,8 +116,8 @@ def examine(subject: Subject, dtype: str) -> list[Check]:
         return result, pull_back(jnp.asarray(weights, result.dtype))
 
     try:
-        # Matching asks for full precision by name. A block's convolutions do not, and what an accelerator rounds
-        # there would hide what is wrong.
+        # Matching requests full precision itself. The convolutions of a block do not, and rounding on an accelerator
+        # would hide errors there.
         with jax.default_matmul_precision("highest") if subject.kind == "block" else contextlib.nullcontext():
             result, gradients = jax.tree.map(lambda x: np.asarray(x, np.float64), result_and_gradients(*arguments))
         difference = relative_difference(result, expected)
@@ -123,13 +129,13 @@ def examine(subject: Subject, dtype: str) -> list[Check]:
     found = [
         np.tensordot(along, gradient, gradient.ndim) for along, gradient in zip(directions, gradients, strict=True)
     ]
-    # NumPy's maximum: Python's may pass over a NaN.
+    # The maximum of NumPy keeps NaN; that of Python may drop it.
     off = float(np.max([relative_length(*pair) for pair in zip(found, slopes, strict=True)]))
     return [check("result", difference, of_result), check("gradient", off, of_gradient)]
 
 
 def examine_devices(backend: str) -> list[Check]:
-    """Matching of other features on every local device at once, under ``pmap`` or ``shard_map``."""
+    """Check matching of different features on every local device at once, under ``pmap`` or ``shard_map``."""
     devices = jax.local_devices()
     source, target = (
         np.stack(halves)
@@ -143,24 +149,24 @@ def examine_devices(backend: str) -> list[Check]:
         return jnp.concatenate(ops.match(source, target, **options), axis=-1)
 
     if backend == "pmap":
-        replicate = jax.pmap(compute, devices=devices)
+        on_all = jax.pmap(compute, devices=devices)
     else:
         mesh = Mesh(np.array(devices), ("data",))
 
         def one_row(source: jax.Array, target: jax.Array) -> jax.Array:
             return compute(source[0], target[0])[None]
 
-        replicate = jax.jit(jax.shard_map(one_row, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
+        on_all = jax.jit(jax.shard_map(one_row, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
     bound = BOUNDS["operation"]["float32"][0]
     check = functools.partial(Check, "match", f"{backend} on {len(devices)} devices", "float32", "result")
     try:
-        return [check(relative_difference(np.asarray(replicate(*given), np.float64), expected), bound)]
+        return [check(relative_difference(np.asarray(on_all(*given), np.float64), expected), bound)]
     except Exception as error:
         return [check(np.inf, bound, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")]
 
 
 def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference as a share of the largest expected value; NaN where something is NaN.
+    """Return the largest difference as a share of the largest expected value; NaN if any value is NaN.
 
     Raises:
         ValueError: if the shapes differ.
@@ -171,14 +177,14 @@ def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def relative_length(found: np.ndarray, expected: np.ndarray) -> float:
-    """The length of the difference of two vectors as a share of the expected one's."""
+    """Return the length of the difference of two vectors as a share of the expected length."""
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def make_subjects() -> list[Subject]:
-    """The operations and blocks with their arguments, the same on every call."""
+    """Return the operations and blocks with their arguments, the same on every call."""
     subjects = [_temporal_shift(2, 5, 3, 4, 19), _temporal_shift(1, 8, 7, 7, 64)]
-    # (n, h, w, c, radius): several maps, wider than a tile, a window larger than the map, the papers' own size.
+    # (n, h, w, c, radius): several maps, wider than a tile, a window larger than the map, the size in the papers.
     for size in ((2, 5, 9, 7, 2), (3, 17, 13, 33, 4), (2, 4, 3, 5, 7), (2, 28, 28, 64, 7)):
         subjects += [_local_correlation(*size), _match(*size)]
     subjects += [_self_similarity(2, 3, 5, 7, 6, (3, 5, 3)), _self_similarity(2, 6, 4, 9, 33, (5, 9, 9))]
@@ -191,7 +197,7 @@ def _features(*shape: int, seed: int) -> np.ndarray:
 
 
 def _pair(n: int, height: int, width: int, channels: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit features, and the same moved by a cell and changed a little, so that most positions have one best match."""
+    """Return unit features, and the same moved by a cell with noise, so that most positions have one best match."""
     source = _features(n, height, width, channels, seed=seed)
     target = np.roll(source, (1, -1), (1, 2)) + 0.3 * _features(n, height, width, channels, seed=seed + 1)
     return reference.l2_normalize(source), reference.l2_normalize(target)
@@ -262,16 +268,16 @@ def _selfy(*shape: int) -> Subject:
 
 
 def _block(name: str, shape: tuple[int, ...], make: Callable, first: str, expect: Callable[..., np.ndarray]) -> Subject:
-    """A block as a function of its input and of the kernel of its first convolution, its other variables fixed."""
+    """Make the subject of a block: a function of its input and of the kernel of its first convolution."""
     like = jax.eval_shape(functools.partial(make().init, train=False), jax.random.key(0), jnp.zeros(shape))
-    # Seeds under which nothing inside lies so near to zero that rounding takes it to the other side of a ReLU.
+    # With this seed no value before a ReLU is so close to zero that rounding changes its sign.
     rng = np.random.default_rng(21050)
 
     def draw(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         if path[-1].key == "kernel":
             drawn = rng.standard_normal(leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
         else:
-            # Nothing at zero or one, so that no branch is silent; and no layer so low that ReLU leaves nothing of it.
+            # No zeros or ones, so that every branch contributes, and no layer that ReLU sets to zero.
             low, high = {"scale": (0.5, 1.5), "var": (0.5, 1.5), "bias": (0.0, 0.4), "mean": (-0.2, 0.2)}[path[-1].key]
             drawn = rng.uniform(low, high, leaf.shape)
         return drawn.astype(np.float32)

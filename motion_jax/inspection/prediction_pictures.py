@@ -1,4 +1,4 @@
-"""What a network saw of a video and made of it, as a picture or a video: frames, displacement and prediction."""
+"""Pictures and videos of a prediction: frames, displacement and predicted class."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 8
-_SIDE = 3.2  # of a video's panel, in inches
+_SIDE = 3.2  # inches per panel of a video
 _DPI = 100
 
 
 def prediction_figure(frames: np.ndarray, displacement: np.ndarray | None, *, title: str) -> "Figure":
-    """The frames of a clip, below each of them the displacement towards the next.
+    """Draw the frames of a clip, each above the displacement to the next frame.
 
     Args:
-        frames: (t, H, W, 3) uint8.
-        displacement: (t-1, h, w, 2) in pixels, or None.
+        frames: frames (t, H, W, 3) uint8.
+        displacement: fields (t-1, h, w, 2) in pixels, or None.
         title: the prediction.
     """
     bands = 1 if displacement is None else 2
@@ -44,12 +44,14 @@ def prediction_figure(frames: np.ndarray, displacement: np.ndarray | None, *, ti
 def prediction_frames(
     frames: Iterable[np.ndarray], displacement: np.ndarray | None, pairs: Iterable[int], *, title: str
 ) -> Iterator[np.ndarray]:
-    """Frames of a video with the prediction above and the displacement beside them, uint8 (h, w, 3) of one even size.
+    """Yield the frames of a video with the prediction above and the displacement beside them.
+
+    Frames are uint8 (h, w, 3) of one size with even sides.
 
     Args:
-        frames: (H, W, 3) uint8 each.
-        displacement: (p, h, w, 2) in pixels, or None.
-        pairs: for each frame, which of the p fields belongs to it.
+        frames: frames (H, W, 3) uint8.
+        displacement: fields (p, h, w, 2) in pixels, or None.
+        pairs: for each frame, the index of its field.
         title: the prediction.
     """
     frames = iter(frames)
@@ -67,12 +69,12 @@ def prediction_frames(
                 artist.remove()
             drawn, artists = pair, _draw(right[0], displacement[pair], frame, _longest(displacement))
         figure.canvas.draw()
-        figure.set_layout_engine("none")  # The first frame's layout stays: it is the same for all, and takes long.
+        figure.set_layout_engine("none")  # Keep the layout of the first frame: it is slow to compute.
         yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def _figure(width: float, height: float, title: str) -> "Figure":
-    """An empty figure of so many inches, whose pixels are even in number: video codecs ask for that."""
+    """Make an empty figure of a size in inches, with even numbers of pixels, which video codecs need."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -92,5 +94,5 @@ def _draw(axis: "Axes", field: np.ndarray, frame: np.ndarray, longest: float) ->
 
 
 def _longest(displacement: np.ndarray) -> float:
-    """The length that is fully coloured, one for all fields of a clip."""
+    """Return the largest length in all fields of a clip, the scale of their colours."""
     return float(np.linalg.norm(displacement, axis=-1).max()) or 1.0

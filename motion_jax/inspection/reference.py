@@ -1,7 +1,7 @@
-"""The operations and both motion blocks once more, slowly: NumPy in float64, displacement by displacement.
+"""Slow references of the operations and of both motion blocks: NumPy in float64, displacement by displacement.
 
-What a device computes is held against this. Nothing here goes through JAX, so that no compiler and no formulation is
-shared; the arguments are those of the operations in ``motion_jax.ops``, and features need not be contiguous or typed.
+Devices and kernels are tested against these functions. They use no JAX, so that they share neither compiler nor
+formulation with the code under test. Their arguments are those of ``motion_jax.ops``; arrays may have any dtype.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def temporal_shift(x: np.ndarray, *, fold_div: int) -> np.ndarray:
-    """TSM's shift of (b, t, *space, c): some channels come from the next frame, as many from the one before."""
+    """Shift channels of (b, t, *space, c) in time as TSM does: one part from the next frame, one from the previous."""
     moved = x.shape[-1] // fold_div
     y = np.array(x, np.float64)
     y[:, :, ..., : 2 * moved] = 0
@@ -22,13 +22,13 @@ def temporal_shift(x: np.ndarray, *, fold_div: int) -> np.ndarray:
 
 
 def l2_normalize(x: np.ndarray, *, epsilon: float = 1e-6) -> np.ndarray:
-    """Unit vectors along the last axis."""
+    """Scale vectors along the last axis to unit length."""
     x = np.asarray(x, np.float64)
     return x / np.sqrt((x**2).sum(-1, keepdims=True) + epsilon)
 
 
 def local_correlation(source: np.ndarray, target: np.ndarray, *, radius: int) -> np.ndarray:
-    """Inner products (n, h, w, p, p) of every position with the window around it in the other map, dy then dx."""
+    """Compute products (n, h, w, p, p) of each position with a window around it in the other map, dy then dx."""
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     n, height, width, _ = source.shape
     side = 2 * radius + 1
@@ -40,7 +40,7 @@ def local_correlation(source: np.ndarray, target: np.ndarray, *, radius: int) ->
 
 
 def kernel_soft_argmax(scores: np.ndarray, *, sigma: float, temperature: float) -> np.ndarray:
-    """Expected (dx, dy) / radius, softmax of scores (n, h, w, p, p) that a Gaussian keeps near their maximum."""
+    """Compute the expected (dx, dy) / radius of scores (n, h, w, p, p) under a Gaussian around their maximum."""
     *positions, side, _ = scores.shape
     radius = side // 2
     best = scores.reshape(*positions, -1).argmax(-1)[..., None, None]
@@ -56,13 +56,13 @@ def kernel_soft_argmax(scores: np.ndarray, *, sigma: float, temperature: float) 
 def match(
     source: np.ndarray, target: np.ndarray, *, radius: int, sigma: float, temperature: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Displacement (n, h, w, 2) and confidence (n, h, w, 1) of rectified correlations."""
+    """Compute displacement (n, h, w, 2) and confidence (n, h, w, 1) from rectified correlations."""
     scores = np.maximum(local_correlation(source, target, radius=radius), 0)
     return kernel_soft_argmax(scores, sigma=sigma, temperature=temperature), scores.max((-2, -1))[..., None]
 
 
 def self_similarity(x: np.ndarray, *, window: tuple[int, int, int]) -> np.ndarray:
-    """Inner products (b, t, h, w, l, u, v) with a window in space and time, 0 outside the clip."""
+    """Compute products (b, t, h, w, l, u, v) with a window in space and time; they are 0 outside the clip."""
     x = np.asarray(x, np.float64)
     half = [side // 2 for side in window]
     padded = np.pad(x, [(0, 0), *((reach, reach) for reach in half), (0, 0)])
@@ -76,7 +76,7 @@ def self_similarity(x: np.ndarray, *, window: tuple[int, int, int]) -> np.ndarra
 def motion_squeeze(
     variables: Mapping[str, Any], x: np.ndarray, *, radius: int, sigma: float, temperature: float
 ) -> np.ndarray:
-    """The MotionSqueeze block in evaluation as published: reduction, matching, depth-wise separable layers, sum."""
+    """Compute the published MotionSqueeze block in evaluation: reduction, matching, separable layers, sum."""
     layers = _Layers(variables)
     y = l2_normalize(layers.conv_bn_relu(x, "reduction_conv", "reduction_bn"))
     pairs = [
@@ -93,13 +93,13 @@ def motion_squeeze(
 
 
 def selfy(variables: Mapping[str, Any], x: np.ndarray, *, window: tuple[int, int, int], stride: int) -> np.ndarray:
-    """The SELFY block in evaluation as published: reduction, self-similarity, extraction, integration, sum."""
+    """Compute the published SELFY block in evaluation: reduction, self-similarity, extraction, integration, sum."""
     layers = _Layers(variables)
     y = l2_normalize(layers.conv_bn_relu(x, "downsample_conv", "downsample_bn", strides=(stride, stride)))
     z = self_similarity(y, window=window)[..., None]
     last = sum(name.startswith("extraction") and name.endswith("conv") for name in layers.params) - 1
     for index in range(last + 1):
-        # Halved while three cells remain; the last kernel covers the rest.
+        # Stride 2 while at least three cells remain; the last kernel covers the rest.
         strides = [2 if 0 < index < last and side >= 5 else 1 for side in z.shape[-3:-1]]
         padding = (0, 0) if index == last else (1, 1)
         z = layers.conv_bn_relu(z, f"extraction{index}_conv", f"extraction{index}_bn", strides=strides, padding=padding)
@@ -116,13 +116,13 @@ def selfy(variables: Mapping[str, Any], x: np.ndarray, *, window: tuple[int, int
 def slopes(
     f: Callable[..., float], arguments: Sequence[np.ndarray], *, directions: Sequence[np.ndarray], step: float = 1e-7
 ) -> np.ndarray:
-    """Central differences of ``f`` along directions of each argument: (number of arguments, k).
+    """Compute central differences of ``f`` along directions of each argument: (number of arguments, k).
 
     Args:
-        f: of float64 arrays, to a number.
-        arguments: where, as float64.
-        directions: per argument, (k, *its shape).
-        step: how far to go each way.
+        f: function from float64 arrays to a number.
+        arguments: float64 arrays at which to differentiate.
+        directions: directions (k, *shape) for each argument.
+        step: step size in both directions.
     """
     found = []
     for index, along in enumerate(directions):
@@ -138,7 +138,7 @@ def slopes(
 
 
 class _Layers:
-    """Convolution and BatchNorm in evaluation, with the variables of a block by name."""
+    """Convolution and BatchNorm in evaluation with the named variables of a block."""
 
     def __init__(self, variables: Mapping[str, Any]) -> None:
         self.params, self.stats = (
@@ -152,7 +152,7 @@ class _Layers:
     def conv(
         self, x: np.ndarray, name: str, *, strides: Sequence[int] = (1, 1), padding: Sequence[int] | None = None
     ) -> np.ndarray:
-        """Over the last two axes before the channels, kernel cell by kernel cell; half the kernel is padded."""
+        """Convolve over the two axes before the channels, one kernel cell at a time; pad half the kernel by default."""
         kernel = self.params[name]["kernel"]
         sides = kernel.shape[:2]
         depthwise = kernel.shape[2] == 1 and x.shape[-1] > 1
@@ -170,10 +170,10 @@ class _Layers:
         return total
 
     def bn(self, x: np.ndarray, name: str) -> np.ndarray:
-        """With the running statistics."""
+        """Normalise with the running statistics."""
         params, stats = self.params[name], self.stats[name]
         return (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * params["scale"] + params["bias"]
 
     def conv_bn_relu(self, x: np.ndarray, conv: str, bn: str, **options: Any) -> np.ndarray:
-        """One layer."""
+        """Apply convolution, BatchNorm and ReLU."""
         return np.maximum(self.bn(self.conv(x, conv, **options), bn), 0)

@@ -1,4 +1,4 @@
-"""What the devices of a run send to each other, read from a compiled program."""
+"""Count the bytes that devices exchange in a compiled program."""
 
 import math
 import re
@@ -14,8 +14,8 @@ KINDS = (
     "ragged-all-to-all",
     "collective-broadcast",
 )
-# `%name = type kind(operands)`. An asynchronous one is two instructions; the type of the second, `kind-done`, is the
-# result, where that of `kind-start` may hold the operands and flags too.
+# `%name = type kind(operands)`. An asynchronous collective is two instructions. The type of `kind-done` is the result;
+# that of `kind-start` may also hold the operands and flags.
 _COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?\S+ = (.*?) ({'|'.join(KINDS)})(?:-done)?\(", re.MULTILINE)
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,]*)\]")
 
@@ -23,12 +23,12 @@ _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,]*)\]")
 def collective_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
     """Count the bytes that one device receives in each call of a program, by kind of collective.
 
-    They are the sizes of the collectives' results: what an all-reduce sums counts once, whatever path the hardware
-    takes for it, and an all-gather counts the rows of all devices. Kinds that do not occur are left out. A collective
-    in the body of a loop counts once. In a program for one device they may stand too, and then cost nothing.
+    The count is the size of the collectives' results: an all-reduce counts its sum once, whatever route the hardware
+    takes, and an all-gather counts the rows of all devices. A collective in the body of a loop counts once. Kinds that
+    do not occur are absent. Programs for one device may hold collectives too; they cost nothing there.
 
     Args:
-        compiled: as from ``jax.jit(f).lower(*arguments).compile()``.
+        compiled: a program as from ``jax.jit(f).lower(*arguments).compile()``.
     """
     counts: dict[str, int] = {}
     for result, kind in _COLLECTIVE.findall(compiled.as_text()):

@@ -1,9 +1,11 @@
-"""How long networks take on this machine's first device: forward pass and training step, in interleaved rounds."""
+"""Time the forward pass and the training step of networks on the first device, in interleaved rounds."""
 
 import dataclasses
+import importlib.metadata
+import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,15 +25,15 @@ _ONE_DEVICE = ParallelConfig(backend="shard_map", devices=1)
 
 @dataclasses.dataclass
 class Program:
-    """A compiled forward pass or training step with its arguments on the device, ready to be called again and again.
+    """A compiled forward pass or training step with its arguments on the device.
 
     Attributes:
-        call: runs it once and returns when it is done.
-        compile_seconds: tracing and compiling.
-        flops: XLA's count for one call; None where the compiler gives none.
-        bytes_accessed: XLA's count for one call; None where the compiler gives none.
-        temp_bytes: working memory of one call, beside arguments and results.
-        argument_bytes: parameters, state and batch.
+        call: runs the program once and returns when it has finished.
+        compile_seconds: time of tracing and compiling.
+        flops: XLA's count for one call; None if the compiler gives none.
+        bytes_accessed: XLA's count for one call; None if the compiler gives none.
+        temp_bytes: working memory of one call, besides arguments and results.
+        argument_bytes: size of parameters, state and batch.
     """
 
     call: Callable[[], None]
@@ -44,37 +46,37 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Times of one program.
+    """The times of one program.
 
     Attributes:
-        milliseconds: of each round.
+        milliseconds: one time for each round.
     """
 
     milliseconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """In milliseconds."""
+        """The median in milliseconds."""
         return statistics.median(self.milliseconds)
 
     @property
-    def replicate(self) -> tuple[float, float]:
-        """Shortest and longest, in milliseconds."""
+    def range(self) -> tuple[float, float]:
+        """The shortest and the longest time in milliseconds."""
         return min(self.milliseconds), max(self.milliseconds)
 
 
 def prepare(model: nn.Module, *, mode: str, clip_shape: tuple[int, ...], batch: int) -> Program:
-    """Compile what the training loop or the evaluation runs for one batch of random uint8 clips.
+    """Compile the step of the training loop or of the evaluation for one batch of random uint8 clips.
 
     Args:
-        model: as from ``build_model``.
-        mode: ``"forward"``, evaluation of one view per clip, or ``"train"``, the whole step: forward, backward, SGD
-            with momentum, clipping, statistics; the state is donated.
+        model: a model as from ``build_model``.
+        mode: ``"forward"`` evaluates one view per clip; ``"train"`` runs the whole training step with SGD, clipping
+            and batch statistics, and donates the state.
         clip_shape: (t, h, w, c).
-        batch: clips.
+        batch: number of clips.
 
     Raises:
-        ValueError: for another mode.
+        ValueError: if ``mode`` is unknown.
     """
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
@@ -124,14 +126,14 @@ def prepare(model: nn.Module, *, mode: str, clip_shape: tuple[int, ...], batch: 
 def measure(
     programs: Sequence[Program], *, rounds: int, warm_up: int = 2, progress: Callable[[Iterable], Iterable] = iter
 ) -> list[Timing]:
-    """Time programs side by side: each once per round, forwards in one round and backwards in the next.
+    """Time programs in interleaved rounds: each runs once per round, in alternating order.
 
-    What else the machine does then hits all of them alike, so that ratios hold where times do not.
+    Other load on the machine then affects all of them alike, so that ratios hold even where times do not.
 
     Args:
-        programs: from ``prepare``.
-        rounds: number of times per program.
-        warm_up: calls of each that are not counted.
+        programs: programs from ``prepare``.
+        rounds: number of timed calls per program.
+        warm_up: number of calls per program that are not timed.
         progress: wraps the rounds, such as a progress bar.
     """
     for program in programs:
@@ -148,9 +150,9 @@ def measure(
 
 
 def matmul_peak(dtype: Any, *, size: int = 2048, rounds: int = 5) -> float:
-    """Operations per second (a multiplication and an addition are two) of a large matrix product on the first device.
+    """Measure the operations per second of a large matrix product on the first device: an upper bound for networks.
 
-    What a network can at best hope for, measured and not looked up; the best of several rounds.
+    A multiplication and an addition are two operations. The best of several rounds counts.
     """
     a = jax.random.normal(jax.random.key(0), (size, size), jnp.float32).astype(dtype)
     product = jax.jit(lambda a: a @ a)
@@ -161,3 +163,20 @@ def matmul_peak(dtype: Any, *, size: int = 2048, rounds: int = 5) -> float:
         jax.block_until_ready(product(a))
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
+
+
+def describe_setting() -> dict[str, Any]:
+    """Return the first device and the versions of Python and JAX."""
+    device = jax.devices()[0]
+    names = ("jax", "jaxlib", "flax")
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in names},
+    }
+
+
+def as_line(setting: Mapping[str, Any]) -> str:
+    """Format a setting in one line."""
+    return ", ".join(f"{name} {value}" for name, value in setting.items())

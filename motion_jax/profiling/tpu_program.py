@@ -1,4 +1,4 @@
-"""What the TPU compiler says of a training step, on a machine that has no TPU: libtpu holds the whole compiler."""
+"""Compile a training step for a TPU slice on a machine without a TPU: libtpu contains the whole compiler."""
 
 import dataclasses
 import importlib.util
@@ -25,9 +25,9 @@ class Slice:
     """A TPU slice to compile for.
 
     Attributes:
-        topology: as libtpu names it.
-        accelerator: as the environment variable TPU_ACCELERATOR_TYPE names it.
-        gigabytes: memory of one chip (of 10^9 bytes).
+        topology: libtpu's name of the slice.
+        accelerator: value of the environment variable TPU_ACCELERATOR_TYPE.
+        gigabytes: memory of one chip in 10^9 bytes.
     """
 
     topology: str
@@ -51,12 +51,12 @@ class Counts:
     """The compiler's counts for one training step, per chip; not times.
 
     Attributes:
-        flops: a multiplication and an addition are two; the body of a loop counts once, however often it runs.
-        bytes_accessed: between the chip's memory and its units.
-        temp_bytes: working memory beside state and batch.
-        argument_bytes: state and batch.
-        collective_bytes: received from the other chips, by kind of collective, see ``collectives.collective_bytes``.
-        gigabytes: memory of the chip.
+        flops: operations; a multiplication and an addition are two, and the body of a loop counts once.
+        bytes_accessed: traffic between the chip's memory and its units.
+        temp_bytes: working memory besides state and batch.
+        argument_bytes: size of state and batch.
+        collective_bytes: bytes received from the other chips by kind, see ``collectives.collective_bytes``.
+        gigabytes: memory of the chip in 10^9 bytes.
     """
 
     flops: float
@@ -68,16 +68,16 @@ class Counts:
 
     @property
     def fits(self) -> bool:
-        """Whether the step's memory is there."""
+        """Whether the step fits into the chip's memory."""
         return self.temp_bytes + self.argument_bytes <= 1e9 * self.gigabytes
 
 
 class OutOfMemoryError(ValueError):
-    """The compiler found that the step does not fit the chip."""
+    """Error of the compiler: the step needs more memory than the chip has."""
 
 
 def find_compiler(slice_: Slice) -> None:
-    """Make JAX's TPU compiler usable for a slice; call it before anything touches a device.
+    """Set up JAX's TPU compiler for a slice. Call it before JAX touches a device.
 
     Raises:
         ValueError: if libtpu is not installed.
@@ -87,7 +87,7 @@ def find_compiler(slice_: Slice) -> None:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_WORKER_ID", "0")
-    # Two compilations at once would end over libtpu's lock file.
+    # Without this, a second compilation at the same time fails at libtpu's lock file.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     os.environ["TPU_ACCELERATOR_TYPE"] = slice_.accelerator
     jax.config.update("jax_platforms", "cpu")
@@ -103,19 +103,19 @@ def compile_step(
     batch_per_chip: int,
     mixing: MixingConfig = NO_MIXING,
 ) -> Counts:
-    """Compile the training step that ``fit`` runs, for a whole slice.
+    """Compile the training step of ``fit`` for a slice.
 
     Args:
-        model: as from ``build_model``.
-        optimizer: that of the run.
-        slice_: one of ``SLICES``; call ``find_compiler`` first.
+        model: a model as from ``build_model``.
+        optimizer: the optimizer of the run.
+        slice_: one of ``SLICES``; call ``find_compiler`` for it first.
         backend: ``"pmap"`` or ``"shard_map"``.
         clip_shape: (t, h, w, c) of the uint8 clips.
         batch_per_chip: clips per chip.
         mixing: how the step mixes clips and labels.
 
     Raises:
-        OutOfMemoryError: if the compiler gives up because the step needs more memory than a chip has.
+        OutOfMemoryError: if the step needs more memory than a chip has.
     """
     from jax.experimental import topologies
 

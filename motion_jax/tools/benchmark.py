@@ -1,23 +1,19 @@
-"""Time networks on this machine's first device: forward pass and training step, memory, and what a motion block costs.
+"""Time the forward pass and the training step of networks on the first device of this machine.
 
 Examples:
     python -m motion_jax.tools.benchmark tsm_r50 msnet_tsm_r50 selfynet_tsm_r50
     python -m motion_jax.tools.benchmark tsm_r18 msnet_tsm_r18 --batch=1,8 --dtype=float32,bfloat16 --mode=train
     python -m motion_jax.tools.benchmark --papers --rounds=5
 
-Networks take turns, round by round, so that their ratios hold on a busy machine too. The training step is the whole
-one: forward, backward, clipping, SGD, statistics. --papers follows Table 3g of SELFY's supplement: 8 clips, one block
-after res3 of TSM-R50, forward pass; its times are of another device, so compare the columns "over TSM".
+Networks run in interleaved rounds, so that their ratios hold on a busy machine too. The training step is forward pass,
+backward pass, clipping, SGD and batch statistics. --papers repeats Table 3g of SELFY's supplement: the forward pass of
+8 clips, one block after res3 of TSM-R50. Its times are of another device: compare the columns "over TSM".
 """
 
 import argparse
 import dataclasses
-import importlib.metadata
-import platform
 from collections.abc import Callable
 from typing import Any
-
-import jax
 
 from motion_jax.cli import Parser, positive, print_json, run, table
 from motion_jax.configs import selfy_supplement
@@ -32,7 +28,7 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One program to time."""
+    """A program to time."""
 
     model: str
     frames: int
@@ -42,21 +38,21 @@ class Case:
     mode: str
 
 
+# 8 clips of 224 pixels on one GPU.
 TABLE_3G = [row for row in selfy_supplement.ROWS.values() if row.table == "Table 3g"]
 
 
 def main() -> None:
-    """Networks -> a table of times."""
+    """Print a table of times."""
     parser = Parser(__doc__)
-    parser.add_argument("models", nargs="*", metavar="NAME", help="named models; the first is what others are over")
-    parser.add_argument("--mode", type=_list_of(timing.MODES), default=timing.MODES, help="forward,train")
-    parser.add_argument("--batch", type=_counts, default=(8,), help="clips per call, a list; default: 8")
-    parser.add_argument("--dtype", type=_list_of(DTYPES), default=("float32",), help="float32,bfloat16")
-    parser.add_argument("--frames", type=positive, default=8, help="of a clip; default: 8")
-    parser.add_argument("--size", type=positive, default=224, help="side of a frame; default: 224")
-    parser.add_argument("--rounds", type=positive, default=7, help="times each program is measured; default: 7")
-    parser.add_argument("--papers", action="store_true", help="Table 3g's rows, beside what is printed there")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    parser.add_argument("models", nargs="*", metavar="NAME", help="named models; ratios are relative to the first")
+    parser.add_argument("--mode", type=_list_of(timing.MODES), default=timing.MODES, help="default: forward,train")
+    parser.add_argument("--batch", type=_counts, default=(8,), help="clips per call, several with commas; default: 8")
+    parser.add_argument("--dtype", type=_list_of(DTYPES), default=("float32",), help="default: float32")
+    parser.add_argument("--frames", type=positive, default=8, help="frames per clip; default: 8")
+    parser.add_argument("--size", type=positive, default=224, help="side of a frame in pixels; default: 224")
+    parser.add_argument("--rounds", type=positive, default=7, help="measurements of each program; default: 7")
+    parser.add_argument("--papers", action="store_true", help="time the rows of Table 3g and print its figures beside")
     arguments = parser.parse_args()
     if bool(arguments.models) == arguments.papers:
         parser.error("give named models, or --papers")
@@ -73,7 +69,7 @@ def main() -> None:
             for model in arguments.models
         ]
     rows = measure(cases, rounds=arguments.rounds)
-    print(described(setting := describe_setting()))
+    print(timing.as_line(setting := timing.describe_setting()))
     print()
     print(times_table(rows))
     if arguments.papers:
@@ -84,9 +80,10 @@ def main() -> None:
 
 
 def measure(cases: list[Case], *, rounds: int) -> list[dict[str, Any]]:
-    """Compile every case, then time those that differ in the model alone in turns; one dict per case.
+    """Compile and time every case; one dict per case.
 
-    ``over_first`` is the median over that of the first model of the same mode, dtype, batch, and size.
+    Cases that differ only in the model run in interleaved rounds. ``over_first`` is the ratio of the median to that of
+    the first model of the same mode, dtype and batch.
     """
     rows = []
     groups: dict[tuple, list[Case]] = {}
@@ -99,14 +96,14 @@ def measure(cases: list[Case], *, rounds: int) -> list[dict[str, Any]]:
         for case, program, taken in zip(group, programs, timings, strict=True):
             shape = (case.frames, case.size, case.size, 3)
             gflops = count(build_model(case.model, num_classes=NUM_CLASSES), shape).gflops
-            # A multiply-accumulate is two operations, and a gradient costs twice what its forward pass does.
+            # A multiply-accumulate is two operations, and a backward pass costs two forward passes.
             work = 2e9 * gflops * case.batch * (3 if case.mode == "train" else 1)
             rows.append(
                 {
                     **dataclasses.asdict(case),
                     "milliseconds": taken.median,
-                    "shortest": taken.replicate[0],
-                    "longest": taken.replicate[1],
+                    "shortest": taken.range[0],
+                    "longest": taken.range[1],
                     "clips_per_second": 1e3 * case.batch / taken.median,
                     "over_first": taken.median / timings[0].median,
                     "compile_seconds": program.compile_seconds,
@@ -128,7 +125,7 @@ def _prepare(case: Case) -> timing.Program:
 
 
 def times_table(rows: list[dict[str, Any]]) -> str:
-    """One line per program."""
+    """Format one row per program."""
     header = ("model", "frames", "mode", "dtype", "batch", "    ms", "range", "clips/s", "over first")
     header += ("memory MB", "of peak", "compile s")
     return table(
@@ -154,39 +151,22 @@ def times_table(rows: list[dict[str, Any]]) -> str:
 
 
 def papers_table(rows: list[dict[str, Any]]) -> str:
-    """The rows of Table 3g: what is printed, ours, and both over TSM with 8 frames."""
-    first, *_ = times = [float(each.printed.runtime) for each in TABLE_3G]
+    """Format the rows of Table 3g: printed and measured times, and their ratios to TSM with 8 frames."""
+    printed = [float(row.printed.runtime) for row in TABLE_3G]
     return table(
         ("model", "frames", "printed ms", "ours ms", "printed over TSM", "ours over TSM"),
         [
             (
-                printed.model,
-                printed.frames,
-                time,
+                published.model,
+                published.frames,
+                runtime,
                 round(row["milliseconds"], 1),
-                round(time / first, 2),
+                round(runtime / printed[0], 2),
                 round(row["over_first"], 2),
             )
-            for printed, time, row in zip(TABLE_3G, times, rows, strict=True)
+            for published, runtime, row in zip(TABLE_3G, printed, rows, strict=True)
         ],
     )
-
-
-def describe_setting() -> dict[str, Any]:
-    """The device and the versions."""
-    device = jax.devices()[0]
-    names = ("jax", "jaxlib", "flax")
-    return {
-        "device": device.device_kind,
-        "platform": device.platform,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
-    }
-
-
-def described(setting: dict[str, Any]) -> str:
-    """The setting in one line."""
-    return ", ".join(f"{name} {value}" for name, value in setting.items())
 
 
 def _counts(text: str) -> tuple[int, ...]:

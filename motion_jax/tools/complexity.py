@@ -1,49 +1,41 @@
-"""Count the operations and parameters of a network, by stage, in the papers' convention; and what XLA says.
+"""Count the operations and parameters of a network by stage, in the papers' convention and by XLA.
 
 Examples:
     python -m motion_jax.tools.complexity selfynet_tsm_r50 --frames=8 --num_classes=174
     python -m motion_jax.tools.complexity configs/moving_shapes.py:msnet_tsm_r18,8 --no-xla
     python -m motion_jax.tools.complexity --papers
 
-Counted from shapes, for one clip. In the papers' convention a multiply-accumulate of a convolution is one operation,
-batch normalisation 4 per element, a similarity of C channels 2 C - 1, and ReLU and sums nothing.
+Counts are for one clip, from shapes. In the papers' convention a multiply-accumulate of a convolution is one operation,
+batch normalisation is 4 per element, a similarity of C channels is 2 C - 1, and ReLU and sums are not counted.
 """
 
 import argparse
 import functools
-import pathlib
-import runpy
 import types
 from collections.abc import Iterator
 from typing import Any
 
-import flax.linen as nn
-import ml_collections
-
-from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.cli import Parser, positive, print_json, read_experiment, run, table
 from motion_jax.configs import motionsqueeze_supplement, selfy_supplement
 from motion_jax.configs.rows import rounds_to
-from motion_jax.experiment import Experiment
-from motion_jax.models import ModelConfig, build_model, list_models
+from motion_jax.models import ModelConfig
 from motion_jax.profiling.operations import Complexity, Operations, count, xla_flops
 from motion_jax.training.progress import bar
 
-FRAMES, SIZE = 8, 224
 SUPPLEMENTS = {"MotionSqueeze": motionsqueeze_supplement, "SELFY": selfy_supplement}
 
 
 def main() -> None:
-    """A network -> tables of operations; or the papers' figures beside ours."""
-    parser = Parser(__doc__)
+    """Print the operations of a network, or the papers' figures beside our counts."""
+    parser = Parser(__doc__, configurable=True)
     parser.add_argument(
         "model", nargs="?", metavar="NAME|CONFIG", help="a named model, or a config FILE.py[:ARGUMENTS]"
     )
-    parser.add_argument("--frames", type=positive, help=f"of a clip; default: the config's, or {FRAMES}")
-    parser.add_argument("--size", type=positive, help=f"of a frame, its side; default: the config's, or {SIZE}")
-    parser.add_argument("--num_classes", type=positive, default=174, help="of the classifier; default: 174")
-    parser.add_argument("--no-xla", action="store_true", help="leave XLA's count out, which compiles the network")
-    parser.add_argument("--papers", action="store_true", help="every published figure beside ours")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    parser.add_argument("--frames", type=positive, help="frames per clip; default: the config's, or 8")
+    parser.add_argument("--size", type=positive, help="side of a frame in pixels; default: the config's, or 224")
+    parser.add_argument("--num_classes", type=positive, default=174, help="classes of the classifier; default: 174")
+    parser.add_argument("--no-xla", action="store_true", help="skip XLA's count, which compiles the network")
+    parser.add_argument("--papers", action="store_true", help="print every published figure beside our count")
     arguments = parser.parse_args()
     if not arguments.model and not arguments.papers:
         parser.error("give a named model, a config or --papers")
@@ -57,9 +49,10 @@ def main() -> None:
 
 
 def of_model(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Print what one network costs; the same as a dict."""
-    model, frames, size = read_model(arguments.model, arguments.num_classes)
-    frames, size = arguments.frames or frames, arguments.size or size
+    """Print the cost of one network and return it."""
+    experiment = read_experiment(arguments.model, arguments.changes)
+    model = experiment.model.build(arguments.num_classes)
+    frames, size = arguments.frames or experiment.data.frames, arguments.size or experiment.data.size
     shape = (frames, size, size, 3)
     complexity = count(model, shape)
     clip = f"one clip of {frames} frames of {size}x{size}, {arguments.num_classes} classes"
@@ -71,9 +64,9 @@ def of_model(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.no_xla:
         xla_gflops = xla_flops(model, shape) / 1e9
         print(
-            f"\nXLA counts {xla_gflops:.3f} GFLOP for the compiled forward pass: multiplications and additions apart,\n"
-            "no products with padding, and the body of a loop once, however often it runs (such as depth-wise\n"
-            "convolutions)."
+            f"\nXLA counts {xla_gflops:.3f} GFLOP for the compiled forward pass. It counts multiplications and\n"
+            "additions separately, skips products with padding, and counts the body of a loop once, such as that\n"
+            "of a depth-wise convolution."
         )
     return {
         "model": arguments.model,
@@ -91,54 +84,8 @@ def of_model(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_model(name_or_config: str, num_classes: int) -> tuple[nn.Module, int, int]:
-    """A network with the frames and the size of its clips.
-
-    Raises:
-        ValueError: if there is neither such a model nor such a config.
-    """
-    path, _, config_arguments = name_or_config.partition(":")
-    if not path.endswith(".py"):
-        if name_or_config not in list_models():
-            raise ValueError(
-                f"{name_or_config!r} is neither a config (FILE.py[:ARGUMENTS]) nor a model; "
-                f"the models are {', '.join(list_models())}"
-            )
-        return build_model(name_or_config, num_classes=num_classes), FRAMES, SIZE
-    experiment = read_experiment(path, config_arguments)
-    return experiment.model.build(num_classes), experiment.data.frames, experiment.data.size
-
-
-def read_experiment(path: str, arguments: str) -> Experiment:
-    """The experiment of a config file, for a look at its network and recipe: where its videos lie may stay open.
-
-    Raises:
-        ValueError: if there is no such file, or it makes no experiment.
-    """
-    config = read_config(path, arguments).to_dict()
-    if config["data"]["root"] is None and config["data"]["name"] != "moving_shapes":
-        config["data"]["root"] = "."
-    return Experiment.from_config(config)
-
-
-def read_config(path: str, arguments: str) -> ml_collections.ConfigDict:
-    """What ``get_config(arguments)`` of a config file gives.
-
-    Raises:
-        ValueError: if there is no such file, it does not run, or it refuses the arguments.
-    """
-    if not pathlib.Path(path).is_file():
-        raise ValueError(f"there is no config file {path!r}; the ones that come with this project are in configs/")
-    try:
-        return runpy.run_path(path)["get_config"](arguments)
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"the config file {path} cannot be used: {type(error).__name__}: {error}") from error
-
-
 def stage_table(complexity: Complexity) -> str:
-    """Return one row per stage, and their sum: parameters, and GFLOPs by kind and in total."""
+    """Format one row per stage and their sum: parameters, and GFLOPs by kind and in total."""
     rows = [
         (
             f"~{stage}" if stage in complexity.traced else stage,
@@ -155,12 +102,12 @@ def stage_table(complexity: Complexity) -> str:
 
 
 def _by_kind(operations: Operations) -> dict[str, float]:
-    """In units of 10^9."""
+    """Return the operations of each kind in units of 10^9."""
     return {kind: number / 1e9 for kind, number in vars(operations).items()}
 
 
 def of_papers() -> dict[str, Any]:
-    """Print every published figure beside ours; the same as a dict."""
+    """Print every published figure beside our count, and return them."""
     rows = list(bar(published_figures(), desc="counting"))
     cells = [
         (
@@ -203,7 +150,7 @@ def _compared(source: str, row: str, printed: str, unit: str, *, ours: float, no
 
 
 def _figure(value: float) -> str:
-    """Three decimals, right-aligned in a column of text."""
+    """Format three decimals, right-aligned in a column of text."""
     return f"{value:8.3f}"
 
 

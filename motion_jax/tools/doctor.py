@@ -1,11 +1,12 @@
-"""Check that this machine computes motion right: versions, devices, operations and blocks against a slow reference.
+"""Check that this machine computes operations and motion blocks correctly, against a slow reference.
 
 Examples:
     python -m motion_jax.tools.doctor
     python -m motion_jax.tools.doctor --json
     JAX_ENABLE_X64=1 python -m motion_jax.tools.doctor
 
-A minute at most on a CPU. The last line but for --json is the verdict; the exit status is 0 if all is well, else 1.
+It takes a minute or two on a CPU. The last line, before that of --json, is the verdict. The exit status is 0 if every
+check passes, else 1.
 """
 
 import dataclasses
@@ -17,30 +18,32 @@ import sys
 import jax
 
 from motion_jax.cli import Parser, print_json, run, table
-from motion_jax.inspection.health import Check, make_checks
-from motion_jax.training.progress import bar
+from motion_jax.inspection.health import Check, make_checks, title_of
+from motion_jax.training.progress import bar, log
 
 PACKAGES = ("motion-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "opencv-python-headless")
 
 
 def main() -> None:
-    """Checks -> table and verdict."""
-    parser = Parser(__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
-    arguments = parser.parse_args()
+    """Run all checks, print a table and the verdict."""
+    arguments = Parser(__doc__).parse_args()
     versions = {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}}
     devices = [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()]
     print(table(("package", "version"), list(versions.items())), "\n")
     print("devices: " + ", ".join(devices))
     print(f"checked on {devices[0]}, matching also on all of them together\n" if devices[1:] else "")
+    makers = make_checks()
+    log(f"running {len(makers)} groups of checks; compiling them takes most of the time")
     checks: list[Check] = []
-    for make in bar(make_checks(), desc="doctor", unit="check", leave=False):
-        checks += make()
+    with bar(makers, desc="doctor", unit="group", leave=False) as progress:
+        for make in progress:
+            progress.set_postfix_str(title_of(make))
+            checks += make()
     print(as_table(checks), "\n")
     failed = [check for check in checks if not check.passed]
     print(verdict(checks))
     if arguments.json:
-        # JSON knows no infinity.
+        # JSON has no infinity.
         rows = [
             {
                 **dataclasses.asdict(check),
@@ -54,7 +57,7 @@ def main() -> None:
 
 
 def version_of(package: str) -> str:
-    """The installed version of a package; empty if it is not installed."""
+    """Return the installed version of a package; empty if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -62,7 +65,7 @@ def version_of(package: str) -> str:
 
 
 def as_table(checks: list[Check]) -> str:
-    """One line per comparison."""
+    """Format one row per comparison."""
     rows = [
         (
             check.name,
@@ -79,7 +82,7 @@ def as_table(checks: list[Check]) -> str:
 
 
 def verdict(checks: list[Check]) -> str:
-    """One line."""
+    """Return the verdict in one line."""
     failed = [check for check in checks if not check.passed]
     if not failed:
         return f"healthy: {len(checks)} of {len(checks)} checks within their bounds"

@@ -1,11 +1,11 @@
-"""Average the scores of several evaluated runs, such as those of 8 and of 16 frames, and count their accuracy.
+"""Average the scores of several evaluated runs, such as those with 8 and 16 frames, and print the accuracy.
 
 Examples:
-    python -m motion_jax.tools.ensemble runs/msnet_8 runs/msnet_16
-    python -m motion_jax.tools.ensemble runs/msnet_8 runs/msnet_16 --weights 1 2 --json
+    python -m motion_jax.tools.ensemble runs/demo/msnet_tsm_r18 runs/demo/selfynet_tsm_r18
+    python -m motion_jax.tools.ensemble runs/demo/msnet_tsm_r18 runs/demo/selfynet_tsm_r18 --weights 1 2 --json
 
-Every run must have been evaluated with the same eval.average on the same videos (eval.py writes scores.npz into its
-workdir). Of softmax the probabilities are averaged, of logits the logits. Nothing is computed but the average.
+Evaluate every run first, with the same eval.average on the same videos: eval.py writes scores.npz into the workdir. The
+scores are averaged as they are: probabilities for softmax, logits for logits.
 """
 
 import dataclasses
@@ -13,22 +13,24 @@ import pathlib
 
 import numpy as np
 
-from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table
+from motion_jax.experiment import workdir_of
+from motion_jax.training.metrics import summarise
 
 METRICS = ("top1", "top5", "mean_class")
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What ``scores.npz`` of a run holds.
+    """The content of ``scores.npz`` of a run.
 
     Attributes:
         run: the workdir.
-        scores: (n, k), averaged over the views of each video.
-        labels: (n,).
-        names: of the classes (k,).
-        ids: of the videos (n,).
-        average: ``"softmax"``, the scores are probabilities, or ``"logits"``.
+        scores: scores (n, k), averaged over the views of each video.
+        labels: labels (n,).
+        names: names of the classes (k,).
+        ids: ids of the videos (n,).
+        average: ``"softmax"`` if the scores are probabilities, or ``"logits"``.
     """
 
     run: str
@@ -40,16 +42,15 @@ class Scores:
 
 
 def main() -> None:
-    """Workdirs -> table."""
+    """Print the accuracy of every run and of their average."""
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN", help="an evaluated run")
-    parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="one for each run; equal where left out")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    add_runs(parser, help="an evaluated run: its workdir, a checkpoint in it, or its scores.npz")
+    parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="a weight for each run; default: equal")
     arguments = parser.parse_args()
-    runs = [read_scores(workdir) for workdir in arguments.runs]
+    runs = [read_scores(workdir_of(pathlib.Path(run), strict=False)) for run in runs_of(parser, arguments)]
     weights = np.array(arguments.weights or [1.0] * len(runs))
     if len(weights) != len(runs) or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise ValueError(f"--weights: give {len(runs)} numbers, one for each run, none below 0 and one above")
+        raise ValueError(f"--weights: give {len(runs)} numbers, one for each run, all 0 or more and one above 0")
     weights = weights / weights.sum()
     check_comparable(runs)
     single = [accuracy(each.scores, each.labels) for each in runs]
@@ -72,10 +73,10 @@ def main() -> None:
 
 
 def read_scores(workdir: pathlib.Path) -> Scores:
-    """The scores of an evaluated run, from its workdir or a file of scores itself.
+    """Read the scores of an evaluated run from its workdir, or from a file of scores.
 
     Raises:
-        ValueError: if there are none, or they do not say which videos they belong to.
+        ValueError: if there are none, or the ids of the videos are missing.
     """
     path = workdir / "scores.npz" if workdir.is_dir() else workdir
     if not path.is_file():
@@ -83,7 +84,7 @@ def read_scores(workdir: pathlib.Path) -> Scores:
     try:
         with path.open("rb") as stream, np.load(stream) as file:
             held = dict(file)
-    # A file that is cut off, or another kind of file, surfaces as whatever the reader raises.
+    # NumPy raises many kinds of exceptions for a file that is cut off or of another kind.
     except Exception as error:
         raise ValueError(f"{path} is not what eval.py writes ({error}): evaluate that run again") from error
     if missing := {"scores", "labels", "names", "ids", "average"} - set(held):
@@ -92,10 +93,10 @@ def read_scores(workdir: pathlib.Path) -> Scores:
 
 
 def check_comparable(runs: list[Scores]) -> None:
-    """Refuse scores that do not belong to the same classes and videos, in the same order, or are of two kinds.
+    """Raise an error if runs differ in their classes, videos, labels or kind of average.
 
     Raises:
-        ValueError: naming the first difference.
+        ValueError: if they differ. The message names the first difference.
     """
     first = runs[0]
     for other in runs[1:]:
@@ -117,20 +118,17 @@ def check_comparable(runs: list[Scores]) -> None:
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """top1, top5 (label among the best ``min(5, k)``) and mean_class in percent; of equal scores the first class wins.
-
-    Args:
-        scores: (n, k).
-        labels: (n,).
-    """
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    hits = best == labels[:, None]
-    per_class = [hits[labels == label, 0].mean() for label in np.unique(labels)]
-    return {
-        "top1": 100 * float(hits[:, 0].mean()),
-        "top5": 100 * float(hits.any(1).mean()),
-        "mean_class": 100 * float(np.mean(per_class)),
+    """Return top1, top5 and mean_class of scores (n, k) in percent. Among equal scores the first class wins."""
+    hits = np.argsort(-scores, axis=1, kind="stable")[:, :5] == labels[:, None]
+    sums = {
+        "loss": np.nan,
+        "top1": hits[:, 0].sum(),
+        "top5": hits.sum(),
+        "count": len(labels),
+        "class_correct": np.bincount(labels[hits[:, 0]], minlength=scores.shape[1]),
+        "class_count": np.bincount(labels, minlength=scores.shape[1]),
     }
+    return {name: summarise(sums)[name] for name in METRICS}
 
 
 if __name__ == "__main__":

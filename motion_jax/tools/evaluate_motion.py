@@ -1,11 +1,12 @@
-"""End-point error of a MotionSqueeze network's displacement on clips whose true motion is known (moving_shapes).
+"""Measure the end-point error of a MotionSqueeze network's displacement where the true motion is known.
 
 Examples:
-    python -m motion_jax.tools.evaluate_motion --checkpoint=runs/demo/msnet
-    python -m motion_jax.tools.evaluate_motion --checkpoint=runs/demo/msnet --clips=100 --json
+    python -m motion_jax.tools.evaluate_motion --checkpoint=runs/demo/msnet_tsm_r18
+    python -m motion_jax.tools.evaluate_motion --checkpoint=runs/demo/msnet_tsm_r18 --clips=100 --json
 
-The error is the mean distance in pixels between estimated and true displacement over the cells that move, per class;
-beside it the mean true displacement, which is the error of a network that sees no motion at all.
+The data must hold true displacements, as moving_shapes does. The error is the mean distance in pixels between estimated
+and true displacement over the cells that move, per class. "true motion" is the mean true displacement, which is the
+error of an estimate of no motion at all.
 """
 
 import itertools
@@ -22,16 +23,15 @@ TRANSLATIONS = ("move left", "move right", "move up", "move down")
 
 
 def main() -> None:
-    """Checkpoint -> table of errors."""
+    """Print the errors per class."""
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
-    parser.add_argument("--clips", type=int, default=240, metavar="N", help="clips of the split val to look at")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    parser.add_argument("--clips", type=int, default=240, metavar="N", help="clips of the split val; default: 240")
     arguments = parser.parse_args()
     trained = load_trained(arguments.checkpoint)
     dataset = trained.dataset
     if "displacement" not in dataset.example("val", 0):
-        raise ValueError("the data of this checkpoint hold no true displacement: take a run on moving_shapes")
+        raise ValueError("the data of this checkpoint hold no true displacement: give a run on moving_shapes")
     estimate = make_estimator(trained.model, trained.restored.variables)
     fields: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in dataset.labels}
     batches = eval_batches(dataset, batch_size=BATCH)

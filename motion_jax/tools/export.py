@@ -1,17 +1,18 @@
-"""Write a trained network for other programs, and compare what they compute with what we do before saying done.
+"""Export a trained network for other programs and check that the export computes the same logits.
 
 Examples:
-    python -m motion_jax.tools.export --checkpoint=runs/msnet --format=safetensors --output=msnet.safetensors
-    python -m motion_jax.tools.export --checkpoint=runs/msnet --format=stablehlo --output=msnet.stablehlo --input=uint8
-    python -m motion_jax.tools.export --checkpoint=runs/msnet --format=onnx --output=msnet.onnx
-    python -m motion_jax.tools.export --checkpoint=runs/msnet --format=pytorch --output=msnet.pth.tar \\
+    python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=safetensors --output=net.safetensors
+    python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=stablehlo --output=net.stablehlo \\
+        --input=uint8
+    python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=onnx --output=net.onnx
+    python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=pytorch --output=net.pth.tar \\
         --prefix=module.base_model.
 
-Beside the file lies a card, <file>.json: model, labels, preprocessing, metrics, versions and the whole config. The
-formats: pytorch (weights for the official code), safetensors (weights under our names), stablehlo (jax.export, for CPU,
-CUDA and TPU), onnx, saved_model (a folder). Each is read again by its own runtime and run on random clips; where a
-logit differs from ours by more than 1e-4 (1e-6 of the largest logit, if that is more) nothing is written. Everything is
-exported in float32.
+Formats: pytorch (weights for the official code), safetensors (weights under the names of this library), stablehlo
+(jax.export, for CPU, CUDA and TPU), onnx and saved_model (a folder). A card is written beside the file, <file>.json:
+model, labels, preprocessing, metrics, versions and the whole config. The export is read back by its own runtime and run
+on random clips; if a logit differs by more than 1e-4, or 1e-6 of the largest logit if that is more, nothing is written.
+Everything is exported in float32.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from motion_jax.weights.exported import apply_to_clips
 from motion_jax.weights.near_ties import ROUNDING, logits_and_gap
 from motion_jax.weights.save import save_safetensors
 
-# Absolute, for the largest difference of a logit; and as a share of the largest logit, of which float32 holds no more.
+# Largest difference of a logit: absolute, and as a share of the largest logit, which is the precision of float32.
 TOLERANCE, SHARE = 1e-4, 1e-6
 SUFFIXES = {
     "pytorch": (".pth", ".pt", ".pth.tar"),
@@ -51,7 +52,7 @@ SUFFIXES = {
     "saved_model": ("",),
 }
 GRAPHS = {"stablehlo": stablehlo, "onnx": onnx_graph, "saved_model": saved_model}
-# Packages whose versions the card tells.
+# Packages whose versions are written into the card.
 PACKAGES = {
     "pytorch": ("torch",),
     "safetensors": ("safetensors",),
@@ -64,20 +65,23 @@ MOST_DRAWS = 100
 
 
 def main() -> None:
-    """Checkpoint -> file and card, compared."""
+    """Write the export and its card, and compare."""
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
     parser.add_argument("--format", required=True, choices=SUFFIXES)
-    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="replaced if it is there")
+    parser.add_argument(
+        "--output", required=True, type=pathlib.Path, metavar="FILE", help="the export; replaced if it exists"
+    )
     parser.add_argument(
         "--input",
         default="float32",
         choices=INPUTS,
-        help="what stablehlo, onnx and saved_model take: uint8 clips of 0..255, or normalised float32 (default)",
+        help="clips that stablehlo, onnx and saved_model take: uint8 of 0..255, or normalised float32 (default)",
     )
-    parser.add_argument("--prefix", default="", help="of the names in a pytorch file, such as module.base_model.")
-    parser.add_argument("--batch", type=int, default=3, help="compare one clip and so many at once; default: 3")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    parser.add_argument(
+        "--prefix", default="", help="prefix of the names in a pytorch file, such as module.base_model."
+    )
+    parser.add_argument("--batch", type=int, default=3, help="compare batches of one clip and of this many; default: 3")
     arguments = parser.parse_args()
     _check(arguments, parser)
     trained = load_trained(arguments.checkpoint)
@@ -86,19 +90,19 @@ def main() -> None:
     card = describe(trained, arguments.format, model, input_=arguments.input)
     output = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own, until it is known to be right.
+    # In a temporary folder until it has been compared.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
         written = pathlib.Path(folder) / output.name
         log(f"writing {output}")
         write(written, model, trained.restored.variables, card, prefix=arguments.prefix)
         write_card(written, card)
-        log("reading it again and comparing")
+        log("reading it back and comparing")
         result = compare(written, model, trained.restored.variables, card, batch=arguments.batch)
         allowed = max(TOLERANCE, SHARE * result["largest_logit"])
         if not result["difference"] <= allowed:  # nor is NaN
             raise ValueError(
-                f"{output} is not written: read again as {card.format}, it differs from this network by "
-                f"{result['difference']:.1e} in its logits, more than {allowed:.0e}"
+                f"{output} is not written: read back as {card.format}, its logits differ from those of the network by "
+                f"{result['difference']:.1e}, more than {allowed:.0e}"
             )
         for path in (written, card_path(written)):
             target = output.parent / path.name
@@ -121,15 +125,15 @@ def _check(arguments: argparse.Namespace, parser: Parser) -> None:
         expected = " or ".join(SUFFIXES[format_]) if format_ != "saved_model" else "no suffix: it is a folder"
         parser.error(f"--format={format_} needs an --output with {expected}; got {name}")
     if arguments.prefix and format_ != "pytorch":
-        parser.error("--prefix is for --format=pytorch alone")
+        parser.error("--prefix is for --format=pytorch only")
     if arguments.input == "uint8" and format_ == "pytorch":
-        parser.error("--input=uint8 is for formats that hold the network; the official code normalises by itself")
+        parser.error("--input=uint8 is for formats that hold the network; the official code normalises its input")
     if arguments.batch < 1:
         parser.error(f"--batch must be 1 or more; got {arguments.batch}")
 
 
 def describe(trained: Trained, format_: str, model: VideoClassifier, *, input_: str) -> Card:
-    """The card of an export of a checkpoint."""
+    """Return the card of an export of a checkpoint."""
     data = trained.experiment.data
     preprocessing = Preprocessing(
         frames=data.frames,
@@ -139,7 +143,7 @@ def describe(trained: Trained, format_: str, model: VideoClassifier, *, input_: 
         crop="none" if data.crop == "none" else "center",
         mean=model.mean,
         std=model.std,
-        # Our own file holds the weights of a network that takes either.
+        # The weights belong to a network of this library, which takes both.
         input="uint8" if format_ == "safetensors" else input_,
     )
     return Card(
@@ -154,7 +158,7 @@ def describe(trained: Trained, format_: str, model: VideoClassifier, *, input_: 
 
 
 def _metrics(trained: Trained) -> Mapping[str, Any]:
-    """What eval.py found for this very checkpoint; empty where it did not run."""
+    """Return the metrics that eval.py wrote for this checkpoint; empty if there are none."""
     path = workdir_of(trained.restored.path) / "eval.json"
     if not path.is_file():
         return {}
@@ -184,16 +188,17 @@ def write(
 def compare(
     path: pathlib.Path, model: VideoClassifier, variables: Mapping[str, Any], card: Card, *, batch: int
 ) -> dict[str, float]:
-    """Run what was written and the network itself on random clips, one by one and ``batch`` at once.
+    """Run the export and the network itself on random clips, in batches of one and of ``batch`` clips.
 
     Returns:
-        difference and largest_logit, the largest absolute ones; load_seconds, of the file by its own runtime.
+        ``difference`` and ``largest_logit``, the largest absolute values, and ``load_seconds``, the time that its own
+        runtime takes to load the export.
     """
     reference = reference_of(model)
     clips, expected = _steady_clips(lambda clips: reference(variables, clips), card.preprocessing, count=batch)
     start = time.perf_counter()
     if card.format == "pytorch":
-        # Its runtime reads tensors; the network to run them in is the official code's.
+        # The file holds tensors only: they are run in the network itself.
         read = load_torch(path, model)
         seconds = time.perf_counter() - start
         found = [np.concatenate([np.asarray(reference(read, clip[None])[0]) for clip in clips])]
@@ -210,14 +215,14 @@ def compare(
 
 
 def reference_of(model: VideoClassifier) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The network itself, compiled: variables and clips to logits, and how clear the matching in each clip is."""
+    """Compile the network as a function of variables and clips to logits and the matching margin of each clip."""
     return jax.jit(lambda variables, clips: logits_and_gap(model, variables, clips))
 
 
 def _steady_clips(
     reference: Callable[[np.ndarray], tuple[jax.Array, jax.Array]], wanted: Preprocessing, *, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random uint8 clips whose matching rounding cannot change, and the network's logits for them."""
+    """Draw uint8 clips without near-ties in the matching, and return them with the network's logits."""
     rng = np.random.default_rng(0)
     clips, logits = [], []
     for _ in range(MOST_DRAWS):
@@ -235,7 +240,7 @@ def _steady_clips(
 
 
 def _moving_clip(rng: np.random.Generator, wanted: Preprocessing) -> np.ndarray:
-    """A pattern of random cells of 8 pixels that moves evenly, up to 8 pixels per frame: (1, t, h, w, 3) uint8."""
+    """Draw a clip of random 8-pixel cells that move evenly by up to 8 pixels per frame: (1, t, h, w, 3) uint8."""
     cells = wanted.size // 8 + 2 * (wanted.frames + 1)
     canvas = rng.integers(0, 256, (cells, cells, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     corner, (down, right) = 8 * wanted.frames, rng.integers(-8, 9, 2)
@@ -246,7 +251,7 @@ def _moving_clip(rng: np.random.Generator, wanted: Preprocessing) -> np.ndarray:
 
 
 def size_of(path: pathlib.Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     return sum(each.stat().st_size for each in files)
 

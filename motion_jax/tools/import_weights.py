@@ -1,4 +1,4 @@
-"""Make a workdir of weights from elsewhere, for eval.py, train.py and every tool.
+"""Make a workdir from weights of other programs, for train.py, eval.py and every command.
 
 Examples:
     python -m motion_jax.tools.import_weights MSNet_R50.pth.tar --config=configs/something_v1.py:msnet_tsm_r50,8 \\
@@ -7,47 +7,39 @@ Examples:
         --workdir=runs/imagenet --labels=labels.json --partial
 
 FILE is a checkpoint in an official layout (torchvision, TSM, MotionSqueeze, SELFY, I3D; .pth, .pth.tar and .pt need
-PyTorch) or a .safetensors file, also one of tools.export. It must fill the network of the config, with as many classes
-as its classifier has; with --partial what it lacks keeps its initial value. No data are opened. train.py with the same
-config goes on from there at step 0.
+PyTorch) or a .safetensors file, also one of tools.export. It must hold every tensor of the config's network; with
+--partial, missing tensors keep their initial values. No data are opened. train.py with the same config continues from
+this workdir at step 0.
 """
 
-import argparse
 import json
 import pathlib
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
-from motion_jax.cli import Parser, print_json, run, table
-from motion_jax.experiment import Experiment
-from motion_jax.tools.complexity import read_config
-from motion_jax.training.checkpoints import Checkpoints
-from motion_jax.training.metrics import write_atomically
-from motion_jax.training.recipe import make_optimizer, make_schedule
-from motion_jax.training.state import create_state
+from motion_jax.cli import Parser, print_json, read_config, run, table
+from motion_jax.experiment import Experiment, random_variables, save_initial, with_root
 from motion_jax.weights.files import read_tensors
 from motion_jax.weights.load import ABSENT, LOADED, MISFIT, Assignment, assign, check_complete, number_of_classes
 
 
 def main() -> None:
-    """File and config -> workdir, with a report tensor by tensor."""
-    parser = Parser(__doc__)
+    """Write the workdir and print a report tensor by tensor."""
+    parser = Parser(__doc__, configurable=True)
     parser.add_argument("file", metavar="FILE", help="the weights")
-    parser.add_argument("--config", required=True, metavar="FILE.py[:ARGUMENTS]", help="of the network and its data")
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="a new one")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE.py[:ARGUMENTS]", help="config of the network and its data"
+    )
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="a new folder")
     parser.add_argument(
         "--labels", metavar="FILE", help="class names in order: one per line, or JSON; default: 0, 1, .."
     )
-    parser.add_argument("--root", metavar="DIR", help="folder of the videos (data.root); may be told later")
-    parser.add_argument("--partial", action="store_true", help="let what the file lacks keep its initial value")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    parser.add_argument("--root", metavar="DIR", help="folder of the videos (data.root); may be given later")
+    parser.add_argument("--partial", action="store_true", help="let missing tensors keep their initial values")
     arguments = parser.parse_args()
     if (arguments.workdir / "checkpoints").exists() or (arguments.workdir / "config.json").exists():
         raise ValueError(f"{arguments.workdir} holds a run already: choose another --workdir")
-    config = config_of(arguments)
+    changes = {**arguments.changes, **({"data.root": arguments.root} if arguments.root else {})}
+    config = with_root(read_config(arguments.config, changes), str(arguments.workdir / "videos"))
     experiment = Experiment.from_config(config)
     tensors = read_tensors(arguments.file)
     labels = labels_of(arguments.labels) if arguments.labels else None
@@ -55,22 +47,22 @@ def main() -> None:
     labels = labels or [str(index) for index in range(classes)]
     if len(labels) != classes:
         raise ValueError(
-            f"{arguments.file} tells {classes} classes apart and --labels names {len(labels)}: give the labels it was "
-            "trained with, or --partial for a new classifier"
+            f"{arguments.file} has {classes} classes and --labels has {len(labels)}: give the labels it was trained "
+            "with, or --partial for a new classifier"
         )
     model = experiment.model.build(classes)
     variables, assignments = assign(tensors, model)
     if not any(row.outcome == LOADED and row.target.startswith("params/backbone/") for row in assignments):
         raise ValueError(f"no weight of {arguments.file} fits the backbone of {experiment.model.name}")
     if arguments.partial:
-        variables, _ = assign(tensors, model, init=initial(model, seed=experiment.seed))
+        variables, _ = assign(tensors, model, init=random_variables(model, seed=experiment.seed))
     else:
         try:
             check_complete(assignments)
         except ValueError as error:
             text = str(error).replace("pass init=variables", "give --partial")
             raise ValueError(f"{arguments.file}: {text}") from error
-    save(arguments.workdir, experiment, config, labels, model=model, variables=variables)
+    save_initial(arguments.workdir, config, labels, variables=variables)
     print(report(assignments))
     counts = {outcome: sum(row.outcome == outcome for row in assignments) for outcome in _outcomes(assignments)}
     print(f"\n{', '.join(f'{count} {outcome}' for outcome, count in counts.items())} -> {arguments.workdir}")
@@ -80,22 +72,11 @@ def main() -> None:
         )
 
 
-def config_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The config as a plain dict, with a folder of videos: that it exists matters only to those who open it."""
-    path, _, config_arguments = arguments.config.partition(":")
-    config = read_config(path, config_arguments).to_dict()
-    if arguments.root:
-        config["data"]["root"] = arguments.root
-    elif config["data"]["root"] is None and config["data"]["name"] != "moving_shapes":
-        config["data"]["root"] = str(arguments.workdir / "videos")
-    return config
-
-
 def labels_of(path: str) -> list[str]:
-    """Class names in order: the lines of a text, a JSON list, or a JSON object from name to position.
+    """Read class names in order from the lines of a text, a JSON list, or a JSON object from name to position.
 
     Raises:
-        ValueError: if the file is none of these, or a name comes twice.
+        ValueError: if the file is none of these, or a name occurs twice.
     """
     text = pathlib.Path(path).read_text(encoding="utf-8")
     if path.endswith(".json"):
@@ -115,39 +96,8 @@ def labels_of(path: str) -> list[str]:
     return names
 
 
-def initial(model: nn.Module, *, seed: int) -> dict[str, Any]:
-    """Variables of a network as training would start with."""
-    clips = jnp.zeros((1, 2, 32, 32, 3))
-    # Compiled: initialising a network operation by operation takes minutes.
-    return jax.jit(lambda: model.init(jax.random.key(seed), clips, train=False))()
-
-
-def save(
-    workdir: pathlib.Path,
-    experiment: Experiment,
-    config: dict[str, Any],
-    labels: list[str],
-    *,
-    model: nn.Module,
-    variables: dict[str, Any],
-) -> None:
-    """Write the checkpoint of a run before its first update."""
-    data = experiment.data
-    # The state is the same whatever the number of clips.
-    optimizer = make_optimizer(
-        experiment.train, make_schedule(experiment.train, train_size=experiment.train.batch_size)
-    )
-    shape = (data.frames, data.size, data.size, 3)
-    state = create_state(model, optimizer, seed=experiment.seed, clip_shape=shape, variables=variables)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with Checkpoints(workdir, section=experiment.checkpoint, config=config, labels=labels) as checkpoints:
-        checkpoints.save_latest(state)
-    write_atomically(workdir / "config.json", json.dumps(config, indent=1))
-    write_atomically(workdir / "labels.json", json.dumps(labels, indent=1, ensure_ascii=False))
-
-
 def report(assignments: list[Assignment]) -> str:
-    """One line per tensor: name, shape, where it went, and what became of it."""
+    """Format one row per tensor: name, shape, target and outcome."""
     notes = {ABSENT: "initial value: not in the file", MISFIT: "initial value: another shape"}
     rows = [
         (
@@ -162,7 +112,7 @@ def report(assignments: list[Assignment]) -> str:
 
 
 def as_json(assignments: list[Assignment]) -> list[dict[str, Any]]:
-    """The report for programs."""
+    """Return the report for ``--json``."""
     return [{"name": row.name, "shape": row.shape, "target": row.target, "outcome": row.outcome} for row in assignments]
 
 

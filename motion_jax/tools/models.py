@@ -1,11 +1,11 @@
-"""List the named models: parameters, GFLOPs in the papers' convention, input, motion block and where it stands.
+"""List the named models with their parameters, GFLOPs, input and motion block.
 
 Examples:
     python -m motion_jax.tools.models
     python -m motion_jax.tools.models --json
 
-Counted from shapes for a clip of 8 frames of 224x224 and 174 classes, each model as build_model makes it by default.
-Other inputs and options: python -m motion_jax.tools.complexity.
+GFLOPs are in the papers' convention, for one clip of 8 frames of 224x224 and 174 classes and each model's defaults.
+python -m motion_jax.tools.complexity counts other inputs and options.
 """
 
 from typing import Any
@@ -20,10 +20,8 @@ INPUT = (8, 224, 224, 3)
 
 
 def main() -> None:
-    """The table of named models."""
-    parser = Parser(__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
-    arguments = parser.parse_args()
+    """Print the table of named models."""
+    arguments = Parser(__doc__).parse_args()
     models = [describe(name) for name in bar(list_models(), desc="counting")]
     print(models_table(models))
     if arguments.json:
@@ -31,7 +29,7 @@ def main() -> None:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What the table says of one model: block and site are None where it has no motion block."""
+    """Return the row of one model; block and site are None if it has no motion block."""
     model = build_model(name, num_classes=NUM_CLASSES)
     complexity = count(model, INPUT)
     site, block = next(iter(model.backbone.blocks.items()), (None, None))
@@ -46,7 +44,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def models_table(models: list[dict[str, Any]]) -> str:
-    """One row per model."""
+    """Format one row per model."""
     rows = [
         (
             model["name"],

@@ -1,14 +1,14 @@
-"""Name the action in video files, with a checkpoint or an export.
+"""Predict the classes of video files with a checkpoint or an export.
 
 Examples:
-    python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/mine
+    python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/demo/msnet_tsm_r18
     python -m motion_jax.tools.predict VIDEOS MORE.txt --checkpoint=runs/mine --json
     python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/mine --clips=10 --crops=3
     python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/mine --save=seen.mp4
 
 A folder stands for all videos below it, a .txt file for the paths it lists, one per line. Frames are resized, sampled
-and cropped as the checkpoint's config says, so a video gets the scores eval.py gives it. Files that cannot be read are
-named and the others still done; if none can be read, the exit status is 2.
+and cropped as the checkpoint's config says, so that a video has the same scores as in eval.py. Files that cannot be
+read are reported and skipped; if none can be read, the exit status is 2.
 """
 
 import argparse
@@ -36,20 +36,20 @@ from motion_jax.weights import load_exported
 
 TOP = 5
 PICTURES = (".png", ".mp4")
-# Of a saved video where the file does not say, or says something no player shows.
+# Frame rate of a saved video if the file has none, or one that no player shows.
 DEFAULT_FPS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What predicts, and how its clips are made.
+    """A network that predicts, with the protocol of its clips.
 
     Attributes:
         labels: names of the classes.
         data: how frames are stored, sampled and cropped.
-        protocol: how many views there are of a video, and how they are averaged.
-        logits: of clips (n, t, h, w, 3) uint8, (n, k).
-        displacement: of such clips in pixels, (n, p, h', w', 2); None where the network has none to show.
+        protocol: the number of views per video and their average.
+        logits: function from clips (n, t, h, w, 3) uint8 to logits (n, k).
+        displacement: function from such clips to displacement in pixels (n, p, h', w', 2); None for other networks.
     """
 
     labels: tuple[str, ...]
@@ -61,14 +61,14 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """A video ready for the network: its views (v, t, h, w, 3), and what it was read from."""
+    """The views of a video (v, t, h, w, 3), with its stored frames."""
 
     views: np.ndarray
     stored: StoredFrames
 
 
 def main() -> None:
-    """Files -> names with probabilities."""
+    """Print the classes of the files with their probabilities."""
     arguments = parse_arguments()
     files = list_files(arguments.files)
     pictures = dict(zip(files, picture_paths(files, arguments.save), strict=True)) if arguments.save else {}
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line; bad usage ends here."""
+    """Parse the command line."""
     parser = Parser(__doc__)
     parser.add_argument(
         "files", nargs="+", type=pathlib.Path, metavar="FILE", help="a video, a folder of videos or frames, a .txt list"
@@ -115,21 +115,20 @@ def parse_arguments() -> argparse.Namespace:
         metavar="PATH",
         help="a workdir, a checkpoint in one, or an export",
     )
-    parser.add_argument("--clips", type=positive, metavar="N", help="clips per video, in place of the config's")
-    parser.add_argument("--crops", type=int, choices=(1, 3), help="crops per clip, in place of the config's")
+    parser.add_argument("--clips", type=positive, metavar="N", help="clips per video; default: as the config says")
+    parser.add_argument("--crops", type=int, choices=(1, 3), help="crops per clip; default: as the config says")
     parser.add_argument(
         "--full_resolution",
         action=argparse.BooleanOptionalAction,
-        help="whether views span the stored short side, in place of the config's choice",
+        help="crop views from the whole stored short side; default: as the config says",
     )
-    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="videos at once (8)")
+    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="videos per batch; default: 8")
     parser.add_argument(
         "--save",
         type=pathlib.Path,
         metavar="OUT.png|OUT.mp4",
-        help="draw the frames with prediction and displacement; of several videos into the folder OUT",
+        help="draw the frames with prediction and displacement; several videos go into the folder OUT",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     if arguments.save and arguments.save.suffix not in PICTURES:
         parser.error(f"--save takes a path ending in {' or '.join(PICTURES)}; got {str(arguments.save)!r}")
@@ -137,7 +136,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """The videos that files, folders and lists stand for, each once, in the order given.
+    """Return the videos that files, folders and lists stand for, each once, in the order given.
 
     Raises:
         ValueError: for a folder without videos or a list without paths.
@@ -157,13 +156,13 @@ def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pathlib.Path]:
-    """Where the picture of each video goes: ``save`` itself, or below a folder of its name as the videos lie.
+    """Return the path of each video's picture: ``save`` for one video, else below a folder of that name.
 
     Raises:
-        ValueError: if that is one of the videos.
+        ValueError: if ``save`` is one of the videos.
     """
     if save.resolve() in [file.resolve() for file in files]:
-        raise ValueError(f"--save={save} would replace a video that is to be read: choose another name")
+        raise ValueError(f"--save={save} would replace a video that is read: choose another name")
     if len(files) == 1:
         return [save]
     places = [pathlib.Path(os.path.abspath(file)) for file in files]
@@ -173,7 +172,7 @@ def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pat
 
 
 def open_network(path: pathlib.Path) -> Network:
-    """A workdir, a checkpoint or an export, ready to predict.
+    """Open a workdir, a checkpoint or an export for prediction.
 
     Raises:
         ValueError: if it is none of them.
@@ -194,7 +193,7 @@ def open_network(path: pathlib.Path) -> Network:
 
 
 def open_export(path: pathlib.Path) -> Network:
-    """An exported file with its card, ready to predict.
+    """Open an export and its card for prediction.
 
     Raises:
         ValueError: if it cannot be read.
@@ -213,10 +212,10 @@ def open_export(path: pathlib.Path) -> Network:
 def predict(
     network: Network, files: Sequence[pathlib.Path], *, batch_size: int
 ) -> Iterator[tuple[pathlib.Path, dict[str, Any], Seen | None]]:
-    """Each file once, those of a batch together, with what is said of it and what the network saw.
+    """Predict files in batches, and yield each file with its result and its views.
 
-    What is said: ``label``, ``probability`` and ``top5`` as (label, probability) pairs, and ``remark`` where the file
-    is not in order; or ``error``, with None for what was seen.
+    A result holds ``label``, ``probability``, ``top5`` as (label, probability) pairs, and a ``remark`` if part of the
+    file cannot be read. If none of it can be read, the result holds ``error`` and there are no views.
     """
     reads = zip(files, parallel_map(lambda file: read(file, network), files), strict=True)
     batch: list[tuple[pathlib.Path, Seen]] = []
@@ -235,7 +234,7 @@ def predict(
 def predict_batch(
     network: Network, batch: Sequence[tuple[pathlib.Path, Seen]], *, batch_size: int
 ) -> Iterator[tuple[pathlib.Path, dict[str, Any], Seen]]:
-    """Predict at most ``batch_size`` videos, always with clips of one shape, so that all share one program."""
+    """Predict at most ``batch_size`` videos. Batches are padded to one shape, so that one program serves all."""
     views = [seen.views for _, seen in batch]
     clips = np.stack([*views, *[np.zeros_like(views[0])] * (batch_size - len(views))])
     logits = network.logits(clips.reshape(-1, *clips.shape[2:])).reshape(*clips.shape[:2], -1)
@@ -247,7 +246,7 @@ def predict_batch(
 
 
 def read(file: pathlib.Path, network: Network) -> Seen | str:
-    """The views of a file, or why there are none."""
+    """Return the views of a file, or the reason why it cannot be read."""
     try:
         stored = read_single(file, network.data)
     except VideoError as error:
@@ -259,7 +258,7 @@ def read(file: pathlib.Path, network: Network) -> Seen | str:
 
 
 def average(logits: np.ndarray, kind: str) -> np.ndarray:
-    """Probabilities (n, k) of the views' logits (n, v, k): averaged before (``logits``) or after the softmax."""
+    """Average logits of views (n, v, k) to probabilities (n, k): before the softmax (``"logits"``) or after it."""
     if kind == "logits":
         logits = logits.mean(axis=1, keepdims=True)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -274,7 +273,7 @@ def draw(network: Network, stored: StoredFrames, result: dict[str, Any], target:
     displacement = None
     if network.displacement and clip.shape[1] > 1:
         displacement = network.displacement(clip)[0]
-        # Networks that halve the frames see as many fewer pairs.
+        # Networks that halve the frames have half as many pairs.
         displacement = np.repeat(displacement, clip.shape[1] // (len(displacement) + 1), axis=0)
     if target.suffix == ".png":
         prediction_figure(clip[0], displacement, title=title).savefig(target)
@@ -286,7 +285,7 @@ def draw(network: Network, stored: StoredFrames, result: dict[str, Any], target:
 
 
 def as_table(predictions: Sequence[dict[str, Any]]) -> str:
-    """The best names of every file, one per line."""
+    """Format the best classes of every file, one per row."""
     rows = []
     for result in predictions:
         for rank, (label, probability) in enumerate(result["top5"]):

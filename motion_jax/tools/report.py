@@ -1,11 +1,11 @@
-"""Compare evaluated runs: accuracy against chance, and within each pair of classes that one frame cannot tell apart.
+"""Compare evaluated runs: accuracy, chance, and accuracy within pairs of classes that need motion.
 
 Examples:
-    python -m motion_jax.tools.report runs/demo/tsn runs/demo/msnet
+    python -m motion_jax.tools.report runs/demo/tsn_r18 runs/demo/msnet_tsm_r18
     python -m motion_jax.tools.report runs/demo/* --json
 
-Every run must have been evaluated (eval.py writes eval.json and scores.npz into its workdir). "input wait %" is the
-share of the training in which the devices waited for clips.
+Evaluate every run first: eval.py writes eval.json and scores.npz into the workdir. "input wait %" is the share of the
+training time in which the devices waited for clips.
 """
 
 import json
@@ -14,29 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table
 from motion_jax.data.sources.moving_shapes import CLASSES as MOVING_SHAPES
+from motion_jax.experiment import workdir_of
 
 
 def main() -> None:
-    """Workdirs -> tables."""
+    """Print the tables."""
     parser = Parser(__doc__)
-    parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="WORKDIR", help="an evaluated run")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    add_runs(parser, help="an evaluated run: its workdir or a checkpoint in it")
     arguments = parser.parse_args()
-    runs = [read_run(workdir) for workdir in arguments.workdirs]
+    runs = [read_run(workdir_of(pathlib.Path(run), strict=False)) for run in runs_of(parser, arguments)]
     print(accuracy_table(runs))
     if pairs := pair_table(runs):
-        print(f"\nTop-1 within each pair, the other classes left out (chance 50):\n{pairs}")
+        print(f"\nTop-1 within each pair, without the other classes (chance 50):\n{pairs}")
     if arguments.json:
         print_json({"runs": runs})
 
 
 def read_run(workdir: pathlib.Path) -> dict[str, Any]:
-    """What ``eval.json`` and ``scores.npz`` of a workdir hold, with the accuracy within pairs where classes have them.
+    """Read ``eval.json`` and ``scores.npz`` of a workdir, with the accuracy within pairs for moving_shapes.
 
     Raises:
-        ValueError: if the workdir was not evaluated.
+        ValueError: if the run was not evaluated.
     """
     if not (workdir / "eval.json").is_file() or not (workdir / "scores.npz").is_file():
         raise ValueError(f"{workdir} has no eval.json: run python eval.py --workdir={workdir}")
@@ -56,7 +56,7 @@ def read_run(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def input_wait(workdir: pathlib.Path) -> float | None:
-    """Median over the lines of the log, in percent, of the time the devices waited for input; None without a log."""
+    """Return the median share of time that the devices waited for input, in percent; None without a log."""
     if not (workdir / "metrics.jsonl").is_file():
         return None
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
@@ -65,7 +65,7 @@ def input_wait(workdir: pathlib.Path) -> float | None:
 
 
 def within_pairs(scores: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
-    """Top-1 in percent of labels 2k and 2k + 1 against each other alone, by "name | name"."""
+    """Return top-1 in percent between labels 2k and 2k + 1, the other classes ignored, by ``"name | name"``."""
     accuracy = {}
     for first in range(0, len(names), 2):
         rows = labels // 2 == first // 2
@@ -75,7 +75,7 @@ def within_pairs(scores: np.ndarray, labels: np.ndarray, names: tuple[str, ...])
 
 
 def accuracy_table(runs: list[dict[str, Any]]) -> str:
-    """One row per run, and what guessing gets."""
+    """Format one row per run, and one for chance."""
     rows = [
         (
             run["model"],
@@ -92,7 +92,7 @@ def accuracy_table(runs: list[dict[str, Any]]) -> str:
 
 
 def pair_table(runs: list[dict[str, Any]]) -> str:
-    """One row per pair of classes, one column per run; empty where the classes have no pairs."""
+    """Format one row per pair of classes and one column per run; empty if the classes have no pairs."""
     runs = [run for run in runs if run["pairs"]]
     if not runs:
         return ""

@@ -1,26 +1,27 @@
-"""How well networks hold when frames are spoilt: accuracy against the severity of each corruption, as curves.
+"""Measure the accuracy of networks on corrupted clips, by corruption and level.
 
 Examples:
-    python -m motion_jax.tools.robustness runs/msnet --output=runs/robustness
-    python -m motion_jax.tools.robustness runs/tsm runs/selfynet --output=runs/robustness \\
-        --corruptions=occlusion,motion_blur --levels=1-6 --json
+    python -m motion_jax.tools.robustness runs/demo/msnet_tsm_r18 --output=runs/robustness
+    python -m motion_jax.tools.robustness runs/demo/tsm_r18 runs/demo/selfynet_tsm_r18 \\
+        --output=runs/robustness --corruptions=occlusion,motion_blur --levels=1,3,6 --json
 
-Writes robustness.csv, a row for each network and level (level 0: clean clips), and robustness.png, a curve for each
-network. The area under a curve is its mean height between clean clips and the highest level, in percent. Started again
-with the same --output, it measures only what the CSV does not hold yet. Corruptions: occlusion, motion_blur, drop,
-duplicate (6 levels each), shuffle, reverse (1); they spoil the 4th of 8 frames unless --frame says otherwise. Every
-network keeps the protocol of its own config.
+The command writes robustness.csv, a row for each network and level (level 0: clean clips), and robustness.png, a curve
+for each network. The area under a curve is its mean height from clean clips to the highest level, in percent. A second
+call with the same --output measures only what the CSV lacks. Corruptions are occlusion, motion_blur, drop, duplicate
+(6 levels each), shuffle and reverse (1 level); they corrupt the 4th of 8 frames unless --frame is given. Every network
+is evaluated by the protocol of its own config.
 """
 
 import csv
 import io
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table
 from motion_jax.data.clips.corruption import LEVELS, Corruption
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.experiment import Trained, load_trained
@@ -32,7 +33,7 @@ from motion_jax.training.state import fingerprint
 from motion_jax.training.step import make_eval_step
 
 METRICS = ("top1", "top5", "mean_class", "clips")
-# What a measurement depends on, and what it found.
+# KEY identifies a measurement.
 KEY = ("checkpoint", "weights", "split", "protocol", "corruption", "level", "frame")
 COLUMNS = (*KEY, "model", *METRICS)
 NUMBERS = {"level": int, "top1": float, "top5": float, "mean_class": float, "clips": int}
@@ -41,18 +42,17 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Checkpoints -> CSV, curves and areas."""
+    """Measure, write CSV and curves, and print the areas."""
     parser = Parser(__doc__)
-    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="a workdir or a checkpoint in one")
-    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="DIR", help="folder of CSV and curves")
+    add_runs(parser, help="a workdir or a checkpoint in one")
+    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="DIR", help="folder for CSV and curves")
     parser.add_argument("--corruptions", default="occlusion,motion_blur", metavar="NAMES", help="default: %(default)s")
-    parser.add_argument("--levels", default="1-6", metavar="FROM-TO", help="as far as a corruption has them")
-    parser.add_argument("--frame", type=int, metavar="N", help="the frame to spoil, from 0")
+    parser.add_argument("--levels", default="1-6", metavar="LEVELS", help="such as 1,3 or 1-6 (default)")
+    parser.add_argument("--frame", type=int, metavar="N", help="the frame to corrupt, counted from 0")
     parser.add_argument("--split", default="val", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     corruptions = grid(arguments.corruptions, arguments.levels, frame=arguments.frame)
-    networks = {path: load_trained(path) for path in arguments.checkpoints}
+    networks = {path: load_trained(path) for path in runs_of(parser, arguments)}
     for trained in networks.values():
         for corruption in corruptions:
             corruption.frames(trained.experiment.data.frames)
@@ -68,24 +68,26 @@ def main() -> None:
 
 
 def grid(names: str, levels: str, *, frame: int | None) -> list[Corruption]:
-    """Every corruption at every level it has among ``levels``.
+    """Return every corruption at those of ``levels`` that it has.
 
     Raises:
         ValueError: if there is no such corruption, or it has none of the levels.
 
-    >>> [str(each) for each in grid("occlusion,reverse", "1-2", frame=None)]
-    ['occlusion:1', 'occlusion:2', 'reverse:1']
+    >>> [str(each) for each in grid("occlusion,reverse", "1,3-4", frame=None)]
+    ['occlusion:1', 'occlusion:3', 'occlusion:4', 'reverse:1']
     """
-    first, dash, last = levels.partition("-")
-    last = last if dash else first
-    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
-        raise ValueError(f"--levels={levels}: write a level, or two with a dash, such as 1-6")
+    if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?(,[1-9]\d*(-[1-9]\d*)?)*", levels):
+        raise ValueError(f"--levels={levels}: write levels such as 1,3 or 1-6")
+    asked: set[int] = set()
+    for part in levels.split(","):
+        first, _, last = part.partition("-")
+        asked.update(range(int(first), int(last or first) + 1))
     corruptions = []
     for name in dict.fromkeys(names.split(",")):
-        Corruption(name, 1)  # refuses a name that does not exist
-        at = range(int(first), min(int(last), LEVELS[name]) + 1)
+        Corruption(name, 1)  # raises for an unknown name
+        at = [level for level in sorted(asked) if level <= LEVELS[name]]
         if not at:
-            raise ValueError(f"--levels={levels}: the highest level of {name} is {LEVELS[name]}")
+            raise ValueError(f"--levels={levels}: the levels of {name} are 1 to {LEVELS[name]}")
         corruptions += [Corruption(name, level, frame) for level in at]
     return corruptions
 
@@ -93,12 +95,12 @@ def grid(names: str, levels: str, *, frame: int | None) -> list[Corruption]:
 def measure(
     networks: Mapping[str, Trained], corruptions: Iterable[Corruption], *, split: str, path: pathlib.Path
 ) -> list[Row]:
-    """Evaluate every network clean and under every corruption; what the CSV at ``path`` holds already is taken from it.
+    """Evaluate every network on clean clips and under every corruption.
 
-    Each row is on disk as soon as it is measured.
+    Rows that the CSV at ``path`` holds are not measured again. Each new row is written as soon as it is measured.
     """
     known = {key_of(row): row for row in read(path)}
-    # Every curve begins with clean clips.
+    # Every curve starts with clean clips.
     cells = [None, *corruptions]
     rows = []
     steps: list[tuple[Any, Callable]] = []
@@ -140,7 +142,7 @@ def measure(
 
 
 def eval_step(trained: Trained, steps: list[tuple[Any, Callable]]) -> Callable:
-    """The compiled evaluation of a network; networks that differ in their weights alone share it through ``steps``."""
+    """Return the compiled evaluation of a network. Networks that differ only in their weights share it in ``steps``."""
     experiment = trained.experiment
     network = (experiment.model, len(trained.restored.labels), experiment.eval, experiment.parallel)
     for made, step in steps:
@@ -153,7 +155,7 @@ def eval_step(trained: Trained, steps: list[tuple[Any, Callable]]) -> Callable:
 
 
 def describe(name: str, trained: Trained, digest: str, corruption: Corruption | None, *, split: str) -> Row:
-    """What a measurement depends on; the rest of its row is to be measured."""
+    """Return the row of a measurement without its metrics."""
     section = trained.experiment.eval
     protocol = f"{section.clips}x{section.crops} {section.average}" + " full" * section.full_resolution
     return {
@@ -169,27 +171,29 @@ def describe(name: str, trained: Trained, digest: str, corruption: Corruption | 
 
 
 def key_of(row: Row) -> tuple[str, ...]:
-    """What a measurement depends on, as the CSV writes it."""
+    """Return the columns that identify a measurement, as the CSV writes them."""
     return tuple(str(row[column]) for column in KEY)
 
 
 def read(path: pathlib.Path) -> list[Row]:
-    """The rows of a CSV of ours; none where it is absent.
+    """Read the rows of robustness.csv; empty if it is absent.
 
     Raises:
-        ValueError: if the file is another one.
+        ValueError: if the file has other columns.
     """
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path} has not the columns {', '.join(COLUMNS)}: choose another --output, or remove it")
+            raise ValueError(
+                f"{path} does not have the columns {', '.join(COLUMNS)}: choose another --output, or remove it"
+            )
         return [{**row, **{name: kind(row[name]) for name, kind in NUMBERS.items()}} for row in reader]
 
 
 def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
-    """Replace the CSV by one of these rows."""
+    """Write the CSV with these rows."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -198,11 +202,11 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
 
 
 def curves(rows: list[Row]) -> list[dict[str, Any]]:
-    """The rows of :func:`measure` as one curve for each network and corruption.
+    """Arrange the rows of :func:`measure` as one curve for each network and corruption.
 
     Returns:
-        checkpoint, model, corruption, levels (from 0), top1 at each level in percent, and ``area``: that below the
-        curve by trapezoids over the span of the levels, so a mean top-1 in percent.
+        checkpoint, model, corruption, levels (from 0), top1 at each level in percent, and ``area``: the area under the
+        curve by trapezoids, divided by the range of the levels, which is a mean top-1 in percent.
     """
     made = []
     for name in dict.fromkeys(row["checkpoint"] for row in rows):
@@ -225,7 +229,7 @@ def curves(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def areas_table(results: list[dict[str, Any]]) -> str:
-    """One row for each curve."""
+    """Format one row for each curve."""
     rows = [
         (
             curve["checkpoint"],
@@ -241,7 +245,7 @@ def areas_table(results: list[dict[str, Any]]) -> str:
 
 
 def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Write one picture: a plot for each corruption, a curve for each network."""
+    """Draw a plot for each corruption with a curve for each network."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(curve["corruption"] for curve in results))

@@ -1,11 +1,11 @@
-"""Write configs/README.md: every row of the papers' supplements and every named model, with its config and its cost.
+"""Write configs/README.md: the rows of the papers' supplements and the named models, with configs and cost.
 
 Examples:
     python -m motion_jax.tools.rows --output=configs/README.md
     python -m motion_jax.tools.rows --json
 
-Published numbers stand beside ours: GFLOPs in the papers' convention and parameters, counted from shapes. Without
---output the page is printed.
+GFLOPs are in the papers' convention; they and the parameters are counted from shapes. Without --output the page is
+printed.
 """
 
 import functools
@@ -115,12 +115,11 @@ The backbones of MotionSqueeze's supplement, section 3, are `msnet_tsn_*` (ResNe
 
 
 def main() -> None:
-    """Count, and write or print the page."""
+    """Count, then write or print the page."""
     parser = Parser(__doc__)
     parser.add_argument(
         "--output", type=pathlib.Path, metavar="FILE", help="where to write the page; default: print it"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     rows, named = count_all()
     text = page(rows, named)
@@ -134,14 +133,14 @@ def main() -> None:
 
 
 def count_all() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What the page says of every row, and of every named model."""
+    """Return the entries of all rows and of all named models."""
     rows = [(paper, name) for paper, supplement in SUPPLEMENTS.items() for name in supplement.ROWS]
     described = [describe_row(paper, name) for paper, name in bar(rows, desc="counting rows")]
     return described, [describe_model(name) for name in bar(list_models(), desc="counting models")]
 
 
 def describe_row(paper: str, name: str) -> dict[str, Any]:
-    """One row of a supplement: its place, its config, the printed numbers, and ours for one clip of its own."""
+    """Return the entry of one row of a supplement: table, config, printed numbers, and our counts for one clip."""
     supplement = SUPPLEMENTS[paper]
     row = supplement.ROWS[name]
     cost = cost_of(supplement.get_config(name), row.classes)
@@ -157,7 +156,7 @@ def describe_row(paper: str, name: str) -> dict[str, Any]:
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """A named model in the first experiment, with its motion block and where that stands."""
+    """Return the entry of a named model in ``something_v1``, with its motion block and site."""
     arguments = f"{name},8"
     config = something_v1.get_config(arguments)
     blocks = ModelConfig(**config.model.to_dict()).build(SOMETHING_SOMETHING).backbone.blocks
@@ -200,7 +199,7 @@ def path_of(module: types.ModuleType, arguments: str) -> str:
 
 
 def page(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> str:
-    """The whole of configs/README.md, from ``count_all``."""
+    """Return the text of configs/README.md for what ``count_all`` returns."""
     parts = [INTRODUCTION, "## Experiments\n", EXPERIMENTS_NOTE, experiments_table()]
     for paper in SUPPLEMENTS:
         parts += [f"## {paper}'s supplement\n", SUPPLEMENT_NOTES[paper]]
@@ -221,7 +220,7 @@ def page(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> str
 
 
 def experiments_table() -> str:
-    """One row per recipe."""
+    """Format one row per recipe."""
     rows = []
     for module, arguments in EXPERIMENTS:
         config = module.get_config(arguments)
@@ -267,7 +266,7 @@ def experiments_table() -> str:
 
 
 def supplement_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of one table of a supplement: the columns it prints, then ours."""
+    """Format the rows of one table of a supplement: its printed columns, then our counts."""
     keys = [key for key in PRINTED if any(row["printed"].get(key) for row in rows)]
     cells = [
         (
@@ -284,7 +283,7 @@ def supplement_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def models_table(named: Sequence[dict[str, Any]]) -> str:
-    """One row per named model."""
+    """Format one row per named model."""
     cells = [
         (
             f"`{model['name']}`",
@@ -305,7 +304,7 @@ def _gflops(row: dict[str, Any]) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table of Markdown; a column that is empty in every row is left out.
+    """Format a Markdown table without the columns that are empty in every row.
 
     >>> print(markdown(("model", "note", "top-1"), [("tsn", "", 8.5)]), end="")
     | model | top-1 |

@@ -1,15 +1,14 @@
-"""Compile the real training step for a TPU slice on a machine without one: memory, operations, bytes, and what fits.
+"""Compile the training step for a TPU slice on a machine without a TPU: memory, operations, bytes, and what fits.
 
 Examples:
     python -m motion_jax.tools.tpu_compile tsm_r50 msnet_tsm_r50 selfynet_tsm_r50 --slice=v5e-8
     python -m motion_jax.tools.tpu_compile msnet_tsm_r50 --slice=v5e-256 --backend=shard_map --batch=16
     python -m motion_jax.tools.tpu_compile configs/something_v1.py:selfynet_tsm_r50,8 --largest --remat --json
 
-The dtype, what spreads the step and whether blocks are computed twice are --dtype, --backend and --remat, not the
-config's. Needs libtpu: pip install "jax[tpu]" in the same version of jax. Figures are the compiler's counts per chip,
-not times; a ResNet-50 takes minutes to compile. The first network is what the others are over. "MB collective" is what
-the chips send each other in a step: gradients and batch statistics once, as many on 8 chips as on 256; --json has it by
-kind.
+--dtype, --backend and --remat replace the values of the config. libtpu is needed: pip install "jax[tpu]" in the same
+version of jax. Figures are the compiler's counts per chip, not times; a ResNet-50 takes minutes to compile. Ratios are
+relative to the first network. "MB collective" is the traffic between the chips in one step, gradients and batch
+statistics once, the same on 8 chips and on 256; --json lists it by kind.
 """
 
 import dataclasses
@@ -19,11 +18,8 @@ from typing import Any
 import flax.linen as nn
 import optax
 
-from motion_jax.cli import Parser, positive, print_json, run, table
-from motion_jax.configs import something_v1
-from motion_jax.models import build_model
+from motion_jax.cli import Parser, positive, print_json, read_experiment, run, table
 from motion_jax.profiling import tpu_program
-from motion_jax.tools.complexity import FRAMES, SIZE, read_experiment
 from motion_jax.training.progress import bar
 from motion_jax.training.recipe import TrainConfig, make_optimizer
 
@@ -31,26 +27,32 @@ NUM_CLASSES = 174
 
 
 def main() -> None:
-    """Networks and a slice -> the compiler's counts."""
-    parser = Parser(__doc__)
+    """Print the compiler's counts for networks on a slice."""
+    parser = Parser(__doc__, configurable=True)
     parser.add_argument("models", nargs="+", metavar="NAME|CONFIG", help="named models, or configs FILE.py[:ARGUMENTS]")
     parser.add_argument("--slice", choices=tpu_program.SLICES, default="v5e-8", help="generation and chips")
     parser.add_argument("--backend", choices=("pmap", "shard_map"), default="pmap", help="default: pmap")
     parser.add_argument("--batch", type=positive, default=8, help="clips per chip; default: 8")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="default: bfloat16")
-    parser.add_argument("--frames", type=positive, help=f"of a clip; default: the config's, or {FRAMES}")
-    parser.add_argument("--size", type=positive, help=f"of a frame, its side; default: the config's, or {SIZE}")
-    parser.add_argument("--remat", action="store_true", help="compute blocks twice instead of keeping what is in them")
+    parser.add_argument("--frames", type=positive, help="frames per clip; default: the config's, or 8")
+    parser.add_argument("--size", type=positive, help="side of a frame in pixels; default: the config's, or 224")
+    parser.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass to save memory")
     parser.add_argument("--largest", action="store_true", help="also find the largest batch per chip that fits")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
     arguments = parser.parse_args()
     slice_ = tpu_program.SLICES[arguments.slice]
     tpu_program.find_compiler(slice_)
     rows = []
     for name in bar(arguments.models, desc="compiling", unit="network"):
-        model, recipe, frames, size = _read(name, arguments.dtype, arguments.remat)
-        clip_shape = (arguments.frames or frames, *2 * [arguments.size or size], 3)
-        compile_for = _compiler(model, recipe, slice_=slice_, backend=arguments.backend, clip_shape=clip_shape)
+        experiment = read_experiment(name, arguments.changes)
+        section = dataclasses.replace(experiment.model, dtype=arguments.dtype, remat=arguments.remat)
+        size = arguments.size or experiment.data.size
+        compile_for = _compiler(
+            section.build(NUM_CLASSES),
+            experiment.train,
+            slice_=slice_,
+            backend=arguments.backend,
+            clip_shape=(arguments.frames or experiment.data.frames, size, size, 3),
+        )
         row = {"model": name, "batch_per_chip": arguments.batch, **compile_for(arguments.batch)}
         if arguments.largest:
             row["largest"] = largest(lambda batch, compile_for=compile_for: compile_for(batch)["fits"], arguments.batch)
@@ -62,20 +64,9 @@ def main() -> None:
         print_json({**options, "rows": rows})
 
 
-def _read(name_or_config: str, dtype: str, remat: bool) -> tuple[nn.Module, TrainConfig, int, int]:
-    """A network, its recipe, frames and size; one given by its name trains by SELFY's recipe."""
-    path, _, config_arguments = name_or_config.partition(":")
-    if not path.endswith(".py"):
-        model = build_model(name_or_config, num_classes=NUM_CLASSES, dtype=dtype, remat=remat)
-        return model, TrainConfig(**something_v1.get_config().train), FRAMES, SIZE
-    experiment = read_experiment(path, config_arguments)
-    model = dataclasses.replace(experiment.model, dtype=dtype, remat=remat).build(NUM_CLASSES)
-    return model, experiment.train, experiment.data.frames, experiment.data.size
-
-
 def _compiler(model: nn.Module, recipe: TrainConfig, **fixed: Any) -> Callable[[int], dict[str, Any]]:
-    """Clips per chip -> the compiler's counts, or only that they do not fit."""
-    # The schedule's few scalars are left out: it needs the number of clips.
+    """Make a function from clips per chip to the compiler's counts, or to the reason why they do not fit."""
+    # A constant schedule: a real one needs the number of clips, and costs a few scalar operations.
     optimizer = make_optimizer(recipe, optax.constant_schedule(recipe.learning_rate))
 
     def compile_for(batch: int) -> dict[str, Any]:
@@ -89,11 +80,11 @@ def _compiler(model: nn.Module, recipe: TrainConfig, **fixed: Any) -> Callable[[
 
 
 def largest(fits: Callable[[int], bool], start: int) -> int:
-    """The largest batch that fits, to an eighth of itself; 0 where none does.
+    """Search for the largest batch that fits, to an eighth of itself; 0 if none does.
 
     Args:
-        fits: from a batch to whether it does; called about six times.
-        start: where to begin.
+        fits: returns whether a batch fits; called about six times.
+        start: the first batch tried.
     """
     low, high = 0, start
     while high and fits(high):
@@ -105,7 +96,7 @@ def largest(fits: Callable[[int], bool], start: int) -> int:
 
 
 def counts_table(rows: list[dict[str, Any]]) -> str:
-    """One line per network; bytes and memory also over the first one's."""
+    """Format one row per network, with ratios to the first network."""
     first = rows[0]
 
     def over(row: dict[str, Any], name: str, unit: float) -> str:

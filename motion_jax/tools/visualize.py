@@ -1,8 +1,8 @@
-"""Draw the displacement field a MotionSqueeze network sees, beside the truth where the data hold it.
+"""Draw the displacement field that a MotionSqueeze network estimates, beside the true one if it is known.
 
 Examples:
-    python -m motion_jax.tools.visualize --checkpoint=runs/demo/msnet --output=displacement.png
-    python -m motion_jax.tools.visualize --checkpoint=runs/demo/msnet --output=four.png --examples=0,2,4,6
+    python -m motion_jax.tools.visualize --checkpoint=runs/demo/msnet_tsm_r18 --output=displacement.png
+    python -m motion_jax.tools.visualize --checkpoint=runs/demo/msnet_tsm_r18 --output=four.png --examples=0,2,4,6
 """
 
 import pathlib
@@ -16,12 +16,13 @@ from motion_jax.inspection.displacement import displacement_figure, make_estimat
 
 
 def main() -> None:
-    """Checkpoint -> picture."""
+    """Draw the picture."""
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
     parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="the picture, .png or .pdf")
-    parser.add_argument("--examples", default="0,2,4,6", metavar="I,J,..", help="positions in the split val")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    parser.add_argument(
+        "--examples", default="0,2,4,6", metavar="I,J,..", help="positions in split val; default: %(default)s"
+    )
     arguments = parser.parse_args()
     try:
         examples = [int(index) for index in arguments.examples.split(",")]
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def views(trained: Trained, examples: list[int]) -> np.ndarray:
-    """What the network is shown of some clips of the split val: (n, t, h, w, 3) uint8."""
+    """Return the network's input for some clips of the split val: (n, t, h, w, 3) uint8."""
     found = {}
     for batch in eval_batches(trained.dataset, batch_size=1):
         found[int(batch["index"][0])] = batch["clips"][0, 0]

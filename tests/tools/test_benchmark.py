@@ -1,11 +1,9 @@
-"""Timing: rounds in turns, medians, and the command on a small case."""
-
-import json
+"""Timing: interleaved rounds, medians, and the command on a small case."""
 
 import flax.linen as nn
 import numpy as np
 import pytest
-from commands_support import run, succeed
+from command_bench import call, error_of, last_json
 
 import motion_jax
 from motion_jax.profiling import timing
@@ -13,7 +11,7 @@ from motion_jax.tools import benchmark
 
 
 class Tiny(nn.Module):
-    """As little of a classifier as there can be."""
+    """The smallest possible classifier."""
 
     num_classes: int = 3
 
@@ -26,7 +24,7 @@ def program(name, called):
     return timing.Program(lambda: called.append(name), 0.0, None, None, 0, 0)
 
 
-def test_programs_take_turns():
+def test_programs_run_in_interleaved_rounds():
     called = []
     programs = [program(name, called) for name in "ab"]
     timings = timing.measure(programs, rounds=3, warm_up=1)
@@ -34,13 +32,13 @@ def test_programs_take_turns():
     assert [len(each.milliseconds) for each in timings] == [3, 3]
 
 
-def test_median_and_spread():
+def test_median_and_range():
     taken = timing.Timing((3.0, 1.0, 20.0))
-    assert (taken.median, taken.replicate) == (3.0, (1.0, 20.0))
+    assert (taken.median, taken.range) == (3.0, (1.0, 20.0))
 
 
 def test_a_training_program_trains():
-    """The state goes round: were the first one given again, its donated memory could not be read."""
+    """Each step gets the state of the previous one: the memory of the first was donated and cannot be read again."""
     step = timing.prepare(Tiny(), mode="train", clip_shape=(1, 4, 4, 3), batch=2)
     for _ in range(2):
         step.call()
@@ -49,7 +47,7 @@ def test_a_training_program_trains():
     assert step.argument_bytes >= 2 * 48 + 2 * 4 + 4 + 2 * 4 * (48 * 3 + 3)
 
 
-def test_another_mode_is_refused():
+def test_an_unknown_mode_is_an_error():
     with pytest.raises(ValueError, match="mode is 'backward', expected one of forward, train"):
         timing.prepare(motion_jax.build_model("tsn_r18", num_classes=3), mode="backward", clip_shape=(), batch=1)
 
@@ -62,8 +60,7 @@ def test_the_rows_of_table_3g():
 
 def test_command():
     arguments = ("tsn_r18", "--frames=1", "--size=32", "--batch=1,2", "--mode=forward", "--rounds=2", "--json")
-    done = succeed("-m", "motion_jax.tools.benchmark", *arguments)
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = last_json(call("benchmark", *arguments))
     assert [row["batch"] for row in result["rows"]] == [1, 2]
     for row in result["rows"]:
         assert row["shortest"] <= row["milliseconds"] <= row["longest"]
@@ -84,6 +81,4 @@ def test_command():
     ],
 )
 def test_bad_usage(arguments, message):
-    done = run("-m", "motion_jax.tools.benchmark", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
+    assert message in error_of(call("benchmark", *arguments))

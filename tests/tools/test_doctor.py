@@ -1,4 +1,4 @@
-"""tools.doctor and what it checks: sound on this machine, and no wrong correlation passes it."""
+"""tools.doctor: this machine passes, and injected faulty correlations are caught."""
 
 import importlib
 import json
@@ -7,44 +7,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands_support import run
+from command_bench import call, error_of
 from ops import twins
 
 from motion_jax import ops
 from motion_jax.inspection import health, reference
-from motion_jax.tools import doctor
 
 SUBJECTS = health.make_subjects()
 # The first of each name is the smallest.
 SMALLEST = {subject.name: subject for subject in reversed(SUBJECTS)}
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the tool's main with arguments: exit status and what it printed."""
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["doctor", *arguments])
-        with pytest.raises(SystemExit) as left:
-            doctor.main()
-        return left.value.code, capsys.readouterr().out
-
-    return call
-
-
 def failed(name, dtype="float32"):
-    """The parts of the smallest subject of a name that are found wrong now, all having been compared."""
+    """Return the parts of the smallest subject of a name that fail; all parts must have been compared."""
     checks = health.examine(SMALLEST[name], dtype)
     assert not any(check.error for check in checks), checks
     return {check.part for check in checks if not check.passed}
 
 
-def test_this_machine_is_sound(call):
-    """The whole command: float32 and bfloat16, and eight devices under pmap and shard_map."""
-    code, out = call("--json")
-    *_, verdict, last = out.splitlines()
+def test_this_machine_passes():
+    """Run the whole command: float32 and bfloat16, and eight devices under pmap and shard_map."""
+    done = call("doctor", "--json")
+    *_, verdict, last = done.stdout.splitlines()
     result = json.loads(last)
-    assert (code, result["healthy"]) == (0, True)
+    assert (done.returncode, result["healthy"]) == (0, True)
     assert verdict == f"healthy: {len(result['checks'])} of {len(result['checks'])} checks within their bounds"
     assert result["versions"]["jax"] == jax.__version__
     assert len(result["devices"]) == jax.device_count()
@@ -65,7 +51,7 @@ def test_float64_where_it_is_enabled(x64, name):
 
 
 def test_the_reference_equals_the_loops_of_the_tests(rng):
-    """Two formulations: displacement by displacement here, position by position there."""
+    """The reference loops over displacements, the tests loop over positions."""
     source, target = rng.standard_normal((2, 2, 4, 5, 3))
     np.testing.assert_allclose(
         reference.local_correlation(source, target, radius=2), twins.local_correlation(source, target, 2), atol=1e-12
@@ -96,7 +82,7 @@ def test_slopes():
 @pytest.mark.parametrize("subject", [s for s in SUBJECTS if s.name == "match"], ids=lambda s: s.case)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_best_match_is_never_a_near_tie(subject, dtype):
-    """Else another device, rightly, might choose another cell, and the differences of the gradient jump."""
+    """With a near-tie, another device might correctly choose another cell, and finite differences would jump."""
     source, target = (np.asarray(jnp.asarray(half, dtype), np.float64) for half in subject.arguments)
     radius = int(subject.case.rpartition("=")[2])
     scores = np.maximum(reference.local_correlation(source, target, radius=radius), 0)
@@ -105,8 +91,8 @@ def test_the_best_match_is_never_a_near_tie(subject, dtype):
 
 
 @pytest.mark.parametrize("name", ["MotionSqueeze", "Selfy"])
-def test_no_block_rests_on_a_rounding(monkeypatch, name):
-    """Likewise inside the blocks, before each ReLU."""
+def test_no_value_before_a_relu_is_close_to_zero(monkeypatch, name):
+    """Rounding must not change the sign of any value before a ReLU inside the blocks."""
     smallest = []
 
     def conv_bn_relu(layers, x, conv, bn, **options):
@@ -118,7 +104,7 @@ def test_no_block_rests_on_a_rounding(monkeypatch, name):
     subject = SMALLEST[name]
     result = subject.expect(*(np.float32(argument).astype(np.float64) for argument in subject.arguments))
     assert min(smallest) > 5e-6
-    # And what the block adds is heard.
+    # The block changes its input noticeably.
     still = subject.arguments[0] if name == "MotionSqueeze" else np.maximum(subject.arguments[0], 0)
     assert np.mean(result != still) > 0.3
 
@@ -156,7 +142,7 @@ def mean_of_channels(source, target, *, radius, **options):
 
 
 def coarse(source, target, *, radius, **options):
-    """As an accelerator multiplies unless told otherwise: 10 bits of each factor are kept."""
+    """Multiply as an accelerator does by default: with 10 bits of each factor."""
     cut = lambda x: x + jax.lax.stop_gradient(jax.lax.reduce_precision(x, 8, 10) - x)  # noqa: E731
     return CORRELATION(cut(source), cut(target), radius=radius, **options)
 
@@ -181,20 +167,20 @@ WRONG_GRADIENT = [without_gradient_of_target, border_without_gradient, gradient_
 
 
 @pytest.mark.parametrize("wrong", [*WRONG, *WRONG_GRADIENT], ids=lambda f: f.__name__)
-def test_a_wrong_correlation_is_found(monkeypatch, wrong):
+def test_a_wrong_correlation_is_caught(monkeypatch, wrong):
     monkeypatch.setattr(ops, "local_correlation", wrong)
     assert failed("local_correlation") >= ({"gradient"} if wrong in WRONG_GRADIENT else {"result"})
 
 
 @pytest.mark.parametrize("wrong", [*WRONG, *WRONG_GRADIENT], ids=lambda f: f.__name__)
-def test_a_wrong_correlation_is_found_in_the_self_similarity(monkeypatch, wrong):
+def test_a_wrong_correlation_is_caught_in_the_self_similarity(monkeypatch, wrong):
     module = importlib.import_module("motion_jax.ops.self_similarity")
     monkeypatch.setattr(module, "local_correlation", wrong)
     assert failed("self_similarity")
 
 
 def match_through(correlation):
-    """Matching on some other correlation."""
+    """Make a matching function on another correlation."""
 
     def match(source, target, *, radius, sigma, temperature, dilation=1, cosine=False):
         scores = jax.nn.relu(correlation(source, target, radius=radius, cosine=cosine))
@@ -210,7 +196,7 @@ def test_matching_through_the_right_correlation_passes(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [*WRONG, *WRONG_GRADIENT], ids=lambda f: f.__name__)
-def test_a_wrong_matching_is_found(monkeypatch, wrong):
+def test_a_wrong_matching_is_caught(monkeypatch, wrong):
     monkeypatch.setattr(ops, "match", match_through(wrong))
     assert failed("match")
 
@@ -218,7 +204,7 @@ def test_a_wrong_matching_is_found(monkeypatch, wrong):
 @pytest.mark.parametrize(
     ("wrong", "dtype"), [(transposed, "float32"), (only_first, "float32"), (off_by_one, "bfloat16")]
 )
-def test_blocks_with_a_wrong_correlation_are_found(monkeypatch, wrong, dtype):
+def test_blocks_with_a_wrong_correlation_are_caught(monkeypatch, wrong, dtype):
     monkeypatch.setattr(importlib.import_module("motion_jax.blocks.motion_squeeze"), "match", match_through(wrong))
     monkeypatch.setattr(importlib.import_module("motion_jax.ops.self_similarity"), "local_correlation", wrong)
     assert failed("MotionSqueeze", dtype)
@@ -229,7 +215,7 @@ def test_blocks_with_a_wrong_correlation_are_found(monkeypatch, wrong, dtype):
     ("name", "module", "compare"),
     [("MotionSqueeze", "motion_squeeze", "match"), ("Selfy", "selfy", "self_similarity")],
 )
-def test_missing_normalisation_is_found(monkeypatch, name, module, compare):
+def test_missing_normalisation_is_caught(monkeypatch, name, module, compare):
     module = importlib.import_module(f"motion_jax.blocks.{module}")
     compared = getattr(module, compare)
     monkeypatch.setattr(module, compare, lambda *x, cosine, **options: compared(*x, cosine=not cosine, **options))
@@ -237,8 +223,8 @@ def test_missing_normalisation_is_found(monkeypatch, name, module, compare):
 
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
-def test_a_device_that_computes_nothing_is_found(monkeypatch, backend):
-    """As a kernel launched on the wrong device does: all but the first give zeros."""
+def test_a_device_that_computes_nothing_is_caught(monkeypatch, backend):
+    """All devices but the first return zeros, as after a kernel launch on the wrong device."""
 
     def match(source, target, **options):
         # Features differ from device to device; the first one's are known by their first value.
@@ -250,23 +236,22 @@ def test_a_device_that_computes_nothing_is_found(monkeypatch, backend):
     assert [check.passed for check in health.examine_devices(backend)] == [False]
 
 
-def test_what_cannot_be_compiled_is_said(call, monkeypatch):
+def test_a_compilation_error_is_reported(monkeypatch):
     def broken(x, *, fold_div):
         raise NotImplementedError("no such kernel\non this device")
 
     monkeypatch.setattr(ops, "temporal_shift", broken)
     monkeypatch.setattr(health, "make_subjects", lambda: [SMALLEST["temporal_shift"]])
-    code, out = call("--json")
-    *_, verdict, last = out.splitlines()
-    assert code == 1
+    done = call("doctor", "--json")
+    *_, verdict, last = done.stdout.splitlines()
+    assert done.returncode == 1
     assert verdict == (
         "NOT healthy: 2 of 4 checks failed: result of temporal_shift in float32, result of temporal_shift in bfloat16"
     )
-    assert "WRONG NotImplementedError: no such kernel on this device" in out
+    assert "WRONG NotImplementedError: no such kernel on this device" in done.stdout
     result = json.loads(last)
     assert (result["healthy"], result["checks"][0]["difference"]) == (False, None)
 
 
 def test_bad_usage_is_one_line_and_status_2():
-    done = run("-m", "motion_jax.tools.doctor", "--colour")
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "unrecognized arguments: --colour" in error_of(call("doctor", "--colour"))

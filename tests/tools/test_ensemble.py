@@ -1,9 +1,10 @@
-"""Averaging the scores of runs: by hand, and what does not belong together."""
+"""tools.ensemble: averages by hand, and errors for runs that do not match."""
 
-import json
+import re
 
 import numpy as np
 import pytest
+from command_bench import call, error_of, last_json
 
 from motion_jax.tools import ensemble
 from motion_jax.training.evaluation import write_evaluation
@@ -25,23 +26,17 @@ def run_of(workdir, scores, *, labels=LABELS, names=NAMES, ids=("v0", "v1", "v2"
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["ensemble", *map(str, arguments)])
-        ensemble.main()
-        *table, last = capsys.readouterr().out.splitlines()
-        return table, json.loads(last)
-
-    return run
-
-
-@pytest.fixture
 def two(tmp_path):
     return run_of(tmp_path / "one", ONE), run_of(tmp_path / "two", TWO)
 
 
-def test_by_hand(two, call):
-    table, result = call(*two, "--json")
+def averaged(*arguments):
+    done = call("ensemble", *arguments, "--json")
+    return done.stdout.splitlines()[:-1], last_json(done)
+
+
+def test_by_hand(two):
+    table, result = averaged(*two)
     assert [each["top1"] for each in result["runs"]] == [50, 50]
     # Classes 0, 1 and 2 have 1, 1 and 2 videos.
     assert [each["mean_class"] for each in result["runs"]] == pytest.approx([200 / 3, 50])
@@ -52,17 +47,17 @@ def test_by_hand(two, call):
     assert table[-1].split() == ["ensemble", "1.0", "75.0", "100.0", "83.33"]
 
 
-def test_weights(two, call):
-    _, result = call(*two, "--weights", 1, 3, "--json")
+def test_weights(two):
+    _, result = averaged(*two, "--weights", 1, 3)
     assert [each["weight"] for each in result["runs"]] == [0.25, 0.75]
     # Video 0: .25 * .9 + .75 * .3 < .25 * .1 + .75 * .6.
     assert result["ensemble"]["top1"] == 50
-    _, result = call(*two, "--weights", 1, 0, "--json")
+    _, result = averaged(*two, "--weights", 1, 0)
     assert result["ensemble"] == {key: result["runs"][0][key] for key in ensemble.METRICS}
 
 
-def test_a_run_with_itself_is_itself(two, call):
-    _, result = call(two[0], two[0], two[0], "--json")
+def test_a_run_with_itself_is_itself(two):
+    _, result = averaged(two[0], two[0], f"--checkpoint={two[0]}")
     assert result["ensemble"] == {key: result["runs"][0][key] for key in ensemble.METRICS}
 
 
@@ -89,27 +84,25 @@ def test_accuracy_counts_the_best_five(rng):
         ({"scores": TWO[:, :2], "names": ("a", "b")}, r"have 3 and 2 classes"),
     ],
 )
-def test_what_does_not_belong_together(tmp_path, call, changes, says):
+def test_runs_that_do_not_match(tmp_path, changes, says):
     one = run_of(tmp_path / "one", ONE)
     two = run_of(tmp_path / "two", **{"scores": TWO, **changes})
-    with pytest.raises(ValueError, match=rf"one and .*two {says}"):
-        call(one, two)
+    assert re.search(rf"one and .*two {says}", error_of(call("ensemble", one, two)))
 
 
 @pytest.mark.parametrize("weights", [(1,), (1, 2, 3), (0, 0), (1, -1), (1, "nan")])
-def test_weights_that_do_not_fit(two, call, weights):
-    with pytest.raises(ValueError, match=r"--weights: give 2 numbers"):
-        call(*two, "--weights", *weights)
+def test_wrong_weights(two, weights):
+    assert "--weights: give 2 numbers" in error_of(call("ensemble", *two, "--weights", *weights))
 
 
-def test_runs_that_were_not_evaluated(tmp_path, two, call):
-    with pytest.raises(ValueError, match=r"there is no .*scores\.npz: run python eval\.py --workdir="):
-        call(tmp_path, two[0])
+def test_runs_that_were_not_evaluated(tmp_path, two):
+    assert "give one or more runs" in error_of(call("ensemble"))
+    says = r"there is no .*scores\.npz: run python eval\.py --workdir="
+    assert re.search(says, error_of(call("ensemble", tmp_path, two[0])))
     np.savez(tmp_path / "old.npz", scores=ONE, labels=LABELS, names=NAMES)
-    with pytest.raises(ValueError, match=r"old\.npz holds no average, ids: evaluate that run again"):
-        call(two[0], tmp_path / "old.npz")
+    says = "old.npz holds no average, ids: evaluate that run again"
+    assert says in error_of(call("ensemble", two[0], tmp_path / "old.npz"))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "old.npz").read_bytes()[:100])
     np.save(tmp_path / "other.npy", ONE)
     for name in ("cut.npz", "other.npy"):
-        with pytest.raises(ValueError, match=rf"{name} is not what eval\.py writes"):
-            call(two[0], tmp_path / name)
+        assert f"{name} is not what eval.py writes" in error_of(call("ensemble", two[0], tmp_path / name))

@@ -1,14 +1,15 @@
-"""tools.import_weights: weights from elsewhere become a workdir that every command takes."""
+"""tools.import_weights: weights of other programs become a workdir for every command."""
 
 import json
 import os
 import pickle
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands_support import run, succeed
+from command_bench import call, error_of, last_json, succeed
 from safetensors.numpy import save_file
 from variables import drawn_variables
 
@@ -38,28 +39,16 @@ def weights(network, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the tool with arguments; gives what it printed."""
-
-    def run_main(*arguments):
-        monkeypatch.setattr("sys.argv", ["import_weights", *map(str, arguments)])
-        import_weights.main()
-        return capsys.readouterr().out
-
-    return run_main
-
-
 def labels_file(folder, count=CLASSES):
     (path := folder / "labels.txt").write_text("".join(f"class {index}\n" for index in range(count)))
     return path
 
 
-def test_a_workdir_like_one_that_was_trained(network, weights, tmp_path, call):
+def test_a_workdir_like_one_that_was_trained(network, weights, tmp_path):
     workdir = tmp_path / "run"
-    out = call(weights, f"--config={CONFIG}", f"--workdir={workdir}", f"--labels={labels_file(tmp_path)}", "--json")
-    *table, last = out.splitlines()
-    result = json.loads(last)
+    options = (weights, f"--config={CONFIG}", f"--workdir={workdir}", f"--labels={labels_file(tmp_path)}", "--json")
+    done = call("import_weights", *options)
+    table, result = done.stdout.splitlines()[:-1], last_json(done)
     assert result["classes"] == CLASSES
     assert result["counts"] == {"loaded": len(jax.tree.leaves(network[1])), "unused": 25}
     assert any("module.base_model.layer1.0.conv1.weight" in row and "loaded" in row for row in table)
@@ -70,43 +59,43 @@ def test_a_workdir_like_one_that_was_trained(network, weights, tmp_path, call):
     assert json.loads((workdir / "labels.json").read_text())[-1] == f"class {CLASSES - 1}"
     assert json.loads((workdir / "config.json").read_text()) == trained.restored.config
     assert not (workdir / "data").exists()
-    with pytest.raises(ValueError, match="holds a run already"):
-        call(weights, f"--config={CONFIG}", f"--workdir={workdir}")
+    assert "holds a run already" in error_of(call("import_weights", *options))
 
 
 @pytest.mark.xdist_group("commands_moving_shapes")
-def test_training_goes_on_from_them(network, weights, tmp_path, call):
+def test_training_continues_from_them(network, weights, tmp_path):
     from motion_jax.data.sources.moving_shapes import CLASSES as names
 
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({name: str(index) for index, name in enumerate(names)}))
     workdir = tmp_path / "run"
-    call(weights, f"--config={CONFIG}", f"--workdir={workdir}", f"--labels={labels}")
+    options = (f"--config={CONFIG}", f"--workdir={workdir}")
+    last_json(call("import_weights", weights, *options, f"--labels={labels}", "--json"))
     # A step so small that the weights stay what they were: random ones would be others.
     slow = ["--config.train.steps=1", "--config.train.learning_rate=1e-12", "--config.train.warmup_epochs=0.0"]
-    done = succeed("train.py", f"--config={CONFIG}", f"--workdir={workdir}", *slow)
-    assert "training from step 0 to 1" in done.stdout + done.stderr
+    done = succeed("train.py", *options, *slow)
+    assert "training from step 0 to 1" in done.stderr
     params = load_trained(workdir / "checkpoints" / "latest" / "1").restored.variables["params"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), params, network[1]["params"])
 
 
-def test_an_incomplete_file_is_an_error_unless_partial(network, tmp_path, call, monkeypatch):
+def test_an_incomplete_file_is_an_error_unless_partial(network, tmp_path, monkeypatch):
     # In place of random values, whose compilation takes half a minute.
     initial = jax.tree.map(lambda x: np.full_like(x, 7), network[1])
     initial["params"]["classifier"] = {"kernel": np.full((64, CLASSES), 7.0), "bias": np.full(CLASSES, 7.0)}
-    monkeypatch.setattr(import_weights, "initial", lambda model, *, seed: initial)
+    monkeypatch.setattr(import_weights, "random_variables", lambda model, *, seed: initial)
     found = torch_state_dict(*network)
     del found["bn1.weight"]
     found["fc.weight"], found["fc.bias"] = found.pop("fc1.weight")[:7], found.pop("fc1.bias")[:7]
     save_file(found, path := tmp_path / "imagenet.safetensors")
     workdir = tmp_path / "run"
-    options = (path, f"--config={CONFIG}", f"--workdir={workdir}")
-    with pytest.raises(ValueError, match=r"missing: bn1.weight\. .*give --partial to keep initial values"):
-        call(*options)
-    with pytest.raises(ValueError, match="tells 7 classes apart and --labels names 12"):
-        call(*options, f"--labels={labels_file(tmp_path)}")
+    options = ("import_weights", path, f"--config={CONFIG}", f"--workdir={workdir}")
+    says = r"missing: bn1.weight\. .*give --partial to keep initial values"
+    assert re.search(says, error_of(call(*options)))
+    says = "has 7 classes and --labels has 12"
+    assert says in error_of(call(*options, f"--labels={labels_file(tmp_path)}"))
     assert not workdir.exists()
-    out = call(*options, f"--labels={labels_file(tmp_path)}", "--partial")
+    out = call(*options, f"--labels={labels_file(tmp_path)}", "--partial").stdout
     assert "2 another shape" in out
     kept = [line.split()[0] for line in out.splitlines() if "initial value" in line]
     assert sorted(kept) == ["bn1.weight", "fc.bias", "fc.weight"]
@@ -118,26 +107,30 @@ def test_an_incomplete_file_is_an_error_unless_partial(network, tmp_path, call, 
     )
 
 
-def test_a_file_of_another_network(tmp_path, call):
+def test_a_file_of_another_network(tmp_path):
     save_file(
         {"layer1.0.bn1.weight": np.ones(3, np.float32), "fc1.bias": np.ones(4)}, path := tmp_path / "a.safetensors"
     )
     for options in ([], ["--partial"]):
-        with pytest.raises(ValueError, match=r"no weight of .* fits the backbone of tsm_r18"):
-            call(path, f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", *options)
+        done = call("import_weights", path, f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}", *options)
+        assert re.search(r"no weight of .* fits the backbone of tsm_r18", error_of(done))
 
 
-def test_a_config_whose_videos_are_not_here(tmp_path):
-    arguments = import_weights.argparse.Namespace(
-        config="configs/something_v1.py:msnet_tsm_r50,8", workdir=tmp_path, root=None
-    )
-    assert import_weights.config_of(arguments)["data"]["root"] == str(tmp_path / "videos")
-    arguments.root = "here"
-    assert import_weights.config_of(arguments)["data"]["root"] == "here"
+@pytest.mark.parametrize(
+    ("options", "root"),
+    [((), "run/videos"), (("--root=here",), "here"), (("--config.data.root=there",), "there")],
+    ids=["later", "option", "override"],
+)
+def test_a_config_of_absent_videos(weights, tmp_path, options, root):
+    network = ("--config=configs/video_folder.py:tsm_r18,4", "--config.model.width=8", "--config.data.size=32")
+    workdir = tmp_path / "run"
+    last_json(call("import_weights", weights, *network, f"--workdir={workdir}", *options, "--json"))
+    data = json.loads((workdir / "config.json").read_text())["data"]
+    assert (data["root"], data["size"]) == (str(tmp_path / root) if not options else root, 32)
 
 
 class Hostile:
-    """Its pickle makes a folder when it is read carelessly."""
+    """Unpickling it runs code that makes a folder."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -146,12 +139,10 @@ class Hostile:
         return (os.mkdir, (str(self.marker),))
 
 
-def test_a_hostile_file_is_refused_in_one_line(tmp_path):
+def test_a_malicious_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "bad.pth").write_bytes(pickle.dumps({"state_dict": Hostile(tmp_path / "marker")}, protocol=2))
-    tool = ["-m", "motion_jax.tools.import_weights", tmp_path / "bad.pth"]
-    done = run(*tool, f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+    done = call("import_weights", tmp_path / "bad.pth", f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}")
+    line = error_of(done)
     assert "which is refused" in line or "needs PyTorch: pip install torch" in line
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]
 
@@ -166,7 +157,7 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path):
         ("a.json", "[1, 2]", "holds no class names"),
     ],
 )
-def test_labels_that_are_none(tmp_path, name, text, reason):
+def test_files_without_usable_labels(tmp_path, name, text, reason):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=reason):
         import_weights.labels_of(str(tmp_path / name))
@@ -174,7 +165,7 @@ def test_labels_that_are_none(tmp_path, name, text, reason):
 
 @pytest.mark.parametrize("name", ["tsm_r18", "tsm_mobilenetv2"])
 def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
-    """ImageNet weights into a network with another classifier: one line of the config."""
+    """train.init_from loads ImageNet weights into a network with another classifier."""
     imagenet = motion_jax.build_model(name.replace("tsm", "tsn"), num_classes=9, width=8)
     variables = drawn_variables(imagenet, np.zeros((1, 2, 32, 32, 3), np.float32))
     found = {key: value for key, value in torch_state_dict(imagenet, variables).items() if not key.startswith("bn2.")}
@@ -197,7 +188,7 @@ def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
 
 
 def torchvision_mobilenet(found):
-    """torchvision nests convolution, BN and activation of an inverted residual, but not the last, linear pair."""
+    """Rename tensors as torchvision does: it nests convolution, BN and activation, except for the last, linear pair."""
     renamed = {}
     for key, value in found.items():
         parts = key.split(".")

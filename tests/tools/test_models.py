@@ -1,24 +1,15 @@
-"""tools.models: every named model with what it costs."""
-
-import json
+"""tools.models: every named model with its cost."""
 
 import pytest
+from command_bench import call, error_of, last_json
 
 import motion_jax
-from motion_jax.tools import models
 
 
-@pytest.fixture
-def printed(monkeypatch, capsys):
-    """What the tool prints with --json."""
-    monkeypatch.setattr("sys.argv", ["models", "--json"])
-    models.main()
-    return capsys.readouterr().out.splitlines()
-
-
-def test_every_model_is_listed_with_what_it_costs(printed):
-    *lines, last = printed
-    rows = {row["name"]: row for row in json.loads(last)["models"]}
+def test_every_model_is_listed_with_its_cost():
+    done = call("models", "--json")
+    lines = done.stdout.splitlines()[:-1]
+    rows = {row["name"]: row for row in last_json(done)["models"]}
     assert list(rows) == motion_jax.list_models()
     assert [line.split()[0] for line in lines[2:]] == motion_jax.list_models()
     row = rows["msnet_tsm_r50"]
@@ -35,9 +26,5 @@ def test_every_model_is_listed_with_what_it_costs(printed):
     assert line.split()[1:] == ["2828410", "5.126", "8x224x224x3", "Selfy", "stage3"]
 
 
-def test_bad_usage_is_one_line_and_status_2(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["models", "--colour"])
-    with pytest.raises(SystemExit) as left:
-        models.main()
-    assert left.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+def test_bad_usage_is_one_line_and_status_2():
+    assert "unrecognized arguments: --colour" in error_of(call("models", "--colour"))

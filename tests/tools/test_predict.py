@@ -1,4 +1,4 @@
-"""tools.predict on a checkpoint made here without training: the scores of eval.py, odd files, pictures."""
+"""tools.predict on an untrained checkpoint: the scores of eval.py, odd files, pictures."""
 
 import dataclasses
 import json
@@ -8,37 +8,19 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from commands_support import ROOT, run, succeed, write_video, write_videos
-from variables import drawn_variables
+from command_bench import call, error_of, last_json, save_untrained, write_video, write_videos
 
 from motion_jax.configs import moving_shapes, video_folder
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.data.storage.video_files import read_video
 from motion_jax.experiment import Experiment, load_trained, open_data
 from motion_jax.tools import export, predict
-from motion_jax.training.checkpoints import Checkpoints
-from motion_jax.training.recipe import make_optimizer, make_schedule
-from motion_jax.training.state import create_state
 from motion_jax.weights.card import write_card
-
-
-def checkpoint_of(config, labels, workdir):
-    """A workdir with a checkpoint of an untrained network."""
-    experiment = Experiment.from_config(config)
-    optimizer = make_optimizer(experiment.train, make_schedule(experiment.train, train_size=48))
-    model = experiment.model.build(len(labels))
-    clip = (experiment.data.frames, experiment.data.size, experiment.data.size, 3)
-    variables = drawn_variables(model, np.zeros((1, *clip), np.float32))
-    variables["params"]["classifier"]["kernel"] *= 0.1  # probabilities away from 0 and 1
-    state = create_state(model, optimizer, seed=0, clip_shape=clip, variables=variables)
-    with Checkpoints(workdir, section=experiment.checkpoint, config=config, labels=labels) as checkpoints:
-        checkpoints.save_best(state, top1=0.0)
-    return workdir
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Two classes of clips, the validation ones of several sizes and lengths."""
+    """Two classes of clips; those of val have several sizes and lengths."""
     root = write_videos(tmp_path_factory.mktemp("videos"), train=1, val=2)
     write_video(root / "val" / "left" / "long.avi", step=2, seed=7, frames=31, side=72)
     write_video(root / "val" / "right" / "short.avi", step=3, seed=8, frames=2, side=40)
@@ -52,23 +34,12 @@ def trained(tmp_path_factory, videos):
     config["model"]["width"] = 8
     config["data"] |= {"root": str(videos), "size": 32, "resize": (36, 44), "quality": 80}
     config["eval"]["batch_size"] = 4
-    return checkpoint_of(config, ["left", "right"], tmp_path_factory.mktemp("trained") / "run")
+    return save_untrained(config, ["left", "right"], tmp_path_factory.mktemp("trained") / "run")
 
 
-@pytest.fixture
-def call(monkeypatch, capsys, own_logging):
-    """Run the tool as a command does, in this process: exit status, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["predict", *map(str, arguments)])
-        code = 0
-        try:
-            command.run(predict.main)
-        except SystemExit as left:
-            code = left.code
-        return code, *capsys.readouterr()
-
-    return call
+def predict_files(*arguments):
+    done = call("predict", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def last(text):
@@ -76,12 +47,12 @@ def last(text):
 
 
 @pytest.mark.parametrize("protocol", [(), ("--clips=2", "--crops=3", "--full_resolution")])
-def test_agrees_with_eval_clip_by_clip(videos, trained, call, protocol):
-    succeed("eval.py", f"--workdir={trained}", *protocol)
+def test_agrees_with_eval_clip_by_clip(videos, trained, protocol):
+    last_json(call("eval", f"--workdir={trained}", "--config.parallel.devices=1", *protocol, "--json"))
     with np.load(trained / "scores.npz") as file:
         scores, names = file["scores"], file["names"].tolist()
     files = sorted((videos / "val").rglob("*.avi"))
-    code, out, err = call(videos / "val", f"--checkpoint={trained}", "--batch=4", "--json", *protocol)
+    code, out, err = predict_files(videos / "val", f"--checkpoint={trained}", "--batch=4", "--json", *protocol)
     assert (code, err) == (0, "")
     predictions = last(out)
     assert [prediction["file"] for prediction in predictions] == list(map(str, files))
@@ -93,11 +64,11 @@ def test_agrees_with_eval_clip_by_clip(videos, trained, call, protocol):
     assert np.ptp(scores[:, 0]) > 1e-3  # else any two networks would agree
 
 
-def test_a_config_whose_clips_are_generated(videos, tmp_path, call):
-    """moving_shapes has clips of its own size alone; other videos are cut as eval_batches would."""
+def test_a_config_whose_clips_are_generated(videos, tmp_path):
+    """moving_shapes has clips of one size; other videos are cropped as in eval_batches."""
     config = moving_shapes.get_config("tsn_r18,4,smoke").to_dict()
-    workdir = checkpoint_of(config, [f"class {n}" for n in range(12)], tmp_path / "run")
-    code, out, _ = call(videos / "val" / "left" / "0.avi", f"--checkpoint={workdir}", "--json")
+    workdir = save_untrained(config, [f"class {n}" for n in range(12)], tmp_path / "run")
+    code, out, _ = predict_files(videos / "val" / "left" / "0.avi", f"--checkpoint={workdir}", "--json")
     (prediction,) = last(out)
     assert code == 0
     assert len(prediction["top5"]) == 5
@@ -114,8 +85,8 @@ def test_averages():
 
 
 def test_views_equal_those_of_evaluation(videos, trained, tmp_path):
-    """Bit for bit: resized and stored as JPEG on the way in, then sampled and cropped."""
-    experiment = Experiment.from_config(json.loads(next(trained.glob("checkpoints/best/*/config.json")).read_text()))
+    """Views agree bit for bit: frames are resized and stored as JPEG, then sampled and cropped."""
+    experiment = Experiment.from_config(json.loads(next(trained.glob("checkpoints/latest/*/config.json")).read_text()))
     dataset = open_data(experiment.data, tmp_path)
     network = predict.open_network(trained)
     network = dataclasses.replace(network, protocol=dataclasses.replace(network.protocol, crops=3))
@@ -126,21 +97,23 @@ def test_views_equal_those_of_evaluation(videos, trained, tmp_path):
 
 
 @pytest.mark.parametrize("format_", ["safetensors", "stablehlo"])
-def test_an_export_predicts_what_its_checkpoint_does(videos, trained, tmp_path, call, format_):
+def test_an_export_predicts_what_its_checkpoint_does(videos, trained, tmp_path, format_):
     opened, file = load_trained(trained), tmp_path / f"net.{format_}"
     card = export.describe(opened, format_, opened.model, input_="uint8")
     export.write(file, opened.model, opened.restored.variables, card)
     write_card(file, card)
     picture = tmp_path / "seen.png"
-    code, out, err = call(videos / "val" / "left" / "0.avi", f"--checkpoint={file}", f"--save={picture}", "--json")
+    code, out, err = predict_files(
+        videos / "val" / "left" / "0.avi", f"--checkpoint={file}", f"--save={picture}", "--json"
+    )
     assert (code, err) == (0, "")
     assert picture.is_file()
-    _, expected, _ = call(videos / "val" / "left" / "0.avi", f"--checkpoint={trained}", "--json")
+    _, expected, _ = predict_files(videos / "val" / "left" / "0.avi", f"--checkpoint={trained}", "--json")
     given, expected = (dict(map(tuple, last(text)[0]["top5"])) for text in (out, expected))
     assert given == pytest.approx(expected, abs=1e-5)
 
 
-def test_folders_lists_and_files(videos, trained, tmp_path, call):
+def test_folders_lists_and_files(videos, trained, tmp_path):
     frames = tmp_path / "frames"
     frames.mkdir()
     for number in range(3):
@@ -149,20 +122,20 @@ def test_folders_lists_and_files(videos, trained, tmp_path, call):
     one = videos / "val" / "left" / "0.avi"
     listed = tmp_path / "some.txt"
     listed.write_text(f"{one}\n\n{videos / 'val' / 'right' / '0.avi'}\n")
-    code, out, err = call(listed, tmp_path, one, f"--checkpoint={trained}", "--json")
+    code, out, err = predict_files(listed, tmp_path, one, f"--checkpoint={trained}", "--json")
     assert (code, err) == (0, "")
     expected = [one, videos / "val" / "right" / "0.avi", frames]
     assert [prediction["file"] for prediction in last(out)] == list(map(str, expected))
     assert sum(line.startswith(str(frames)) for line in out.splitlines()) == 1
 
 
-def test_what_cannot_be_read_is_named_and_the_others_done(videos, trained, tmp_path, call):
+def test_unreadable_files_are_reported_and_the_others_predicted(videos, trained, tmp_path):
     good, empty, absent = videos / "val" / "left" / "0.avi", tmp_path / "a.mp4", tmp_path / "absent.mp4"
     empty.write_bytes(b"")
     half = tmp_path / "half.avi"
     sound = (videos / "val" / "left" / "long.avi").read_bytes()
     half.write_bytes(sound[: len(sound) // 2])
-    code, out, err = call(empty, good, absent, half, f"--checkpoint={trained}", "--json")
+    code, out, err = predict_files(empty, good, absent, half, f"--checkpoint={trained}", "--json")
     assert code == 0
     first, second, third, fourth = last(out)
     assert set(first) == {"file", "error"}
@@ -173,11 +146,11 @@ def test_what_cannot_be_read_is_named_and_the_others_done(videos, trained, tmp_p
     lines = err.splitlines()
     assert len(lines) == 3
     assert all(sum(line.startswith(f"{path}: ") for line in lines) == 1 for path in (empty, absent, half))
-    code, _, err = call(half, f"--checkpoint={trained}")
+    code, _, err = predict_files(half, f"--checkpoint={trained}")
     assert (code, err) == (0, f"{half}: {fourth['remark']}\n")
 
 
-# What is remarked on those that are predicted.
+# Files that are predicted, with the remark on each.
 ODD = {
     "derived_truncated_faststart.mp4": "30 of 66 declared frames can be decoded",
     "derived_truncated.avi": "70 of 120 declared frames can be decoded",
@@ -206,9 +179,9 @@ ODD_UNREADABLE = (
 )
 
 
-def test_every_odd_video(shared_data, trained, call):
+def test_every_odd_video(shared_data, trained):
     folder = shared_data / "odd_videos"
-    code, out, err = call(folder, f"--checkpoint={trained}", "--json")
+    code, out, err = predict_files(folder, f"--checkpoint={trained}", "--json")
     assert code == 0
     found = {prediction["file"].rpartition("/")[2]: prediction for prediction in last(out)}
     av1 = found.pop("torchcodec_av1.mkv")  # 125 frames, or a clean error where there is no AV1 decoder
@@ -224,8 +197,8 @@ def test_every_odd_video(shared_data, trained, call):
 
 
 @pytest.mark.parametrize("name", ODD_UNREADABLE)
-def test_an_odd_video_alone(shared_data, trained, call, name):
-    code, out, err = call(shared_data / "odd_videos" / name, f"--checkpoint={trained}", "--json")
+def test_an_odd_video_alone(shared_data, trained, name):
+    code, out, err = predict_files(shared_data / "odd_videos" / name, f"--checkpoint={trained}", "--json")
     assert code == 2
     assert len(err.splitlines()) == 1
     assert name in err
@@ -233,24 +206,24 @@ def test_an_odd_video_alone(shared_data, trained, call, name):
     assert set(prediction) == {"file", "error"}
 
 
-def test_none_of_several(tmp_path, trained, call):
+def test_no_readable_video_among_several(tmp_path, trained):
     for name in "ab":
         (tmp_path / f"{name}.mp4").write_bytes(b"text")
-    code, out, err = call(tmp_path, f"--checkpoint={trained}")
+    code, out, err = predict_files(tmp_path, f"--checkpoint={trained}")
     assert (code, out) == (2, "")
     *named, verdict = err.splitlines()
     assert len(named) == 2
     assert "none of the 2 videos can be read" in verdict
 
 
-def test_a_picture_and_a_video(videos, trained, tmp_path, call):
+def test_a_picture_and_a_video(videos, trained, tmp_path):
     file = videos / "val" / "left" / "long.avi"
     picture, video = tmp_path / "new" / "seen.png", tmp_path / "seen.mp4"
-    assert call(file, f"--checkpoint={trained}", f"--save={picture}")[0] == 0
+    assert predict_files(file, f"--checkpoint={trained}", f"--save={picture}")[0] == 0
     image = cv2.imread(str(picture))
     assert image.shape[1] > image.shape[0] > 200
     assert image.std() > 20
-    assert call(file, f"--checkpoint={trained}", f"--save={video}")[0] == 0
+    assert predict_files(file, f"--checkpoint={trained}", f"--save={video}")[0] == 0
     written = read_video(video)
     frames = list(written)
     assert (len(frames), written.fps) == (31, 10.0)
@@ -258,11 +231,11 @@ def test_a_picture_and_a_video(videos, trained, tmp_path, call):
     assert np.abs(frames[0].astype(int) - frames[5]).max() > 50
 
 
-def test_pictures_of_several_and_of_a_network_without_displacement(videos, tmp_path, call):
+def test_pictures_of_several_and_of_a_network_without_displacement(videos, tmp_path):
     config = moving_shapes.get_config("tsn_r18,4,smoke").to_dict()
-    workdir = checkpoint_of(config, [f"class {n}" for n in range(12)], tmp_path / "run")
+    workdir = save_untrained(config, [f"class {n}" for n in range(12)], tmp_path / "run")
     save = tmp_path / "seen.mp4"
-    code, out, _ = call(videos / "val", f"--checkpoint={workdir}", f"--save={save}")
+    code, out, _ = predict_files(videos / "val", f"--checkpoint={workdir}", f"--save={save}")
     assert code == 0
     assert out.splitlines()[-1] == f"seen -> {tmp_path / 'seen'}"
     made = sorted(path.relative_to(tmp_path / "seen").as_posix() for path in (tmp_path / "seen").rglob("*.mp4"))
@@ -281,30 +254,25 @@ def test_pictures_of_several_and_of_a_network_without_displacement(videos, tmp_p
         (("a.mp4", "--checkpoint=README.md"), "README.md has no card"),
         (("a.mp4", "--checkpoint=a", "--clips=0"), "--clips: expected an integer, 1 or more; got '0'"),
         (("a.mp4", "--checkpoint=a", "--crops=2"), "--crops: invalid choice: 2"),
-        (("a.mp4", "--checkpoint=a", "--save=./a.mp4"), "--save=a.mp4 would replace a video that is to be read"),
+        (("a.mp4", "--checkpoint=a", "--save=./a.mp4"), "--save=a.mp4 would replace a video that is read"),
         (("a.mp4", "--checkpoint=a", "--save=x.gif"), "--save takes a path ending in .png or .mp4; got 'x.gif'"),
     ],
 )
-def test_bad_usage_is_one_line_and_status_2(monkeypatch, call, arguments, message):
-    monkeypatch.chdir(ROOT)
-    code, out, err = call(*arguments)
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert re.search(message, err), err
+def test_bad_usage_is_one_line_and_status_2(arguments, message):
+    assert re.search(message, error_of(call("predict", *arguments)))
 
 
-def test_empty_folders_and_lists(tmp_path, trained, call):
+def test_empty_folders_and_lists(tmp_path, trained):
     (tmp_path / "list.txt").write_text("\n")
     for path, message in ((tmp_path, "holds neither videos nor frames"), (tmp_path / "list.txt", "is empty")):
-        code, _, err = call(path, f"--checkpoint={trained}")
+        code, _, err = predict_files(path, f"--checkpoint={trained}")
         assert (code, len(err.splitlines())) == (2, 1)
         assert message in err
 
 
-def test_as_a_command(trained, tmp_path):
+def test_a_broken_checkpoint(trained, tmp_path):
     broken = tmp_path / "run"
     shutil.copytree(trained, broken)
     (leaf,) = broken.rglob("leaves.json")
     leaf.write_text("{}")
-    done = run("-m", "motion_jax.tools.predict", "a.mp4", f"--checkpoint={broken}")
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert done.stderr.startswith("python -m motion_jax.tools.predict: error: the checkpoint")
+    assert "error: the checkpoint" in error_of(call("predict", "a.mp4", f"--checkpoint={broken}"))

@@ -1,56 +1,34 @@
-"""The grid of corruptions: what is measured, kept, drawn; on untrained networks."""
+"""tools.robustness on untrained networks: measurements, the CSV and the curves."""
 
-import json
+import re
 
 import cv2
 import numpy as np
 import pytest
+from command_bench import call, error_of, last_json, save_untrained
 
 from motion_jax.configs import moving_shapes
 from motion_jax.data.clips.corruption import Corruption
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.data.sources.moving_shapes import CLASSES
-from motion_jax.experiment import Experiment, load_trained, open_data
+from motion_jax.experiment import load_trained
 from motion_jax.tools import robustness
-from motion_jax.training.checkpoints import Checkpoints
 from motion_jax.training.evaluation import evaluate_model
-from motion_jax.training.recipe import make_optimizer, make_schedule
-from motion_jax.training.state import create_state
 
 GRID = ("--corruptions=occlusion,reverse", "--levels=1-2")
-
-
-def checkpoint_of(workdir, *, seed, data):
-    config = moving_shapes.get_config("tsn_r18,4,smoke").to_dict()
-    config["data"]["dir"] = str(data)
-    experiment = Experiment.from_config(config)
-    dataset = open_data(experiment.data, workdir)
-    optimizer = make_optimizer(experiment.train, make_schedule(experiment.train, train_size=48))
-    state = create_state(experiment.model.build(len(CLASSES)), optimizer, seed=seed, clip_shape=(4, 32, 32, 3))
-    with Checkpoints(workdir, section=experiment.checkpoint, config=config, labels=dataset.labels) as checkpoints:
-        checkpoints.save_best(state, top1=0.0)
-    return workdir
 
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
-    return [checkpoint_of(folder / str(seed), seed=seed, data=folder / "data") for seed in (0, 1)]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["robustness", *map(str, arguments)])
-        robustness.main()
-        return capsys.readouterr().out
-
-    return run
+    config = moving_shapes.get_config("tsn_r18,4,smoke").to_dict()
+    config["data"]["dir"] = str(folder / "data")
+    return [save_untrained(config, CLASSES, folder / str(seed), seed=seed) for seed in (0, 1)]
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What is evaluated from here on, by its description, and the networks that are compiled."""
+    """Record the evaluations, by description, and the compilations from here on."""
     seen = []
 
     def note(name):
@@ -75,12 +53,12 @@ def by_hand(workdir, corruption):
     return evaluate_model(trained.model, trained.restored.variables, batches, section=section, parallel=parallel)[0]
 
 
-def test_the_grid_of_two_networks(networks, call, measured, tmp_path):
-    printed = call(*networks, f"--output={tmp_path / 'new'}", *GRID, "--json")
+def test_the_grid_of_two_networks(networks, measured, tmp_path):
+    done = call("robustness", *networks, f"--output={tmp_path / 'new'}", *GRID, "--json")
     cells = ["clean", "occlusion:1", "occlusion:2", "reverse:1"]
     # Two networks that differ in their weights alone are compiled once.
     assert measured == ["make_eval_step", *cells, *cells]
-    curves = json.loads(printed.splitlines()[-1])["curves"]
+    curves = last_json(done)["curves"]
     assert [(curve["checkpoint"], curve["corruption"], curve["levels"]) for curve in curves] == [
         (str(network), *curve) for network in networks for curve in (("occlusion", [0, 1, 2]), ("reverse", [0, 1]))
     ]
@@ -103,17 +81,17 @@ def test_the_grid_of_two_networks(networks, call, measured, tmp_path):
     assert picture.std() > 10
 
 
-def test_what_the_csv_holds_is_not_measured_again(networks, call, measured, tmp_path):
-    grid = (networks[0], f"--output={tmp_path}", *GRID, "--json")
-    first = call(*grid)
+def test_rows_of_the_csv_are_not_measured_again(networks, measured, tmp_path):
+    grid = ("robustness", networks[0], f"--output={tmp_path}", *GRID, "--json")
+    first = call(*grid).stdout
     table = tmp_path / "robustness.csv"
     whole = table.read_text()
     measured.clear()
-    assert call(*grid) == first
+    assert call(*grid).stdout == first
     assert measured == []
 
     table.write_text("".join(line for line in whole.splitlines(keepends=True) if ",occlusion,2," not in line))
-    assert call(*grid) == first
+    assert call(*grid).stdout == first
     assert measured == ["make_eval_step", "occlusion:2"]
     assert sorted(table.read_text().splitlines()) == sorted(whole.splitlines())
 
@@ -131,8 +109,8 @@ def test_what_the_csv_holds_is_not_measured_again(networks, call, measured, tmp_
     ("arguments", "says"),
     [
         (("--corruptions=fog",), r"no corruption 'fog': choose one of occlusion"),
-        (("--corruptions=reverse", "--levels=2-6"), r"--levels=2-6: the highest level of reverse is 1"),
-        (("--levels=6-1",), r"--levels=6-1: write a level, or two with a dash"),
+        (("--corruptions=reverse", "--levels=2-6"), r"--levels=2-6: the levels of reverse are 1 to 1"),
+        (("--levels=6-1",), r"--levels=6-1: the levels of occlusion are 1 to 6"),
         (("--levels=0-2",), r"--levels=0-2: write"),
         (("--levels=a",), r"--levels=a: write"),
         (("--corruptions=drop", "--levels=4-5"), r"drop:5 corrupts 5 frames, too many for a clip of 4"),
@@ -140,21 +118,26 @@ def test_what_the_csv_holds_is_not_measured_again(networks, call, measured, tmp_
         (("--split=test",), r"no split 'test'"),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_is_written(networks, call, measured, tmp_path, arguments, says):
-    with pytest.raises(ValueError, match=says):
-        call(networks[0], f"--output={tmp_path / 'new'}", *arguments)
+def test_bad_input_is_reported_before_anything_is_written(networks, measured, tmp_path, arguments, says):
+    done = call("robustness", networks[0], f"--output={tmp_path / 'new'}", *arguments)
+    assert re.search(says, error_of(done, only=False))
     assert measured == []
     assert not (tmp_path / "new").exists()
 
 
-def test_another_csv_is_left_alone(networks, call, tmp_path):
+def test_a_csv_with_other_columns_is_not_overwritten(networks, tmp_path):
     (tmp_path / "robustness.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"has not the columns checkpoint, .*: choose another --output"):
-        call(networks[0], f"--output={tmp_path}", *GRID)
+    says = r"does not have the columns checkpoint, .*: choose another --output"
+    assert re.search(says, error_of(call("robustness", networks[0], f"--output={tmp_path}", *GRID), only=False))
     assert (tmp_path / "robustness.csv").read_text() == "a,b\n1,2\n"
 
 
-def test_areas_of_levels_that_are_not_neighbours():
+@pytest.mark.parametrize(("levels", "expected"), [("1,3", [1, 3]), ("5-8", [5, 6]), ("4,1-2,2", [1, 2, 4])])
+def test_levels_are_lists_and_ranges(levels, expected):
+    assert [each.level for each in robustness.grid("occlusion", levels, frame=None)] == expected
+
+
+def test_areas_of_levels_with_gaps():
     def row(corruption, level, top1):
         return {"checkpoint": "x", "model": "m", "corruption": corruption, "level": level, "top1": top1}
 

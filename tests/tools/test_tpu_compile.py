@@ -1,10 +1,10 @@
-"""The TPU compiler's counts; what needs libtpu, an extra, is skipped without it."""
+"""The TPU compiler's counts. Tests that need libtpu, an extra, are skipped without it."""
 
 import importlib.util
 import json
 
 import pytest
-from commands_support import run, succeed
+from command_bench import call, error_of, succeed
 
 from motion_jax.tools.tpu_compile import counts_table, largest
 
@@ -45,16 +45,11 @@ def test_the_table_compares_with_the_first_network():
 
 @pytest.mark.skipif(has_libtpu, reason="libtpu is installed")
 def test_without_the_compiler_it_says_how_to_get_it():
-    done = run("-m", TOOL, "tsn_r18")
-    assert done.returncode == 2
-    assert 'pip install "jax[tpu]"' in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert 'pip install "jax[tpu]"' in error_of(call("tpu_compile", "tsn_r18"))
 
 
 def test_an_unknown_slice_is_named():
-    done = run("-m", TOOL, "tsn_r18", "--slice=v9-8")
-    assert done.returncode == 2
-    assert "v5e-8" in done.stderr
+    assert "v5e-8" in error_of(call("tpu_compile", "tsn_r18", "--slice=v9-8"))
 
 
 @pytest.mark.skipif(not has_libtpu, reason='needs libtpu: pip install "jax[tpu]"')

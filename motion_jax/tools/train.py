@@ -1,0 +1,88 @@
+"""Train a video network.
+
+Examples:
+    python train.py --config=configs/moving_shapes.py --workdir=runs/msnet
+    python train.py --config=configs/moving_shapes.py:selfynet_tsm_r18,8,smoke --workdir=runs/smoke
+    python train.py --config=configs/video_folder.py:msnet_tsm_r18,8 --config.data.root=VIDEOS --workdir=runs/mine
+
+A workdir that holds a checkpoint is resumed from it.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+
+from motion_jax.cli import Parser, print_json, read_config, run
+from motion_jax.data.pipeline import eval_batches, train_batches
+from motion_jax.experiment import Experiment, initial_variables, open_data
+from motion_jax.training.loop import TrainingData, fit
+from motion_jax.training.parallel import check_batch_size
+
+
+def main() -> None:
+    """Read the config, open data and model, and call ``fit``."""
+    parser = Parser(__doc__, configurable=True)
+    parser.add_argument("--config", metavar="FILE[:ARGUMENTS]", help="config file, with its arguments after a colon")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of this run: checkpoints, logs, prepared data")
+    parser.add_argument(
+        "--distributed", action="store_true", help="this is one of several processes (TPU pod, several hosts)"
+    )
+    arguments = parser.parse_args()
+    if not (arguments.config and arguments.workdir):
+        parser.error("--config=FILE and --workdir=DIR are needed")
+    config = read_config(arguments.config, arguments.changes)
+    if arguments.distributed:
+        jax.distributed.initialize()
+    result = train(config, pathlib.Path(arguments.workdir))
+    if arguments.json:
+        print_json(result)
+
+
+def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
+    """Train the experiment of a config, and return what ``fit`` returns."""
+    experiment = Experiment.from_config(config)
+    # The run keeps absolute paths, so that its checkpoints find the data from any folder.
+    config["data"] = dataclasses.asdict(experiment.data)
+    # Checked before data are prepared and anything is compiled.
+    check_batch_size(experiment.train.batch_size, experiment.parallel)
+    check_batch_size(experiment.eval.batch_size, experiment.parallel, field="eval.batch_size")
+    dataset = open_data(experiment.data, workdir)
+    dataset.size("val")
+    model = experiment.model.build(len(dataset.labels))
+    source = experiment.train.init_from
+    processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    data = TrainingData(
+        train_batches=lambda step: train_batches(
+            dataset, batch_size=experiment.train.batch_size, seed=experiment.seed, start_step=step, **processes
+        ),
+        eval_batches=functools.partial(
+            eval_batches,
+            dataset,
+            batch_size=experiment.eval.batch_size,
+            clips=experiment.eval.clips,
+            crops=experiment.eval.crops,
+            full_resolution=experiment.eval.full_resolution,
+            **processes,
+        ),
+        train_size=dataset.size("train"),
+        labels=dataset.labels,
+        clip_shape=(experiment.data.frames, experiment.data.size, experiment.data.size, 3),
+    )
+    return fit(
+        model,
+        data,
+        train=experiment.train,
+        parallel=experiment.parallel,
+        checkpoint=experiment.checkpoint,
+        evaluation=experiment.eval,
+        seed=experiment.seed,
+        workdir=workdir,
+        config=config,
+        variables=initial_variables(model, source, seed=experiment.seed) if source else None,
+    )
+
+
+if __name__ == "__main__":
+    run(main)
