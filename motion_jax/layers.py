@@ -49,9 +49,7 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         rank, channels = len(self.kernel_size), x.shape[-1] // self.maps
         if x.ndim <= rank:
-            raise ValueError(
-                f"Conv with kernel {self.kernel_size} needs {rank} spatial axes and channels; got {x.shape}"
-            )
+            raise ValueError(f"a kernel {self.kernel_size} needs {rank} spatial axes and channels; got {x.shape}")
         if self.depthwise and channels != self.features:
             raise ValueError(f"a depth-wise Conv keeps the channels: features={self.features}, input {x.shape}")
         shape = (*self.kernel_size, 1 if self.depthwise else channels, self.features)
@@ -144,6 +142,7 @@ class ConvBNAct:
         """Apply ``<name>_conv`` and ``<name>_bn``, or the two names given, and ``act``; padding keeps the size."""
         conv, bn = (f"{name}_conv", f"{name}_bn") if isinstance(name, str) else name
         options = {"padding": tuple(side // 2 for side in kernel_size), **options}
-        x = Conv(features, kernel_size, maps=maps, dtype=self.dtype, name=conv, **options)(x)
-        x = self.norm(maps=maps, dtype=self.dtype, scale_init=scale_init, name=bn)(x, train=self.train)
+        packed = {"maps": maps} if maps > 1 else {}
+        x = Conv(features, kernel_size, dtype=self.dtype, name=conv, **packed, **options)(x)
+        x = self.norm(dtype=self.dtype, scale_init=scale_init, name=bn, **packed)(x, train=self.train)
         return x if act is None else act(x)

@@ -23,10 +23,10 @@ import numpy as np
 from motion_jax.kernels.implementation import is_reference
 from motion_jax.kernels.side_by_side import kernel_of_maps
 
-# What a CPU multiplies with a banded kernel: rows of few channels and few numbers (cells times channels), as in the first
-# two layers of SELFY's extraction, with windows of up to 17 x 17. Longer bands are mostly zeros. Forward / with gradient
-# in ms instead of XLA's convolution, 5120 windows: 1.7 / 4.0 instead of 14.9 / 37.8 for 9x9x1, 4.1 / 11.9 instead of
-# 7.2 / 23.7 for 9x9x4, but 12.0 / 45.9 instead of 6.8 / 38.1 for 5x5x16.
+# What a CPU multiplies with a banded kernel: rows of few channels and few numbers (cells times channels), as in the
+# first two layers of SELFY's extraction, with windows of up to 17 x 17. Longer bands are mostly zeros. Forward / with
+# gradient in ms instead of XLA's convolution, 5120 windows: 1.7 / 4.0 instead of 14.9 / 37.8 for 9x9x1, 4.1 / 11.9
+# instead of 7.2 / 23.7 for 9x9x4, but 12.0 / 45.9 instead of 6.8 / 38.1 for 5x5x16.
 MOST_CHANNELS = 4
 LONGEST_ROW = 17 * MOST_CHANNELS
 

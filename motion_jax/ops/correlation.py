@@ -26,7 +26,7 @@ def all_pairs(
         cosine: divide by the lengths of the two features (see ``l2_normalize``).
         implementation: None for cosines that read the features as they are, ``reference`` to normalise them first.
     """
-    if cosine and kernels.is_reference(implementation):
+    if kernels.is_reference(implementation) and cosine:
         return kernels.all_pairs(l2_normalize(source), l2_normalize(target))
     return kernels.all_pairs(source, target, cosine=cosine)
 

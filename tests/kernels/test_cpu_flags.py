@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from motion_jax import cli
 from motion_jax.kernels import cpu_flags
 
 COMPILE = """
@@ -83,5 +84,5 @@ def test_heeded_by_xla():
 def test_commands_use_them(alone, monkeypatch):
     seen = []
     monkeypatch.setattr("logging.basicConfig", lambda **_: None)
-    command.run(lambda: seen.append(os.environ["XLA_FLAGS"]))
+    cli.run(lambda: seen.append(os.environ["XLA_FLAGS"]))
     assert seen == [" ".join(cpu_flags.FLAGS)]

@@ -14,10 +14,9 @@ CALLS = {"jit", "pjit", "custom_jvp_call", "remat2", "checkpoint", "cond", "scan
 REPLACED = {"pad", "gather", "dynamic_slice", "rem", "reduce_window_max", *CALLS}
 # The primitives that converters are given.
 KNOWN = {
-    "abs", "add", "and", "argmax", "broadcast_in_dim", "concatenate", "conv_general_dilated", "convert_element_type",
-    "div", "dot_general", "eq", "exp", "expand_dims", "ge", "gt", "iota", "is_finite", "le", "lt", "max", "min", "mul",
-    "ne", "neg", "or", "reduce_max", "reduce_min", "reduce_sum", "reshape", "rsqrt", "select_n", "slice", "sqrt",
-    "square", "squeeze", "stack", "sub", "transpose", "integer_pow",
+    "add", "broadcast_in_dim", "concatenate", "conv_general_dilated", "convert_element_type", "div", "dot_general",
+    "eq", "exp", "ge", "iota", "max", "min", "mul", "neg", "reduce_max", "reduce_min", "reduce_sum", "reshape", "rev",
+    "rsqrt", "select_n", "slice", "square", "squeeze", "stack", "sub", "transpose",
 }  # fmt: skip
 SHAPE = (5, 6, 7, 8)
 
