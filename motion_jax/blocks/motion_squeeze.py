@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
 from motion_jax.layers import BatchNorm, Conv, ConvBNAct
-from motion_jax.ops import match, pack_frames, unpack_frames
+from motion_jax.ops import l2_normalize, local_correlation, match, pack_frames, unpack_frames
 
 # Forms of the feature transformation and their hidden channels.
 TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
