@@ -295,6 +295,7 @@ def videos(tmp_path_factory):
 
 
 @video_folder
+@pytest.mark.long
 def test_a_killed_run_ends_as_one_that_was_never_killed(videos, tmp_path):
     def train(workdir):
         root = os.path.relpath(videos, ROOT)

@@ -19,6 +19,7 @@ def test_there_are_pages_with_code():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.long
 def test_code_runs_in_order(page):
     namespace = {"__name__": "docs"}
     # A page may add a model of its own to the table.

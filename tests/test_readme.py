@@ -12,6 +12,8 @@ import shlex
 import pytest
 from command_bench import ROOT, call, error_of, succeed
 
+pytestmark = pytest.mark.long
+
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "data/README.md", ROOT / "configs/README.md")
 # Programs on a reader's machine that are not checked.
 FOREIGN = {"cd", "export", "git", "ls", "pip", "python3", "source", "tensorboard", "unzip"}

@@ -107,6 +107,7 @@ def succeed(checkout, *arguments):
     return done.stdout
 
 
+@pytest.mark.long
 def test_every_command_takes_the_block(checkout):
     succeed(checkout, "train.py", f"--config=configs/moving_shapes.py:{MODEL},8,smoke", "--workdir=runs/mine")
     evaluated = succeed(checkout, "eval.py", "--workdir=runs/mine", "--json")

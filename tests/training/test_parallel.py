@@ -142,6 +142,7 @@ jax.distributed.shutdown()
 """
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
