@@ -97,7 +97,7 @@ def by_product(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int], paddi
 
 
 def by_product_of_rows(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int], padding: Sequence[int]) -> jax.Array:
-    """Do the same as a product of two dimensions, in which each of the maps side by side is a row of its own."""
+    """Convolve with a kernel of size 1 as a product of two dimensions, with a row for each of the maps side by side."""
     x = _strided(x, strides)
     product = jnp.dot(x.reshape(-1, kernel.shape[-2]), kernel.reshape(kernel.shape[-2:]))
     return product.reshape(*x.shape[:-1], -1)
@@ -135,7 +135,7 @@ def by_shifts(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int], paddin
     def add(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
         return total + slab(x, kernel, index), None
 
-    # From the first slab and not from zeros, which under shard_map would not vary over the devices as the sum does.
+    # Start with the first slab: zeros would not vary over the devices under shard_map, as the sum does.
     return jax.lax.scan(add, slab(x, kernel, 0), jnp.arange(1, first))[0]
 
 

@@ -3,7 +3,7 @@
 Measured in bfloat16 for a TPU (docs/performance.md), GB read and written with the gradient: matching by cosines of
 features as they are, 3.36, instead of products of normalised ones in float32, 4.15; scores as (n, h w, h w), 1.21,
 instead of (n, h, w, h, w), 5.63; windows of 14 x 14 maps by a product with one-hot vectors, 1.36, instead of slices of
-re-indexed scores, 5.40. On a CPU one product of all positions is as fast as products of shifted maps are slow.
+re-indexed scores, 5.40.
 """
 
 import functools
@@ -28,10 +28,10 @@ def all_pairs(source: jax.Array, target: jax.Array, *, cosine: bool = False) -> 
 
 
 def _products(source: jax.Array, target: jax.Array) -> jax.Array:
-    """Inner products in full precision, which is asked for by name.
+    """Compute inner products in full precision.
 
-    The default of an accelerator (TF32, bfloat16 passes) would move a matching score by 1e-3, which a temperature of
-    100 turns into another displacement.
+    The default precision of an accelerator (TF32, bfloat16 passes) changes a matching score by 1e-3, which a
+    temperature of 100 turns into another displacement.
     """
     return jnp.einsum(
         "nsc,ntc->nst",
@@ -44,10 +44,10 @@ def _products(source: jax.Array, target: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _cosines(source: jax.Array, target: jax.Array) -> jax.Array:
-    """``_products`` of the vectors divided by their lengths, in which the vectors are read as they are.
+    """Divide the products of the vectors by their lengths.
 
-    So bfloat16 features are read in bfloat16, and their products are exact, where normalised ones would take float32.
-    The derivative is written out for the same reason; it is that of the products of normalised vectors.
+    bfloat16 features are read in bfloat16, and their products are exact; normalised features would take float32. The
+    derivative is written out for the same reason; it is that of the products of normalised vectors.
     """
     return _products(source, target) * _per_length(source)[:, :, None] * _per_length(target)[:, None, :]
 
@@ -63,13 +63,13 @@ def _cosines_jvp(
 
 
 def _per_length(x: jax.Array) -> jax.Array:
-    """One over the length of each vector, in float32 at least."""
+    """Return one over the length of each vector, in float32 at least."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1) + EPSILON)
 
 
 def _across(x: jax.Array, change: jax.Array) -> jax.Array:
-    """The change of each vector without its part along the vector, which turns nothing."""
+    """Return the change of each vector without its component along the vector, which does not change the direction."""
     unit = x * _per_length(x)[..., None]
     return change - unit * jnp.sum(unit * change, axis=-1, keepdims=True)
 
@@ -115,7 +115,7 @@ def windows_by_shift(scores: jax.Array, *, width: int, radius: int, dilation: in
     scores = _by_displacement(scores, farthest)
     # Displacement first, positions last: a TPU would fill a row of few displacements up to 128.
     scores = jnp.moveaxis(scores, -1, 0)
-    # Of each row dy of the window the entries dx; what runs over the side of the frame is in another row of it.
+    # For each row dy of the window its entries dx. Entries beyond the side of the frame belong to another row.
     rows = [farthest + dy * width for dy in range(-reach, reach + 1, dilation)]
     window = jnp.stack([scores[row - reach : row + reach + 1 : dilation] for row in rows])
     x = np.arange(-reach, reach + 1, dilation)[:, None] + np.tile(np.arange(width), cells // width)[None]

@@ -1,7 +1,6 @@
-"""How XLA compiles for a CPU: settings that cut a training step by a sixth, which it reads from ``XLA_FLAGS``.
+"""XLA settings for a CPU, which cut the time of a training step by a sixth (docs/performance.md).
 
-Commands use them by themselves on a machine without an accelerator. In a program of your own call ``use`` before JAX
-touches a device.
+Commands set them on a machine without an accelerator. Other programs call ``use`` before JAX initialises a device.
 """
 
 import importlib.metadata
@@ -9,25 +8,26 @@ import importlib.util
 import os
 
 FLAGS = (
-    # Convolutions and products by Eigen, sums alone by YNNPACK. All by YNNPACK, as is the default, a convolution with
-    # fewer than 96 channels runs on one core and a kernel's gradient takes up to twice as long.
+    # Convolutions and products by Eigen, sums alone by YNNPACK. With everything by YNNPACK, the default, a convolution
+    # with fewer than 96 channels runs on one core and a kernel's gradient takes up to twice as long.
     "--xla_cpu_experimental_ynn_fusion_type=reduce",
     # The older code for fused loops.
     "--xla_cpu_use_fusion_emitters=false",
-    # Leave optimization barriers in place until after fusion, or `materialise` does nothing.
+    # Keep optimization barriers until after fusion; otherwise `materialise` has no effect.
     "--xla_disable_hlo_passes=cse_barrier_expander",
 )
 
-# XLA ends the process over a flag it does not know, so only where these were tried. jaxlib 0.11.2 no longer has the
-# second, does the third by itself, and loses by the first elsewhere the few percent that it gains in training.
+# XLA aborts on an unknown flag, so the settings are limited to the version where they were measured. jaxlib 0.11.2 has
+# no second flag, does the third by default, and the first gains a few percent in training but loses them elsewhere.
 _JAXLIB = "0.10.2"
 
 
 def use() -> None:
-    """Add the settings to ``XLA_FLAGS``, but those given there already, if this process will compute on a CPU.
+    """Add the settings to ``XLA_FLAGS`` if this process will compute on a CPU; flags given there already are kept.
 
-    Without effect once JAX has touched a device, where an accelerator's plug-in is installed and ``JAX_PLATFORMS`` is
-    not ``cpu``, where the TPU's compiler is installed, which would read them too, and with another jaxlib than 0.10.2.
+    Has no effect once JAX has initialised a device, where an accelerator's plug-in is installed and ``JAX_PLATFORMS``
+    is not ``cpu``, where the TPU's compiler is installed, which would read them too, or with a jaxlib other than
+    0.10.2.
     """
     if importlib.metadata.version("jaxlib") != _JAXLIB or not _computes_on_a_cpu():
         return

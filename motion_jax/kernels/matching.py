@@ -93,7 +93,7 @@ def _match_rows(
     scores = jax.nn.relu(all_pairs(source, target, cosine=cosine))  # (n, source, target)
     dtype = scores.dtype
 
-    # Where each cell lies, by division of the flat index: one number per cell, so that everything below broadcasts it.
+    # Coordinates from the flat index, one number per cell, so that everything below broadcasts them.
     def position(cell: jax.Array) -> tuple[jax.Array, jax.Array]:
         columns = jnp.full((), width, cell.dtype)
         return jax.lax.rem(cell, columns).astype(dtype), jax.lax.div(cell, columns).astype(dtype)
@@ -107,7 +107,7 @@ def _match_rows(
         inside &= (offset_x % dilation == 0) & (offset_y % dilation == 0)
     scores = materialise(jnp.where(inside, scores, 0))
 
-    # If every score is 0 the choice does not matter: all cells weigh the same.
+    # If every score is 0 the choice does not matter: all cells have the same weight.
     best = first_argmax(scores)
     index = jax.lax.broadcasted_iota(best.dtype, scores.shape, scores.ndim - 1)
     confidence = jnp.sum(jnp.where(index == best[..., None], scores, 0), axis=-1)

@@ -1,4 +1,4 @@
-"""From matching scores to displacement: the (kernel-)soft-argmax, and matching in one function."""
+"""Displacement between two feature maps: the kernel-soft-argmax of matching scores, and matching as a whole."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Scores from the distance of two positions alone, for attention."""
+"""Attention scores that depend on the distance of two positions."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ def relative_scores(query: Float[Array, "*lead n d"], table: Float[Array, "m d"]
     """Inner products of each query along an axis with the embedding of its distance to every position of that axis.
 
     Entry ``[..., i, j]`` is ``query[..., i] . table[r + clip(j - i, -r, r)]`` with ``m = 2 * r + 1``: positions further
-    apart than ``r`` share the last embedding, so that a table serves axes of any length. float32 at least.
+    apart than ``r`` share the last embedding, so that one table serves axes of any length. float32 at least.
 
     Args:
         query: one vector per position; the axis is the one before the channels.
