@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import gc
 import logging
+import math
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -31,8 +32,8 @@ Batch = dict[str, np.ndarray]
 Made = TypeVar("Made")
 
 _log = logging.getLogger(__name__)
-# Evaluation warns when its centre crop keeps less than this fraction of the short side.
-_NARROW = 0.7
+# Opening a data set warns when the centre crop of evaluation keeps less than this fraction of the stored frame.
+_NARROW = 0.6
 _open: weakref.WeakSet = weakref.WeakSet()
 
 
@@ -50,14 +51,13 @@ def open_dataset(section: DataConfig, *, default_dir: str) -> Dataset:
     from motion_jax.data.sources.preparation import prepare
 
     if section.resize is not None and section.crop != "none":
-        short = section.resize if isinstance(section.resize, int) else min(section.resize)
-        if section.size < _NARROW * short:
+        stored = (section.resize,) * 2 if isinstance(section.resize, int) else section.resize
+        shown = section.size**2 / math.prod(stored)
+        if shown < _NARROW:
             _log.warning(
-                "data.size = %d: evaluation crops the centre %d of the %d pixels of the stored short side; to show "
-                "more of the frame, reduce data.resize, or set data.crop to none",
-                section.size,
-                section.size,
-                short,
+                "evaluation shows the centre %dx%d of the stored %dx%d pixels, %.0f %% of the frame: reduce "
+                "data.resize together with data.size, or set data.crop to none",
+                *(section.size, section.size, *stored, 100 * shown),
             )
     return Dataset(section, prepare(section, default_dir=default_dir))
 
