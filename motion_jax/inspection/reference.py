@@ -46,11 +46,11 @@ def local_correlation(source: np.ndarray, target: np.ndarray, *, radius: int, di
 
 
 def kernel_soft_argmax(scores: np.ndarray, *, sigma: float | None, temperature: float) -> np.ndarray:
-    """Compute the expected (dx, dy) / radius of scores (n, h, w, p, p), weighted around their maximum."""
+    """Compute the expected (dx, dy) / radius of scores (n, h, w, p, p); a ``sigma`` of None omits the Gaussian."""
     *positions, side, _ = scores.shape
     radius = side // 2
     offset = np.arange(side)
-    logits = temperature * scores
+    logits = temperature * np.asarray(scores, np.float64)
     if sigma is not None:
         best = scores.reshape(*positions, side**2).argmax(-1)[..., None, None]
         distance = (offset[:, None] - best // side) ** 2 + (offset[None, :] - best % side) ** 2
