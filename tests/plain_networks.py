@@ -1,6 +1,8 @@
-"""MobileNet-V2 and I3D once more, in NumPy and float64, channels first, straight from the official names."""
+"""MobileNet-V2 and I3D on the NumPy reference of their layers, from the official names of their weights."""
 
 import numpy as np
+
+from motion_jax.inspection import reference
 
 # Inverted residuals of MobileNet-V2 by the number of their feature: stride, and whether they have a shortcut.
 STRIDES = {2: 2, 4: 2, 7: 2, 14: 2}
@@ -20,75 +22,40 @@ INCEPTION = {
 }
 
 
-def convolve(x, weight, *, stride, padding):
-    """(n, c, *space) with (o, c, *kernel), or (c, 1, *kernel) channel by channel; one stride and padding per axis."""
-    kernel = weight.shape[2:]
-    x = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in padding)])
-    sizes = [(n - k) // s + 1 for n, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
-    total = 0.0
-    for cell in np.ndindex(*kernel):
-        taken = tuple(slice(c, c + (n - 1) * s + 1, s) for c, n, s in zip(cell, sizes, stride, strict=True))
-        window = x[(slice(None), slice(None), *taken)].reshape(*x.shape[:2], -1)
-        at_cell = weight[(slice(None), slice(None), *cell)]
-        total = total + (window * at_cell if weight.shape[1] == 1 else at_cell @ window)
-    return total.reshape(*total.shape[:2], *sizes)
+def convolve(x, weight, stride=1):
+    """Convolve with PyTorch's (o, i, *window), or (c, 1, *window) depthwise; one stride for height and width."""
+    strides = [1] * (weight.ndim - 4) + [stride] * 2
+    return reference.convolution(x, np.moveaxis(weight, (1, 0), (-2, -1)), strides=strides)
 
 
 def batch_norm(x, weights, name):
-    """With the running statistics."""
-    mean, var, scale, bias = (
-        weights[f"{name}.{leaf}"].astype(np.float64).reshape(-1, *(1,) * (x.ndim - 2))
-        for leaf in ("running_mean", "running_var", "weight", "bias")
-    )
-    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
-
-
-def max_pool(x, *, window, stride, padding):
-    """(n, c, t, h, w); padding before and after each axis."""
-    x = np.pad(x, [(0, 0), (0, 0), *padding], constant_values=-np.inf)
-    sizes = [(n - k) // s + 1 for n, k, s in zip(x.shape[2:], window, stride, strict=True)]
-    result = np.full((*x.shape[:2], *sizes), -np.inf)
-    for cell in np.ndindex(*window):
-        taken = tuple(slice(c, c + (n - 1) * s + 1, s) for c, n, s in zip(cell, sizes, stride, strict=True))
-        result = np.maximum(result, x[(slice(None), slice(None), *taken)])
-    return result
-
-
-def shift(x, frames):
-    """TSM's shift of an eighth of the channels each way, time in the batch."""
-    clips = x.reshape(-1, frames, *x.shape[1:])
-    moved, result = x.shape[1] // 8, clips.copy()
-    result[:, :, : 2 * moved] = 0
-    result[:, :-1, :moved] = clips[:, 1:, :moved]
-    result[:, 1:, moved : 2 * moved] = clips[:, :-1, moved : 2 * moved]
-    return result.reshape(x.shape)
+    """Normalise with the running statistics under PyTorch's names."""
+    mean, var, scale, bias = (weights[f"{name}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias"))
+    return reference.batch_norm(x, mean=mean, var=var, scale=scale, bias=bias)
 
 
 def mobilenet_v2(weights, clips, *, shifted):
     """Logits of the TSM repository's MobileNet-V2 for normalised clips (b, t, h, w, 3)."""
-    batch, frames = clips.shape[:2]
-    x = np.moveaxis(clips.astype(np.float64), -1, 2).reshape(-1, 3, *clips.shape[2:4])
 
-    def layer(x, conv, bn, *, stride=1, padding=0, activated=True):
+    def layer(x, conv, bn, *, stride=1, activated=True):
         name = f"{conv}.net" if f"{conv}.net.weight" in weights else conv
-        x = convolve(x, weights[f"{name}.weight"], stride=(stride, stride), padding=(padding, padding))
-        x = batch_norm(x, weights, bn)
+        x = batch_norm(convolve(x, weights[f"{name}.weight"], stride), weights, bn)
         return np.clip(x, 0, 6) if activated else x
 
-    x = layer(x, "features.0.0", "features.0.1", stride=2, padding=weights["features.0.0.weight"].shape[-1] // 2)
+    x = layer(clips, "features.0.0", "features.0.1", stride=2)
     for number in range(1, 18):
         name, before = f"features.{number}.conv", x
         first = 0
         if number > 1:
-            x = shift(x, frames) if shifted and number in SHORTCUTS else x
+            x = reference.temporal_shift(x, fold_div=8) if shifted and number in SHORTCUTS else x
             x = layer(x, f"{name}.0", f"{name}.1")
             first = 3
-        x = layer(x, f"{name}.{first}", f"{name}.{first + 1}", stride=STRIDES.get(number, 1), padding=1)
+        x = layer(x, f"{name}.{first}", f"{name}.{first + 1}", stride=STRIDES.get(number, 1))
         x = layer(x, f"{name}.{first + 3}", f"{name}.{first + 4}", activated=False)
         x = x + before if number in SHORTCUTS else x
-    x = layer(x, "features.18.0", "features.18.1").mean(axis=(2, 3))
+    x = layer(x, "features.18.0", "features.18.1").mean(axis=(2, 3))  # (b, t, c)
     logits = x @ weights["classifier.weight"].T.astype(np.float64) + weights["classifier.bias"]
-    return logits.reshape(batch, frames, -1).mean(axis=1)
+    return logits.mean(axis=1)
 
 
 def i3d_names_shapes(num_classes):
@@ -120,25 +87,24 @@ def i3d_names_shapes(num_classes):
 
 def i3d(weights, clips):
     """Logits and stages by name for normalised clips (b, t, h, w, 3)."""
-    x = np.moveaxis(clips.astype(np.float64), -1, 1)
     stages = {}
 
-    def unit(x, name, stride=(1, 1, 1)):
-        weight = weights[f"{name}.conv3d.weight"]
-        x = convolve(x, weight, stride=stride, padding=[side // 2 for side in weight.shape[2:]])
-        return np.maximum(batch_norm(x, weights, f"{name}.batch3d"), 0)
+    def unit(x, name, stride=1):
+        x = convolve(x, weights[f"{name}.conv3d.weight"], stride)
+        return reference.relu(batch_norm(x, weights, f"{name}.batch3d"))
 
-    def pool(x, window, stride):
-        return max_pool(x, window=window, stride=stride, padding=[(side // 2, side // 2) for side in window])
+    def pool(x, window, strides):
+        half = [(side // 2, side // 2) for side in window]
+        return reference.max_pool(x, window=window, strides=strides, padding=half)
 
-    x = pool(unit(x, "conv3d_1a_7x7", (1, 2, 2)), (1, 3, 3), (1, 2, 2))
+    x = pool(unit(clips, "conv3d_1a_7x7", 2), (1, 3, 3), (1, 2, 2))
     x = pool(unit(unit(x, "conv3d_2b_1x1"), "conv3d_2c_3x3"), (1, 3, 3), (1, 2, 2))
     for name in INCEPTION:
         if name == "mixed_4b":
             x = pool(x, (3, 3, 3), (2, 2, 2))
         if name == "mixed_5b":
-            odd = [(0, size % 2) for size in x.shape[2:]]
-            x = max_pool(x, window=(2, 2, 2), stride=(2, 2, 2), padding=odd)
+            odd = [(0, size % 2) for size in x.shape[1:4]]
+            x = reference.max_pool(x, window=(2, 2, 2), strides=(2, 2, 2), padding=odd)
         x = np.concatenate(
             [
                 unit(x, f"{name}.branch_0"),
@@ -146,8 +112,8 @@ def i3d(weights, clips):
                 unit(unit(x, f"{name}.branch_2.0"), f"{name}.branch_2.1"),
                 unit(pool(x, (3, 3, 3), (1, 1, 1)), f"{name}.branch_3.1"),
             ],
-            axis=1,
+            axis=-1,
         )
-        stages[name] = np.moveaxis(x, 1, -1)
+        stages[name] = x
     weight, bias = (weights[f"conv3d_0c_1x1.conv3d.{leaf}"] for leaf in ("weight", "bias"))
-    return x.mean(axis=(2, 3, 4)) @ weight.reshape(len(weight), -1).T.astype(np.float64) + bias, stages
+    return x.mean(axis=(1, 2, 3)) @ weight.reshape(len(weight), -1).T.astype(np.float64) + bias, stages

@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 
 import pytest
-from command_bench import ROOT, call, error_of, run
+from bench import ROOT, call, error_of, run
 
 from motion_jax import cli, tools
 from motion_jax.experiment import Experiment, keys_of

@@ -8,7 +8,7 @@ import signal
 
 import numpy as np
 import pytest
-from command_bench import (
+from bench import (
     ROOT,
     call,
     error_of,

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from command_bench import ROOT, call, error_of, succeed
+from bench import ROOT, call, error_of, succeed
 
 from motion_jax import list_models
 from motion_jax.cli import read_config

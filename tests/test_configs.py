@@ -7,7 +7,7 @@ import json
 
 import ml_collections
 import pytest
-from command_bench import ROOT
+from bench import ROOT
 
 from motion_jax import list_models
 from motion_jax.experiment import Experiment, check_same_model

@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
@@ -70,6 +71,12 @@ def test_direction(path):
     rooms = {name.split(".")[1] for name in names if name.startswith("motion_jax.")}
     allowed = TOOLS if room == "tools" else ROOMS[room] | {room}
     assert rooms <= allowed, f"{room} may import {sorted(allowed)}"
+
+
+def test_the_reference_shares_no_code_with_what_it_checks():
+    path = ROOT / "motion_jax" / "inspection" / "reference.py"
+    assert not imported(path)
+    assert not re.search(r"^ *(import|from) (jax|flax)", path.read_text(), flags=re.MULTILINE)
 
 
 def test_no_command_imports_another():

@@ -10,7 +10,7 @@ import re
 import shlex
 
 import pytest
-from command_bench import ROOT, call, error_of, succeed
+from bench import ROOT, call, error_of, succeed
 
 pytestmark = pytest.mark.long
 

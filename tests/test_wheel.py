@@ -10,7 +10,7 @@ import sys
 import zipfile
 
 import pytest
-from command_bench import ROOT, succeed, write_video
+from bench import ROOT, moving_noise, succeed, write_video
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("wheel")]
 
@@ -57,7 +57,7 @@ def elsewhere(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("elsewhere")
     for name in ("data.py", "configs.py"):
         (folder / name).write_text("raise AssertionError('a stranger was imported')\n")
-    write_video(folder / "clip.avi", step=4, seed=0)
+    write_video(folder / "clip.avi", moving_noise(step=4, seed=0))
     return folder
 
 

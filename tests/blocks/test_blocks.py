@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks.plain import variables_of
+from bench import random_variables
 from tolerance import assert_close
 
 from motion_jax import blocks
@@ -73,7 +73,7 @@ def test_every_block_is_here():
 def test_any_shape_goes_through_in_training_and_evaluation(rng, name, shape):
     block = BLOCKS[name]
     x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
-    variables = variables_of(block, x, rng)
+    variables = random_variables(block, x, seed=rng, positive=True)
 
     @jax.jit
     def both(variables, x):
@@ -93,7 +93,7 @@ def test_any_shape_goes_through_in_training_and_evaluation(rng, name, shape):
 def test_jitted_equals_unjitted(rng, name):
     block = BLOCKS[name]
     x = jnp.asarray(rng.standard_normal((1, 3, 4, 5, 8)), jnp.float32)
-    variables = variables_of(block, x, rng)
+    variables = random_variables(block, x, seed=rng, positive=True)
     apply = lambda v, x: block.apply(v, x, train=True, mutable=["batch_stats"])[0]  # noqa: E731
     assert_close(jax.jit(apply)(variables, x), apply(variables, x), kind="block")
 
@@ -102,7 +102,7 @@ def test_jitted_equals_unjitted(rng, name):
 def test_every_parameter_has_a_gradient_and_it_is_the_difference_quotient(rng, x64, name):
     block = gentle(BLOCKS[name], dtype=jnp.float64)
     x = jnp.asarray(rng.standard_normal((1, 4, 5, 6, 8)))
-    variables = variables_of(block, x, rng)
+    variables = random_variables(block, x, seed=rng, positive=True)
 
     @jax.jit
     def loss(params, x):
@@ -127,7 +127,7 @@ def test_bfloat16_is_near_float32(rng, name):
     block = gentle(BLOCKS[name])
     # Already rounded, so that what is matched as it comes is the same in both.
     x = jnp.asarray(rng.standard_normal((1, 3, 6, 6, 8)), jnp.bfloat16).astype(jnp.float32)
-    variables = variables_of(block, x, rng)
+    variables = random_variables(block, x, seed=rng, positive=True)
     expected = jax.jit(lambda v, x: block.apply(v, x, train=False))(variables, x)
     actual = jax.jit(lambda v, x: block.clone(dtype=jnp.bfloat16).apply(v, x, train=False))(variables, x)
     assert actual.dtype == jnp.bfloat16
@@ -182,7 +182,7 @@ def test_a_block_in_another_network_does_what_it_does_alone(rng, network, name):
     block = next(block for block in BLOCKS.values() if type(block).__name__ == name)
     clips = jnp.asarray(rng.standard_normal((2, 5, 15, 21, 3)), jnp.float32)
     net = network(block)
-    variables = variables_of(net, clips, rng, signed=True)
+    variables = random_variables(net, clips, seed=rng)
 
     @jax.jit
     def both(variables, clips):

@@ -4,17 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks.plain import Layers, jitted, relu, variables_of
-from ops import twins
+from bench import evaluate, random_variables
 from tolerance import assert_close
 
 from motion_jax.blocks import CorrelationBlock
+from motion_jax.inspection import reference
+from motion_jax.inspection.reference import Layers, relu
 
 
 def formula(block, variables, x):
     """Displacement by displacement and group by group, with the frame before."""
     layers = Layers(variables)
-    y = layers.conv_bn_relu(x, "reduction")
+    y = layers.conv_bn_relu(x, "reduction_conv", "reduction_bn")
     weights = layers.params["filter"]
     side, _, groups, per_group = weights.shape
     _, frames, height, width, _ = x.shape
@@ -41,8 +42,8 @@ def formula(block, variables, x):
 def test_equals_the_formula(rng, shape, fields):
     block = CorrelationBlock(**fields)
     x = rng.standard_normal(shape).astype(np.float32)
-    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
-    y, sown = jitted(block, variables, jnp.asarray(x))
+    variables = random_variables(block, jnp.asarray(x), seed=rng)
+    y, sown = evaluate(block, variables, jnp.asarray(x))
     expected, correlation = formula(block, variables, x)
     assert_close(sown["correlation"], correlation, kind="block")
     assert_close(y, expected, kind="block")
@@ -52,10 +53,10 @@ def test_starts_as_a_relu_with_the_mean_of_the_products(rng):
     x = jnp.asarray(rng.standard_normal((1, 3, 4, 5, 8)), jnp.float32)
     block = CorrelationBlock(radius=2, dilation=1, channels=4, groups=1)
     variables = jax.jit(lambda x: block.init(jax.random.key(0), x, train=False))(x)
-    y, sown = jitted(block, variables, x)
+    y, sown = evaluate(block, variables, x)
     np.testing.assert_array_equal(y, relu(x))
-    reduced = Layers(variables).conv_bn_relu(np.asarray(x, np.float64), "reduction")
-    plain = twins.local_correlation(reduced[:, 2], reduced[:, 1], 2) / 4
+    reduced = Layers(variables).conv_bn_relu(np.asarray(x, np.float64), "reduction_conv", "reduction_bn")
+    plain = reference.local_correlation(reduced[:, 2], reduced[:, 1], radius=2) / 4
     assert_close(sown["correlation"][:, 2, ..., 0], plain, kind="block")
 
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks.plain import Layers, jitted, variables_of
+from bench import evaluate, random_variables
 from tolerance import assert_close
 
 from motion_jax.blocks import CorrespondenceProposal
+from motion_jax.inspection.reference import Layers
 
 
 def formula(block, variables, x):
@@ -24,7 +25,7 @@ def formula(block, variables, x):
         moves = np.array(nearest) - here
         y = np.stack([np.concatenate([m / size, own, x[(clip, *p)]]) for m, p in zip(moves, nearest, strict=True)])
         for index in range(count):
-            y = layers.conv_bn_relu(y[None, None], f"embedding{index}")[0, 0]
+            y = layers.conv_bn_relu(y[None, None], f"embedding{index}_conv", f"embedding{index}_bn")[0, 0]
         pooled.append(y.max(0))
         proposals.append(moves)
     y = np.reshape(pooled, (*x.shape[:4], -1))
@@ -39,8 +40,8 @@ def formula(block, variables, x):
 def test_equals_the_formula(rng, shape, k, widths):
     block = CorrespondenceProposal(k=k, widths=widths)
     x = rng.standard_normal(shape).astype(np.float32)
-    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
-    y, sown = jitted(block, variables, jnp.asarray(x))
+    variables = random_variables(block, jnp.asarray(x), seed=rng)
+    y, sown = evaluate(block, variables, jnp.asarray(x))
     expected, proposals = formula(block, variables, x)
     np.testing.assert_array_equal(sown["proposals"], proposals)
     assert_close(y, expected, kind="block")
@@ -50,7 +51,7 @@ def test_proposals_follow_a_moved_pattern(rng):
     frame = jnp.asarray(rng.standard_normal((1, 6, 6, 16)), jnp.float32)
     clip = jnp.stack([jnp.roll(frame, (t, -t), (1, 2)) for t in range(3)], axis=1)
     block = CorrespondenceProposal(k=2)
-    _, sown = jitted(block, variables_of(block, clip, rng), clip)
+    _, sown = evaluate(block, random_variables(block, clip, seed=rng, positive=True), clip)
     assert {tuple(move) for move in np.asarray(sown["proposals"][0, 1, 3, 3])} == {(1, 1, -1), (-1, -1, 1)}
 
 
@@ -58,7 +59,7 @@ def test_starts_as_the_identity(rng):
     x = jnp.asarray(rng.standard_normal((1, 2, 3, 3, 4)), jnp.float32)
     block = CorrespondenceProposal()
     variables = jax.jit(lambda x: block.init(jax.random.key(0), x, train=False))(x)
-    np.testing.assert_array_equal(jitted(block, variables, x)[0], x)
+    np.testing.assert_array_equal(evaluate(block, variables, x)[0], x)
 
 
 def test_flops_of_the_supplement_table_2():

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks.plain import Layers, jitted, relu, softmax, variables_of
+from bench import evaluate, random_variables
 from tolerance import assert_close
 
 from motion_jax.blocks import LocalSelfAttention
+from motion_jax.inspection.reference import Layers, integrate, relu, softmax, upsample
 
 
 def attend(block, layers, x):
@@ -34,17 +35,17 @@ def attend(block, layers, x):
 def test_equals_the_formula(rng, shape, window, stride):
     block = LocalSelfAttention(window=window, channels=5, stride=stride, integration_width=4)
     x = rng.standard_normal(shape).astype(np.float32)
-    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
+    variables = random_variables(block, jnp.asarray(x), seed=rng)
     layers = Layers(variables)
-    y = attend(block, layers, layers.conv_bn_relu(x, "downsample", (stride, stride), (1, 1)))
-    expected = relu(x + layers.upsample(layers.integrate(y[:, :, :, :, None]), shape, stride))
-    assert_close(jitted(block, variables, jnp.asarray(x))[0], expected, kind="block")
+    y = attend(block, layers, layers.conv_bn_relu(x, "downsample_conv", "downsample_bn", strides=(stride, stride)))
+    expected = relu(x + upsample(layers, integrate(layers, y[:, :, None]), shape=shape, stride=stride))
+    assert_close(evaluate(block, variables, jnp.asarray(x))[0], expected, kind="block")
 
 
 def test_frames_out_of_the_window_do_not_matter(rng):
     block = LocalSelfAttention(window=(3, 3, 3), channels=4, stride=1, integration_width=4)
     x = jnp.asarray(rng.standard_normal((1, 5, 4, 4, 4)), jnp.float32)
-    variables = variables_of(block, x, rng)
+    variables = random_variables(block, x, seed=rng, positive=True)
     apply = jax.jit(lambda x: block.apply(variables, x, train=False)[0, 2])
     np.testing.assert_array_equal(apply(x.at[0, 4].add(1.0)), apply(x))
     assert np.abs(apply(x.at[0, 3].add(1.0)) - apply(x)).max() > 1e-3
@@ -55,7 +56,7 @@ def test_starts_as_a_rectified_identity(rng):
     block = LocalSelfAttention(window=(3, 3, 3))
     variables = jax.jit(lambda x: block.init(jax.random.key(0), x, train=False))(x)
     assert variables["params"]["query"]["kernel"].shape == (1, 1, 32, 32)  # Table 3e's C
-    np.testing.assert_array_equal(jitted(block, variables, x)[0], np.maximum(x, 0))
+    np.testing.assert_array_equal(evaluate(block, variables, x)[0], np.maximum(x, 0))
 
 
 def test_bad_window():

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks.plain import Layers, jitted, relu, variables_of
-from ops import twins
+from bench import evaluate, random_variables
 from tolerance import assert_close
 
 from motion_jax.blocks import MotionSqueeze
+from motion_jax.inspection import reference
+from motion_jax.inspection.reference import Layers
 from motion_jax.layers import Conv
 
 FORMS = [
@@ -26,17 +27,17 @@ FORMS = [
 def formula(block, variables, x):
     """The block's formula, pair by pair."""
     layers = Layers(variables)
-    y = x if block.reduction is None else layers.conv_bn_relu(x, "reduction")
-    y = twins.l2_normalize(y)
+    y = x if block.reduction is None else layers.conv_bn_relu(x, "reduction_conv", "reduction_bn")
+    y = reference.l2_normalize(y)
 
     def motion_of(frame, other):
-        displacement, confidence = twins.match(
+        displacement, confidence = reference.match(
             y[:, frame],
             y[:, other],
-            block.radius,
-            block.sigma if block.kernel else None,
-            block.temperature,
-            block.dilation,
+            radius=block.radius,
+            sigma=block.sigma if block.kernel else None,
+            temperature=block.temperature,
+            dilation=block.dilation,
         )
         return np.concatenate([displacement, confidence] if block.confidence else [displacement], axis=-1)
 
@@ -50,19 +51,11 @@ def formula(block, variables, x):
             motion.append(motion_of(here, here - 1) if last else motion[0])
         per_frame.append(np.concatenate(motion, axis=-1))
     z = np.stack(per_frame, axis=1)
-    if block.transformation == "depthwise_separable":
-        for index in range(1, len(block.widths or (16, 32, 64)) + 2):
-            padding = (3, 3) if index == 1 else (1, 1)
-            for part in ("depthwise", "pointwise"):
-                name = f"transform{index}_{part}"
-                z = relu(
-                    layers.bn(layers.conv(z, name, padding=padding if part == "depthwise" else None), f"{name}_bn")
-                )
-    else:
-        for index in range(1, 2 if block.transformation.startswith("1x") else 5):
-            padding = (0, 0) if block.transformation == "1x(1,1)" else (1, 1)
-            name = f"transform{index}_conv"
-            z = relu(layers.bn(layers.conv(z, name, padding=padding), f"{name}_bn"))
+    separable = block.transformation == "depthwise_separable"
+    count = len(block.widths or (16, 32, 64)) + 1 if separable else int(block.transformation[0])
+    for index in range(1, count + 1):
+        for part in ("depthwise", "pointwise") if separable else ("conv",):
+            z = layers.conv_bn_relu(z, f"transform{index}_{part}", f"transform{index}_{part}_bn")
     if block.fusion == "concatenate":
         return layers.conv(np.concatenate([x, z], axis=-1), "fusion_conv")
     return {"add": x + z, "multiply": x * z, "motion": z}[block.fusion]
@@ -88,8 +81,8 @@ def motion_tensor(block, clip):
 def test_equals_the_formula(rng, form, shape):
     block = MotionSqueeze(**{"reduction": 16, "radius": 2, "temperature": 10.0, **form})
     x = rng.standard_normal(shape).astype(np.float32)
-    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
-    assert_close(jitted(block, variables, jnp.asarray(x))[0], formula(block, variables, x), kind="block")
+    variables = random_variables(block, jnp.asarray(x), seed=rng)
+    assert_close(evaluate(block, variables, jnp.asarray(x))[0], formula(block, variables, x), kind="block")
 
 
 @pytest.mark.parametrize("frames", [11, 16])
@@ -134,7 +127,7 @@ def test_backward_pairs_look_back(rng):
     block = MotionSqueeze(
         reduction=None, radius=4, transformation="1x(1,1)", directions="forward_and_backward", fusion="motion"
     )
-    _, sown = jitted(block, variables_of(block, clip, rng), clip)
+    _, sown = evaluate(block, random_variables(block, clip, seed=rng, positive=True), clip)
     np.testing.assert_allclose(sown["displacement"][0, :, 5, 5], [[0.5, 0.25]] * 2, atol=1e-3)
     np.testing.assert_allclose(sown["displacement_backward"][0, :, 5, 5], [[-0.5, -0.25]] * 2, atol=1e-3)
     motion = motion_tensor(block, clip)

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks.plain import Layers, jitted, relu, softmax, variables_of
+from bench import evaluate, random_variables
 from tolerance import assert_close
 
 from motion_jax.blocks import MultiHeadSelfAttention
+from motion_jax.inspection.reference import Layers, relu, softmax
 
 
 def formula(block, variables, x):
@@ -37,22 +38,22 @@ def formula(block, variables, x):
 def test_equals_the_formula(rng, shape, heads, distances):
     block = MultiHeadSelfAttention(heads=heads, head_channels=4, distances=distances)
     x = rng.standard_normal(shape).astype(np.float32)
-    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
-    assert_close(jitted(block, variables, jnp.asarray(x))[0], formula(block, variables, x), kind="block")
+    variables = random_variables(block, jnp.asarray(x), seed=rng)
+    assert_close(evaluate(block, variables, jnp.asarray(x))[0], formula(block, variables, x), kind="block")
 
 
 def test_the_same_parameters_serve_clips_of_any_size(rng):
     block = MultiHeadSelfAttention(heads=1, head_channels=4, distances=(2, 3, 3))
-    variables = variables_of(block, jnp.zeros((1, 2, 3, 3, 4)), rng)
+    variables = random_variables(block, jnp.zeros((1, 2, 3, 3, 4)), seed=rng, positive=True)
     larger = jnp.asarray(rng.standard_normal((1, 5, 6, 4, 4)), jnp.float32)
-    assert jitted(block, variables, larger)[0].shape == larger.shape
+    assert evaluate(block, variables, larger)[0].shape == larger.shape
 
 
 def test_starts_as_a_rectified_identity(rng):
     x = jnp.asarray(rng.standard_normal((1, 2, 3, 3, 4)), jnp.float32)
     block = MultiHeadSelfAttention(heads=2, head_channels=2)
     variables = jax.jit(lambda x: block.init(jax.random.key(0), x, train=False))(x)
-    np.testing.assert_array_equal(jitted(block, variables, x)[0], np.maximum(x, 0))
+    np.testing.assert_array_equal(evaluate(block, variables, x)[0], np.maximum(x, 0))
 
 
 def test_flops_of_table_3g():

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks.plain import Layers, jitted, softmax, variables_of
+from bench import evaluate, random_variables
 from tolerance import assert_close
 
 from motion_jax.blocks import NonLocal
+from motion_jax.inspection.reference import Layers, softmax
 
 
 def formula(variables, x):
@@ -25,15 +26,15 @@ def formula(variables, x):
 def test_equals_the_formula(rng, shape, channels):
     block = NonLocal(channels=channels)
     x = rng.standard_normal(shape).astype(np.float32)
-    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
-    assert_close(jitted(block, variables, jnp.asarray(x))[0], formula(variables, x), kind="block")
+    variables = random_variables(block, jnp.asarray(x), seed=rng)
+    assert_close(evaluate(block, variables, jnp.asarray(x))[0], formula(variables, x), kind="block")
 
 
 def test_starts_as_the_identity(rng):
     x = jnp.asarray(rng.standard_normal((1, 2, 3, 3, 4)), jnp.float32)
     block = NonLocal()
     variables = jax.jit(lambda x: block.init(jax.random.key(0), x, train=False))(x)
-    np.testing.assert_array_equal(jitted(block, variables, x)[0], x)
+    np.testing.assert_array_equal(evaluate(block, variables, x)[0], x)
 
 
 def test_flops_of_table_3g():

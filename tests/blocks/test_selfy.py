@@ -2,11 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks.plain import Layers, jitted, relu, softmax, variables_of
-from ops import twins
+from bench import evaluate, random_variables
 from tolerance import assert_close
 
 from motion_jax.blocks import MotionSqueeze, Selfy
+from motion_jax.inspection import reference
+from motion_jax.inspection.reference import Layers, integrate, relu, softmax, upsample
 
 CLIP = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 8, 8, 8)), jnp.float32)
 
@@ -83,20 +84,20 @@ def extract(block, layers, stss):
     if block.extraction == "soft_argmax":
         scores = relu(stss)
         folded = scores.reshape(-1, 1, 1, *scores.shape[-2:])
-        displacement = twins.kernel_soft_argmax(folded, block.sigma, block.temperature).reshape(*scores.shape[:5], 2)
+        displacement = reference.kernel_soft_argmax(folded, sigma=block.sigma, temperature=block.temperature)
+        displacement = displacement.reshape(*scores.shape[:5], 2)
         return np.concatenate([displacement, scores.max((-2, -1))[..., None]], axis=-1)
     count = sum(name.startswith("extraction") and name.endswith("conv") for name in layers.params)
     x = stss.reshape(*stss.shape[:5], -1) if block.extraction == "mlp" else stss[..., None]
     for index in range(count):
+        names = f"extraction{index}_conv", f"extraction{index}_bn"
         if block.extraction == "mlp":
-            x = layers.conv_bn_relu(x[..., None, None, :], f"extraction{index}")[..., 0, 0, :]
+            x = layers.conv_bn_relu(x[..., None, None, :], *names)[..., 0, 0, :]
             continue
         inner = index < count - 1
         strides = [2 if inner and index and n >= 5 else 1 for n in x.shape[-3:-1]]
-        over_l = block.extraction == "conv3d"
-        x = layers.conv_bn_relu(
-            x, f"extraction{index}", ([1] if over_l else []) + strides, ([1] if over_l else []) + [int(inner)] * 2
-        )
+        over_l = [1] if block.extraction == "conv3d" else []
+        x = layers.conv_bn_relu(x, *names, strides=over_l + strides, padding=over_l + [int(inner)] * 2)
     return x if block.extraction == "mlp" else x[..., 0, 0, :]
 
 
@@ -115,15 +116,16 @@ def formula(block, variables, x):
     """The block's formula."""
     layers = Layers(variables)
     large = enlarged(x, block.enlarge)
-    y = layers.conv_bn_relu(large, "downsample", (block.stride, block.stride), (1, 1))
+    y = layers.conv_bn_relu(large, "downsample_conv", "downsample_bn", strides=(block.stride, block.stride))
     where = {"window": block.window, "offsets": block.offsets, "temporal_padding": block.temporal_padding}
     if block.similarity == "embedded_gaussian":
         query, key = (layers.conv(y, f"embedding_{name}") for name in ("query", "key"))
-        exists = twins.self_similarity(np.ones((*y.shape[:4], 1)), **where) > 0
-        stss = window_softmax(twins.self_similarity(query, other=key, **where), exists)
+        exists = reference.self_similarity(np.ones((*y.shape[:4], 1)), **where) > 0
+        stss = window_softmax(reference.self_similarity(query, key, **where), exists)
     else:
-        stss = twins.self_similarity(twins.l2_normalize(y) if block.similarity == "cosine" else y, **where)
-    z = layers.upsample(layers.integrate(extract(block, layers, stss)), (*large.shape[:4], x.shape[-1]), block.stride)
+        stss = reference.self_similarity(reference.l2_normalize(y) if block.similarity == "cosine" else y, **where)
+    z = integrate(layers, np.moveaxis(extract(block, layers, stss), 4, 2))
+    z = upsample(layers, z, shape=(*large.shape[:4], x.shape[-1]), stride=block.stride)
     f = block.enlarge
     z = sum(z[:, :, i::f, j::f] for i in range(f) for j in range(f)) / f**2
     fused = {"relu_of_sum": relu(z + x), "sum_of_relu": x + relu(z), "z_only": relu(z)}[block.fusion]
@@ -135,8 +137,8 @@ def formula(block, variables, x):
 def test_equals_the_formula(rng, form, shape):
     block = Selfy(**{"channels": 8, "integration_width": 4, **form})
     x = rng.standard_normal(shape).astype(np.float32)
-    variables = variables_of(block, jnp.asarray(x), rng, signed=True)
-    y, sown = jitted(block, variables, jnp.asarray(x))
+    variables = random_variables(block, jnp.asarray(x), seed=rng)
+    y, sown = evaluate(block, variables, jnp.asarray(x))
     expected, stss = formula(block, variables, x)
     assert_close(y, expected, kind="block")
     assert_close(sown["stss"], stss, kind="block")
@@ -157,8 +159,8 @@ def test_with_soft_argmax_and_the_next_frame_it_is_motion_squeeze_with_plain_con
         fusion="sum_of_relu",
     )
     x = jnp.asarray(rng.standard_normal((2, 4, 6, 7, width)), jnp.float32)
-    theirs = variables_of(motion_squeeze, x, rng, signed=True)
-    ours = jax.tree.map(jnp.zeros_like, variables_of(selfy, x, rng))
+    theirs = random_variables(motion_squeeze, x, seed=rng)
+    ours = jax.tree.map(jnp.zeros_like, random_variables(selfy, x, seed=rng, positive=True))
     pairs = {"reduction_bn": "downsample_bn"}
     for index in range(4):
         pairs |= {f"transform{index + 1}_conv": f"integration{index}_conv"}
@@ -226,7 +228,7 @@ def test_similarities_are_rounded_only_where_the_extraction_computes_in_bfloat16
     """What is sown is float32 either way; a soft-argmax at temperature 100 needs all of it."""
     block = Selfy(window=(3, 3, 3), channels=16, stride=1, extraction=extraction, dtype=jnp.bfloat16)
     x = jnp.asarray(rng.standard_normal((1, 2, 4, 5, 8)), jnp.bfloat16)
-    variables = variables_of(block, x, rng)
+    variables = random_variables(block, x, seed=rng, positive=True)
     stss = block.apply(variables, x, train=False, mutable=["intermediates"])[1]["intermediates"]["stss"]
     assert stss.dtype == jnp.float32
     assert np.array_equal(stss, stss.astype(jnp.bfloat16)) == rounded
@@ -236,7 +238,7 @@ def test_copies_of_the_features_for_every_offset_are_not_kept_for_the_gradient(r
     """Of the 4 frames' 5 neighbours each, 20 pairs; what a pull-back holds are its leaves."""
     block = Selfy(window=(5, 3, 3), channels=16, stride=1, extraction="mlp", extraction_widths=(4,))
     x = jnp.asarray(rng.standard_normal((1, 4, 6, 7, 8)), jnp.float32)
-    variables = variables_of(block, x, rng)
+    variables = random_variables(block, x, seed=rng, positive=True)
     _, pull_back = jax.vjp(lambda x: block.apply(variables, x, train=False), x)
     kept = [leaf.shape for leaf in jax.tree.leaves(pull_back)]
     assert (1, 4, 6, 7, 16) in kept

@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from commands_support import ROOT, environment
+from bench import ROOT, environment
 
 from motion_jax.profiling.operations import count
 

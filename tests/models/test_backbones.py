@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from variables import drawn_variables
+from bench import random_variables
 
 import motion_jax
 
@@ -37,7 +37,7 @@ def test_any_number_of_frames(name, frames):
 @pytest.mark.parametrize("name", ["msnet_tsm_mobilenetv2", "i3d"])
 def test_every_parameter_learns(name):
     model = narrow(name, dropout=0.0)
-    variables = drawn_variables(model, CLIPS)
+    variables = random_variables(model, CLIPS)
 
     def loss(params):
         logits, updates = model.apply({**variables, "params": params}, CLIPS, train=True, mutable=["batch_stats"])

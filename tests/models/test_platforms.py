@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from variables import drawn_variables
+from bench import random_variables
 
 from motion_jax import build_model, kernels
 
@@ -20,7 +20,7 @@ def test_the_forms_of_all_platforms_train_as_the_reference(name, monkeypatch, x6
     # In float64: at the small maps of these clips, BatchNorm magnifies rounding.
     model = build_model(name, num_classes=3, width=8, dropout=0.0, dtype=jnp.float64, **NETWORKS[name])
     clips = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 64, 64, 3)))
-    variables = drawn_variables(model, clips)
+    variables = random_variables(model, clips)
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)

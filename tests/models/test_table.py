@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bench import random_variables
 from plain_networks import INCEPTION
-from variables import drawn_variables
 
 import motion_jax
 
@@ -195,7 +195,7 @@ SEVERAL = {
 def test_any_site_several_sites_and_narrow_widths(name):
     model = motion_jax.build_model(name, num_classes=5, width=8, sites=SEVERAL[name])
     clips = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 3, 32, 40, 3)), jnp.uint8)
-    variables = drawn_variables(model, clips)
+    variables = random_variables(model, clips)
     logits, aux = jax.jit(lambda v, x: model.apply(v, x, train=False, method="features"))(variables, clips)
     assert logits.shape == (1, 5)
     assert tuple(aux["motion"]) == SEVERAL[name]

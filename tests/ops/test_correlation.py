@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from official import arrays, generator
-from ops import twins
 from tolerance import assert_close, check_gradients
 
+from motion_jax.inspection import reference
 from motion_jax.ops import l2_normalize, local_correlation
 
 
@@ -29,7 +29,7 @@ def test_equals_the_loop(rng, shape, radius, dilation, implementation):
     source, target = rng.standard_normal((2, *shape)).astype(np.float32)
     options = {"radius": radius, "dilation": dilation}
     actual = local_correlation(jnp.asarray(source), jnp.asarray(target), implementation=implementation, **options)
-    assert_close(actual, twins.local_correlation(source, target, **options))
+    assert_close(actual, reference.local_correlation(source, target, **options))
 
 
 @pytest.mark.parametrize("side", [7, 15])
@@ -60,7 +60,7 @@ def test_bfloat16_features_score_in_float32(rng):
     source, target = rng.standard_normal((2, 1, 5, 5, 64))
     scores = local_correlation(jnp.asarray(source, jnp.bfloat16), jnp.asarray(target, jnp.bfloat16), radius=2)
     assert scores.dtype == jnp.float32
-    assert_close(scores, twins.local_correlation(source, target, 2), dtype="bfloat16")
+    assert_close(scores, reference.local_correlation(source, target, radius=2), dtype="bfloat16")
 
 
 def test_products_are_rounded_where_asked(rng):

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from official import arrays, generator
-from ops import twins
 from tolerance import assert_close, check_gradients
 
+from motion_jax.inspection import reference
 from motion_jax.ops import kernel_soft_argmax, l2_normalize, match
 
 PAPER = {"sigma": 5.0, "temperature": 100.0}
 
 
 def normalised(rng, *shape):
-    return twins.l2_normalize(rng.standard_normal(shape)).astype(np.float32)
+    return reference.l2_normalize(rng.standard_normal(shape)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def normalised(rng, *shape):
 def test_match_equals_the_loop(rng, shape, radius):
     source, target = normalised(rng, 2, *shape)
     actual = match(jnp.asarray(source), jnp.asarray(target), radius=radius, **PAPER)
-    for ours, theirs in zip(actual, twins.match(source, target, radius, **PAPER), strict=True):
+    for ours, theirs in zip(actual, reference.match(source, target, radius=radius, **PAPER), strict=True):
         assert_close(ours, theirs)
 
 
@@ -36,7 +36,7 @@ def test_plain_and_dilated_match_equal_the_loop(rng, shape, radius, form):
     source, target = normalised(rng, 2, *shape)
     # A temperature at which the plain soft-argmax is not yet the hard one.
     actual = match(jnp.asarray(source), jnp.asarray(target), radius=radius, temperature=5.0, **form)
-    expected = twins.match(source, target, radius, temperature=5.0, **form)
+    expected = reference.match(source, target, radius=radius, temperature=5.0, **form)
     for ours, theirs in zip(actual, expected, strict=True):
         assert_close(ours, theirs)
 
@@ -60,7 +60,7 @@ def test_rows_are_compared_only_with_those_they_reach(height, share):
 def test_plain_soft_argmax_equals_the_loop(rng):
     scores = rng.standard_normal((1, 3, 2, 5, 5)).astype(np.float32)
     actual = kernel_soft_argmax(jnp.asarray(scores), sigma=None, temperature=2.0)
-    assert_close(actual, twins.kernel_soft_argmax(scores, None, 2.0))
+    assert_close(actual, reference.kernel_soft_argmax(scores, sigma=None, temperature=2.0))
 
 
 @pytest.mark.parametrize("side", [7, 15])
@@ -151,7 +151,7 @@ def test_scores_stay_float32_for_bfloat16_features(rng):
         jnp.asarray(source, jnp.bfloat16), jnp.asarray(target, jnp.bfloat16), radius=2, sigma=5.0, temperature=1.0
     )
     assert displacement.dtype == confidence.dtype == jnp.float32
-    expected = twins.match(source, target, 2, sigma=5.0, temperature=1.0)
+    expected = reference.match(source, target, radius=2, sigma=5.0, temperature=1.0)
     assert_close(displacement, expected[0], dtype="bfloat16")
     assert_close(confidence, expected[1], dtype="bfloat16")
 

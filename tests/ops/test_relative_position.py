@@ -1,9 +1,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ops import twins
 from tolerance import assert_close, check_gradients
 
+from motion_jax.inspection import reference
 from motion_jax.ops import relative_scores
 
 
@@ -11,7 +11,7 @@ from motion_jax.ops import relative_scores
 def test_equals_the_loop(rng, shape, rows):
     query = rng.standard_normal(shape).astype(np.float32)
     table = rng.standard_normal((rows, shape[-1])).astype(np.float32)
-    assert_close(relative_scores(jnp.asarray(query), jnp.asarray(table)), twins.relative_scores(query, table))
+    assert_close(relative_scores(jnp.asarray(query), jnp.asarray(table)), reference.relative_scores(query, table))
 
 
 def test_further_positions_share_the_last_embedding():
@@ -30,7 +30,7 @@ def test_bfloat16_scores_in_float32(rng):
     query, table = rng.standard_normal((4, 8)), rng.standard_normal((5, 8))
     scores = relative_scores(jnp.asarray(query, jnp.bfloat16), jnp.asarray(table, jnp.bfloat16))
     assert scores.dtype == jnp.float32
-    assert_close(scores, twins.relative_scores(query, table), dtype="bfloat16")
+    assert_close(scores, reference.relative_scores(query, table), dtype="bfloat16")
 
 
 def test_bad_table(annotations_off):

@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ops import twins
 from tolerance import assert_close, check_gradients
 
+from motion_jax.inspection import reference
 from motion_jax.ops import l2_normalize, self_similarity
 from motion_jax.ops.self_similarity import window_exists
 
@@ -23,7 +23,7 @@ from motion_jax.ops.self_similarity import window_exists
 def test_equals_the_loop(rng, shape, window, offsets, implementation):
     x = rng.standard_normal(shape).astype(np.float32)
     actual = self_similarity(jnp.asarray(x), window=window, offsets=offsets, implementation=implementation)
-    assert_close(actual, twins.self_similarity(x, window, offsets))
+    assert_close(actual, reference.self_similarity(x, window=window, offsets=offsets))
 
 
 @pytest.mark.parametrize("temporal_padding", ["zero", "edge"])
@@ -34,9 +34,9 @@ def test_two_embeddings_and_padding_in_time_equal_the_loop(rng, frames, window, 
     x, other = rng.standard_normal((2, 2, frames, 3, 4, 3)).astype(np.float32)
     options = {"window": window, "offsets": offsets, "temporal_padding": temporal_padding}
     actual = self_similarity(jnp.asarray(x), jnp.asarray(other), **options)
-    assert_close(actual, twins.self_similarity(x, other=other, **options))
-    ones = np.ones((1, frames, 3, 4, 1))
-    np.testing.assert_array_equal(window_exists(frames, 3, 4, **options), twins.self_similarity(ones, **options)[0] > 0)
+    assert_close(actual, reference.self_similarity(x, other, **options))
+    exists = reference.self_similarity(np.ones((1, frames, 3, 4, 1)), **options)[0] > 0
+    np.testing.assert_array_equal(window_exists(frames, 3, 4, **options), exists)
 
 
 @pytest.mark.parametrize("temporal_padding", ["zero", "edge"])

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import numpy as np
 import pytest
-from command_bench import call, error_of, last_json
+from bench import call, error_of, last_json
 
 import motion_jax
 from motion_jax.profiling import timing

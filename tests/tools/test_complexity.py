@@ -4,7 +4,7 @@ import re
 import types
 
 import pytest
-from command_bench import call, error_of, last_json
+from bench import call, error_of, last_json
 
 from motion_jax.blocks import NonLocal
 from motion_jax.configs import motionsqueeze_supplement

@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from command_bench import call, error_of, last_json, save_untrained
+from bench import call, error_of, last_json, save_untrained
 
 from motion_jax.configs import moving_shapes
 from motion_jax.data.sources.moving_shapes import CLASSES

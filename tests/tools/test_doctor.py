@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_bench import call, error_of
-from ops import twins
+from bench import call, error_of
 
 from motion_jax import ops
 from motion_jax.inspection import health, reference
@@ -50,26 +49,6 @@ def test_float64_where_it_is_enabled(x64, name):
     assert any(check.args[1] == "float64" for check in health.make_checks()[:-2])
 
 
-def test_the_reference_equals_the_loops_of_the_tests(rng):
-    """The reference loops over displacements, the tests loop over positions."""
-    source, target = rng.standard_normal((2, 2, 4, 5, 3))
-    np.testing.assert_allclose(
-        reference.local_correlation(source, target, radius=2), twins.local_correlation(source, target, 2), atol=1e-12
-    )
-    options = {"radius": 2, "sigma": 1.5, "temperature": 3.0}
-    for ours, theirs in zip(
-        reference.match(source, target, **options), twins.match(source, target, *options.values()), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, atol=1e-12)
-    clip = rng.standard_normal((2, 3, 4, 5, 9))
-    window = (3, 3, 5)
-    np.testing.assert_allclose(
-        reference.self_similarity(clip, window=window), twins.self_similarity(clip, window), atol=1e-12
-    )
-    np.testing.assert_array_equal(reference.temporal_shift(clip, fold_div=4), twins.temporal_shift(clip, 4))
-    np.testing.assert_allclose(reference.l2_normalize(clip), twins.l2_normalize(clip), atol=1e-12)
-
-
 def test_slopes():
     def f(x, y):
         return float((x**2).sum() * y[0])
@@ -100,7 +79,7 @@ def test_no_value_before_a_relu_is_close_to_zero(monkeypatch, name):
         smallest.append(np.abs(before).min())
         return np.maximum(before, 0)
 
-    monkeypatch.setattr(reference._Layers, "conv_bn_relu", conv_bn_relu)
+    monkeypatch.setattr(reference.Layers, "conv_bn_relu", conv_bn_relu)
     subject = SMALLEST[name]
     result = subject.expect(*(np.float32(argument).astype(np.float64) for argument in subject.arguments))
     assert min(smallest) > 5e-6

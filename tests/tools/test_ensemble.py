@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from command_bench import call, error_of, last_json
+from bench import call, error_of, last_json
 
 from motion_jax.tools import ensemble
 from motion_jax.training.evaluation import write_evaluation

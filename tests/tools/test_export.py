@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from command_bench import call, error_of, last_json, save_untrained
+from bench import call, error_of, last_json, save_untrained
 
 import motion_jax
 from motion_jax.configs import moving_shapes

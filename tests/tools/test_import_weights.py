@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_bench import call, error_of, last_json, succeed
+from bench import call, error_of, last_json, random_variables, succeed
 from safetensors.numpy import save_file
-from variables import drawn_variables
 
 import motion_jax
 from motion_jax.configs import moving_shapes
@@ -29,7 +28,7 @@ CLASSES = 12
 def network():
     section = moving_shapes.get_config("tsm_r18,4,smoke").model.to_dict()
     model = ModelConfig(**section).build(CLASSES)
-    return model, drawn_variables(model, np.zeros((1, 2, 32, 32, 3), np.float32))
+    return model, random_variables(model, np.zeros((1, 2, 32, 32, 3), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +166,7 @@ def test_files_without_usable_labels(tmp_path, name, text, reason):
 def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
     """train.init_from loads ImageNet weights into a network with another classifier."""
     imagenet = motion_jax.build_model(name.replace("tsm", "tsn"), num_classes=9, width=8)
-    variables = drawn_variables(imagenet, np.zeros((1, 2, 32, 32, 3), np.float32))
+    variables = random_variables(imagenet, np.zeros((1, 2, 32, 32, 3), np.float32))
     found = {key: value for key, value in torch_state_dict(imagenet, variables).items() if not key.startswith("bn2.")}
     if name == "tsm_r18":
         found["fc.weight"], found["fc.bias"] = found.pop("fc1.weight")[..., 0], found.pop("fc1.bias")
@@ -180,7 +179,7 @@ def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
     save_file(found, path := tmp_path / "imagenet.safetensors")
     model = motion_jax.build_model(name, num_classes=5, width=8)
     # In place of random values, whose compilation takes half a minute.
-    initial = jax.tree.map(jnp.zeros_like, drawn_variables(model, np.zeros((1, 2, 32, 32, 3), np.float32)))
+    initial = jax.tree.map(jnp.zeros_like, random_variables(model, np.zeros((1, 2, 32, 32, 3), np.float32)))
     monkeypatch.setattr(type(model), "init", lambda *_, **__: initial)
     started = initial_variables(model, str(path), seed=0)
     np.testing.assert_array_equal(started["params"]["classifier"]["bias"], np.zeros(5))

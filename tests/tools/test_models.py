@@ -1,7 +1,7 @@
 """tools.models: every named model with its cost."""
 
 import pytest
-from command_bench import call, error_of, last_json
+from bench import call, error_of, last_json
 
 import motion_jax
 

@@ -8,7 +8,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from command_bench import call, error_of, last_json, save_untrained, write_video, write_videos
+from bench import call, error_of, last_json, moving_noise, save_untrained, write_video, write_videos
 
 from motion_jax.configs import moving_shapes, video_folder
 from motion_jax.data.pipeline import eval_batches
@@ -22,8 +22,8 @@ from motion_jax.weights.card import write_card
 def videos(tmp_path_factory):
     """Two classes of clips; those of val have several sizes and lengths."""
     root = write_videos(tmp_path_factory.mktemp("videos"), train=1, val=2)
-    write_video(root / "val" / "left" / "long.avi", step=2, seed=7, frames=31, side=72)
-    write_video(root / "val" / "right" / "short.avi", step=3, seed=8, frames=2, side=40)
+    write_video(root / "val" / "left" / "long.avi", moving_noise(step=2, seed=7, frames=31, side=72))
+    write_video(root / "val" / "right" / "short.avi", moving_noise(step=3, seed=8, frames=2, side=40))
     return root
 
 

@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import pytest
-from command_bench import call, error_of, last_json, write_videos
+from bench import call, error_of, last_json, write_videos
 
 from motion_jax.cli import read_config
 from motion_jax.data.pipeline import open_dataset

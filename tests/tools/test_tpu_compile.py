@@ -4,7 +4,7 @@ import importlib.util
 import json
 
 import pytest
-from command_bench import call, error_of, succeed
+from bench import call, error_of, succeed
 
 from motion_jax.tools.tpu_compile import counts_table, largest
 

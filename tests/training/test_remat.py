@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bench import random_variables
 from tolerance import assert_close
-from variables import drawn_variables
 
 import motion_jax
 from motion_jax.backbones import ResNet
@@ -79,7 +79,7 @@ def test_an_evaluation_is_the_same_program_with_the_same_parameters(name):
 
 
 def test_loss_gradients_and_statistics_are_the_same():
-    variables = drawn_variables(short(remat=False), CLIPS)
+    variables = random_variables(short(remat=False), CLIPS)
 
     def run(model):
         step = jax.value_and_grad(lambda params: loss_of(model, {**variables, "params": params}), has_aux=True)
@@ -92,7 +92,7 @@ def test_loss_gradients_and_statistics_are_the_same():
 
 
 def test_the_displacement_is_the_same():
-    variables = drawn_variables(short(remat=False), CLIPS)
+    variables = random_variables(short(remat=False), CLIPS)
 
     def features(model):
         options = {"train": True, "mutable": ["batch_stats"], "rngs": {"dropout": jax.random.key(1)}}

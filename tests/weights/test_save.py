@@ -5,9 +5,9 @@ import sys
 import jax
 import numpy as np
 import pytest
+from bench import random_variables
 from official import description, state_dict
 from plain_networks import i3d_names_shapes
-from variables import drawn_variables
 
 import motion_jax
 from motion_jax.weights.files import read_tensors
@@ -53,7 +53,7 @@ def clips(frames=2, size=32):
 
 def narrow(name, **fields):
     model = motion_jax.build_model(name, num_classes=5, width=8, **fields)
-    return model, drawn_variables(model, clips())
+    return model, random_variables(model, clips())
 
 
 def assert_same(actual, expected):
