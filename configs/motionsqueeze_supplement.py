@@ -39,16 +39,10 @@ ROWS: dict[str, Row] = {
         printed=Printed(gflops="35.8", top1="50.4"),
     ),
     "table1_ours": _row(
-        table="Table 1",
-        label="MSNet-R50, ours",
-        model="msnet_tsm_r50",
-        printed=Printed(gflops="33.7", top1="50.9"),
+        table="Table 1", label="MSNet-R50, ours", model="msnet_tsm_r50", printed=Printed(gflops="33.7", top1="50.9")
     ),
     "table2_baseline": _row(
-        table="Table 2",
-        label="baseline",
-        model="tsm_r18",
-        printed=Printed(gflops="14.6", top1="41.5", top5="71.8"),
+        table="Table 2", label="baseline", model="tsm_r18", printed=Printed(gflops="14.6", top1="41.5", top5="71.8")
     ),
     "table2_cp": _row(
         table="Table 2",

@@ -36,9 +36,7 @@ ROWS: dict[str, Row] = {
         note=_QUOTED_BY_SELFY,
     ),
     "table2_selfynet": _kinetics(
-        label="SELFYNet-TSM, 16 frames",
-        model="selfynet_tsm_r50",
-        printed=Printed(gflops="77", views="30", top1="77.1"),
+        label="SELFYNet-TSM, 16 frames", model="selfynet_tsm_r50", printed=Printed(gflops="77", views="30", top1="77.1")
     ),
     "table3a_tsm": _baseline(
         table="Table 3a", label="TSM-R18", printed=Printed(gflops="14.6", top1="43.0", top5="72.3")
@@ -84,10 +82,7 @@ ROWS: dict[str, Row] = {
         table="Table 3b", label="res5", sites=("res5",), printed=Printed(top1="42.8", top5="72.6")
     ),
     "table3b_res234": _selfynet(
-        table="Table 3b",
-        label="res2,3,4",
-        sites=("res2", "res3", "res4"),
-        printed=Printed(top1="48.6", top5="77.9"),
+        table="Table 3b", label="res2,3,4", sites=("res2", "res3", "res4"), printed=Printed(top1="48.6", top5="77.9")
     ),
     "table3c_v": _baseline(table="Table 3c", label="TSM-R18, V", printed=_OF_BASELINE),
     "table3c_z": _selfynet(

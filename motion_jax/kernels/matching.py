@@ -35,12 +35,7 @@ def match(
 ) -> tuple[jax.Array, jax.Array]:
     """Match two maps ``(n, h, w, c)``: displacement ``(n, h, w, 2)`` and confidence ``(n, h, w, 1)``."""
     form = functools.partial(
-        by_groups_of_rows,
-        radius=radius,
-        sigma=sigma,
-        temperature=temperature,
-        dilation=dilation,
-        cosine=cosine,
+        by_groups_of_rows, radius=radius, sigma=sigma, temperature=temperature, dilation=dilation, cosine=cosine
     )
     # On a TPU the gradient matches again rather than keep the scores: they fit the chip's fast memory.
     return jax.lax.platform_dependent(source, target, tpu=jax.checkpoint(form), default=form)

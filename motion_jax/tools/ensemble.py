@@ -67,9 +67,7 @@ def main() -> None:
             {"run": each.run, "weight": float(weight), **metrics}
             for each, weight, metrics in zip(runs, weights, single, strict=True)
         ]
-        print_json(
-            {"runs": described, "ensemble": together, "clips": len(runs[0].labels), "average": runs[0].average},
-        )
+        print_json({"runs": described, "ensemble": together, "clips": len(runs[0].labels), "average": runs[0].average})
 
 
 def read_scores(workdir: pathlib.Path) -> Scores:

@@ -207,11 +207,7 @@ def compare(
         seconds = time.perf_counter() - start
         found = [exported.predict(clips[:1]), exported.predict(clips)]
     difference = max(float(np.abs(logits - expected[: len(logits)]).max()) for logits in found)
-    return {
-        "difference": difference,
-        "largest_logit": float(np.abs(expected).max()),
-        "load_seconds": seconds,
-    }
+    return {"difference": difference, "largest_logit": float(np.abs(expected).max()), "load_seconds": seconds}
 
 
 def reference_of(model: VideoClassifier) -> Callable[..., tuple[jax.Array, jax.Array]]:
