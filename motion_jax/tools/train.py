@@ -26,9 +26,8 @@ def main() -> None:
     parser = Parser(__doc__, configurable=True)
     parser.add_argument("--config", metavar="FILE[:ARGUMENTS]", help="config file, with its arguments after a colon")
     parser.add_argument("--workdir", metavar="DIR", help="folder of this run: checkpoints, logs, prepared data")
-    parser.add_argument(
-        "--distributed", action="store_true", help="this is one of several processes (TPU pod, several hosts)"
-    )
+    processes = "this is one of several processes (TPU pod, several hosts)"
+    parser.add_argument("--distributed", action="store_true", help=processes)
     arguments = parser.parse_args()
     if not (arguments.config and arguments.workdir):
         parser.error("--config=FILE and --workdir=DIR are needed")
