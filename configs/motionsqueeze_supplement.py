@@ -39,17 +39,17 @@ ROWS: dict[str, Row] = {
 
 STATED = (
     Stated(
-        section="section 2",
-        label="CP module over the baseline",
-        printed="6",
-        unit="G",
+        "section 2",
+        "CP module over the baseline",
+        "6",
+        "G",
         ours=lambda gflops: gflops("table2_cp") - gflops("table2_baseline"),
     ),
     Stated(
-        section="section 2",
-        label="MS module less than CP module",
-        printed="26",
-        unit="%",
+        "section 2",
+        "MS module less than CP module",
+        "26",
+        "%",
         ours=lambda gflops: 100 * (1 - gflops("table2_ms") / gflops("table2_cp")),
         note="follows from the printed 15.0 G of the MS module",
     ),

@@ -62,7 +62,7 @@ class Row:
     gflops_note: str = ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Stated:
     """A figure in the text of a supplement that follows from the GFLOPs of rows.
 

@@ -68,7 +68,10 @@ def of_model(arguments: argparse.Namespace) -> dict[str, Any]:
             "of a depth-wise convolution."
         )
     return {
-        **{"model": arguments.model, "frames": frames, "size": size, "num_classes": arguments.num_classes},
+        "model": arguments.model,
+        "frames": frames,
+        "size": size,
+        "num_classes": arguments.num_classes,
         "gflops": complexity.gflops,
         "xla_gflops": xla_gflops,
         "params": sum(complexity.parameters.values()),
@@ -101,8 +104,12 @@ def of_papers() -> dict[str, Any]:
     rows = list(bar(published_figures(), desc="counting"))
     cells = [
         (
-            *(row["source"], row["row"], f"{row['printed']} {row['unit']}".rjust(7)),
-            *(_figure(row["ours"]), _figure(row["difference"]), "met" if row["met"] else row["note"]),
+            row["source"],
+            row["row"],
+            f"{row['printed']} {row['unit']}".rjust(7),
+            _figure(row["ours"]),
+            _figure(row["difference"]),
+            "met" if row["met"] else row["note"],
         )
         for row in rows
     ]

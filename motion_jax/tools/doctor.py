@@ -61,7 +61,9 @@ def as_table(checks: list[Check]) -> str:
     """Format one row per comparison."""
     rows = [
         (
-            *(check.name, check.case, check.dtype, check.part, f"{check.difference:.1e}", f"{check.bound:.0e}"),
+            *(getattr(check, field) for field in ("name", "case", "dtype", "part")),
+            f"{check.difference:.1e}",
+            f"{check.bound:.0e}",
             "ok" if check.passed else f"WRONG {check.error}".strip(),
         )
         for check in checks

@@ -104,7 +104,10 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return top1, top5 and mean_class of scores (n, k) in percent. Among equal scores the first class wins."""
     hits = np.argsort(-scores, axis=1, kind="stable")[:, :5] == labels[:, None]
     sums = {
-        **{"loss": np.nan, "top1": hits[:, 0].sum(), "top5": hits.sum(), "count": len(labels)},
+        "loss": np.nan,
+        "top1": hits[:, 0].sum(),
+        "top5": hits.sum(),
+        "count": len(labels),
         "class_correct": np.bincount(labels[hits[:, 0]], minlength=scores.shape[1]),
         "class_count": np.bincount(labels, minlength=scores.shape[1]),
     }

@@ -115,15 +115,8 @@ def measure(
                     step = eval_step(trained, steps)
                     variables = par.place_state(trained.restored.variables, parallel)
                 section = trained.experiment.eval
-                batches = eval_batches(
-                    trained.dataset,
-                    split=split,
-                    batch_size=section.batch_size,
-                    clips=section.clips,
-                    crops=section.crops,
-                    full_resolution=section.full_resolution,
-                    corruption=corruption,
-                )
+                views = {name: getattr(section, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
+                batches = eval_batches(trained.dataset, split=split, **views, corruption=corruption)
                 total = -(-trained.dataset.size(split) // section.batch_size)
                 metrics, _, _ = evaluate(
                     step, variables, batches, parallel=parallel, total=total, description=str(corruption or CLEAN)
