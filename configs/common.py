@@ -9,15 +9,19 @@ from ml_collections.config_dict import placeholder
 from motion_jax.models import published_fields
 
 
+def split_smoke(arguments: str) -> tuple[list[str], bool]:
+    """Split the arguments of a config at commas, and return whether ``smoke`` is one of them."""
+    given = arguments.split(",") if arguments else []
+    return [part for part in given if part != "smoke"], "smoke" in given
+
+
 def parse(arguments: str, default: str) -> tuple[str, int, bool]:
     """Split ``model,frames[,smoke]``. Parts that are left out come from ``default``.
 
     Raises:
         ValueError: for arguments of another form.
     """
-    given = arguments.split(",") if arguments else []
-    smoke = "smoke" in given
-    given = [part for part in given if part != "smoke"]
+    given, smoke = split_smoke(arguments)
     model, frames = (*given, *default.split(",")[len(given) :]) if len(given) <= 2 else ("", "")
     if not model or not frames.isdecimal():
         raise ValueError(f"config arguments are model,frames[,smoke], such as {default}; got {arguments!r}")
@@ -109,8 +113,15 @@ def use_fine_tuning(config: ml_collections.ConfigDict) -> None:
     config.train.update(learning_rate=0.001, epochs=25.0, milestones=(10.0, 20.0))
 
 
+def finish(config: ml_collections.ConfigDict, smoke: bool) -> ml_collections.ConfigDict:
+    """Lock an experiment; before that, turn it into a smoke run if asked: a minute on two cores."""
+    if smoke:
+        use_smoke(config)
+    return config.lock()
+
+
 def use_smoke(config: ml_collections.ConfigDict) -> None:
-    """Turn an experiment into a smoke run: a narrow network on a few generated clips, a minute on two cores."""
+    """Use a narrow network on a few generated clips."""
     config.model.width = 8
     config.data.update(name="moving_shapes", version=None, quality=95)
     # Generated videos are as long as a clip; dense sampling would take one frame of them.

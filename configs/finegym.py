@@ -6,7 +6,7 @@ Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--conf
 
 import ml_collections
 
-from motion_jax.configs.common import base, parse, use_cosine, use_smoke, use_videos
+from motion_jax.configs.common import base, finish, parse, use_cosine, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -15,6 +15,4 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config = base(model, frames)
     use_videos(config, "finegym", resize=(240, 320), version="gym99")
     use_cosine(config, epochs=40.0)
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)

@@ -6,7 +6,7 @@ Arguments: ``model,frames[,smoke]``, by default ``tsm_r50,8``. ``--config.data.r
 
 import ml_collections
 
-from motion_jax.configs.common import base, parse, use_fine_tuning, use_smoke, use_videos
+from motion_jax.configs.common import base, finish, parse, use_fine_tuning, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -15,6 +15,4 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config = base(model, frames)
     use_videos(config, "hmdb51", resize=256, version="split1")
     use_fine_tuning(config)
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)

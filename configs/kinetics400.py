@@ -8,7 +8,7 @@ Evaluation during training uses one clip and one crop. For the papers' protocol 
 
 import ml_collections
 
-from motion_jax.configs.common import base, parse, use_cosine, use_smoke, use_videos
+from motion_jax.configs.common import base, finish, parse, use_cosine, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -16,9 +16,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     model, frames, smoke = parse(arguments, "selfynet_tsm_r50,16")
     recipe = motionsqueeze_recipe if model.startswith("msnet") and frames == 8 else selfy_recipe
     config = recipe(model, frames)
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)
 
 
 def selfy_recipe(model: str, frames: int) -> ml_collections.ConfigDict:

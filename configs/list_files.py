@@ -6,7 +6,7 @@ below it, and ``root/labels.txt``, where there is one, names the classes; with i
 
 import ml_collections
 
-from motion_jax.configs.common import base, parse, use_smoke, use_videos
+from motion_jax.configs.common import base, finish, parse, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -18,6 +18,4 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config = base(model, frames)
     use_videos(config, "list_files", resize=(240, 320))
     config.data.flip = "none"
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)

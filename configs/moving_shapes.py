@@ -5,7 +5,7 @@ Arguments: ``model,frames[,smoke]``, by default ``msnet_tsm_r18,8``.
 
 import ml_collections
 
-from motion_jax.configs.common import base, parse, use_smoke
+from motion_jax.configs.common import base, finish, parse
 from motion_jax.models import narrow_fields
 
 
@@ -39,6 +39,4 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         # Its block starts at zero and learns later.
         config.train.steps = 400
     config.checkpoint.every_steps = 100
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)

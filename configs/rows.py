@@ -6,31 +6,31 @@ from typing import Any
 
 import ml_collections
 
-from motion_jax.configs.common import use_smoke
+from motion_jax.configs.common import finish, split_smoke
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Printed:
     """Figures that a table prints for a network, with their digits; empty where it prints none.
 
     Attributes:
+        top1: accuracy in percent.
+        top5: accuracy in percent.
         gflops: operations per view, in units of 10^9.
         views: clips times crops of the evaluation.
         memory: GPU memory with 8 clips, in GB.
         runtime: time of one clip, in ms.
-        top1: accuracy in percent.
-        top5: accuracy in percent.
     """
 
+    top1: str
+    top5: str = ""
     gflops: str = ""
     views: str = ""
     memory: str = ""
     runtime: str = ""
-    top1: str = ""
-    top5: str = ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One row of a table.
 
@@ -51,6 +51,7 @@ class Row:
     table: str
     label: str
     printed: Printed
+    _: dataclasses.KW_ONLY
     recipe: Callable[[str, int], ml_collections.ConfigDict]
     classes: int
     model: str
@@ -61,22 +62,7 @@ class Row:
     gflops_note: str = ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Quoted:
-    """A row for a network that is not built here.
-
-    Attributes:
-        table: table of the supplement.
-        label: the network, as printed.
-        printed: its figures.
-    """
-
-    table: str
-    label: str
-    printed: Printed
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Stated:
     """A figure in the text of a supplement that follows from the GFLOPs of rows.
 
@@ -113,9 +99,8 @@ def config_of(rows: Mapping[str, Row], arguments: str, default: str) -> ml_colle
     Raises:
         ValueError: for a row that is not in ``rows``, or arguments of another form.
     """
-    given = arguments.split(",") if arguments else []
-    smoke = "smoke" in given
-    given = [part for part in given if part != "smoke"] or [default]
+    given, smoke = split_smoke(arguments)
+    given = given or [default]
     if len(given) > 1 or given[0] not in rows:
         raise ValueError(
             f"config arguments are row[,smoke], such as {default}; got {arguments!r}; rows: {', '.join(rows)}"
@@ -125,6 +110,4 @@ def config_of(rows: Mapping[str, Row], arguments: str, default: str) -> ml_colle
     if row.sites is not None:
         config.model.sites = row.sites
     config.model.block.update(row.block)
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)

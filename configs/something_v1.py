@@ -5,7 +5,7 @@ Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--conf
 
 import ml_collections
 
-from motion_jax.configs.common import base, parse, use_smoke, use_videos
+from motion_jax.configs.common import base, finish, parse, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -13,9 +13,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     model, frames, smoke = parse(arguments, "selfynet_tsm_r50,8")
     recipe = motionsqueeze_recipe if model.startswith("msnet") else selfy_recipe
     config = recipe(model, frames)
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)
 
 
 def selfy_recipe(model: str, frames: int) -> ml_collections.ConfigDict:

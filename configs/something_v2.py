@@ -5,7 +5,7 @@ Arguments: ``model,frames[,smoke]``, by default ``selfynet_tsm_r50,8``. ``--conf
 
 import ml_collections
 
-from motion_jax.configs.common import base, parse, use_smoke, use_videos
+from motion_jax.configs.common import base, finish, parse, use_videos
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -13,6 +13,4 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     model, frames, smoke = parse(arguments, "selfynet_tsm_r50,8")
     config = base(model, frames)
     use_videos(config, "something_v2", resize=(240, 320))
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)

@@ -5,7 +5,7 @@ Arguments: ``model,frames[,smoke]``, by default ``msnet_tsm_r18,8``. ``--config.
 
 import ml_collections
 
-from motion_jax.configs.common import base, parse, use_smoke
+from motion_jax.configs.common import base, finish, parse
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -20,6 +20,4 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.data.resize = (120, 160)
     config.train.update(batch_size=16, epochs=30.0, milestones=(15.0, 25.0), log_every=5, eval_every_epochs=5.0)
     config.eval.batch_size = 16
-    if smoke:
-        use_smoke(config)
-    return config.lock()
+    return finish(config, smoke)

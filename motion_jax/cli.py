@@ -28,7 +28,6 @@ from motion_jax.configs import something_v1
 from motion_jax.experiment import Experiment, expected, keys_of, with_root
 from motion_jax.kernels import cpu_flags
 
-BAD_INPUT = 2
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
@@ -67,7 +66,7 @@ def fail(error: object) -> NoReturn:
     """Print one line and exit as for bad input."""
     text = " ".join(str(error).split())
     print(f"{program()}: error: {text}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    sys.exit(2)
 
 
 def program() -> str:

@@ -89,10 +89,8 @@ def _check(section: type, values: Mapping[str, Any], prefix: str) -> None:
     fields = {field.name: field.type for field in dataclasses.fields(section)}
     needed = {field.name for field in dataclasses.fields(section) if field.default is dataclasses.MISSING}
     if unknown := sorted(set(values) - set(fields)):
-        raise ValueError(
-            f"the config has no use for {', '.join(prefix + key for key in unknown)}; "
-            f"known are {', '.join(prefix + key for key in sorted(fields))}"
-        )
+        unknown, known = (", ".join(prefix + key for key in keys) for keys in (unknown, sorted(fields)))
+        raise ValueError(f"the config has no use for {unknown}; known are {known}")
     if missing := sorted(needed - set(values)):
         raise ValueError(f"the config lacks {', '.join(prefix + key for key in missing)}")
     for key, kind in fields.items():
@@ -170,13 +168,11 @@ def open_data(data: DataConfig, workdir: pathlib.Path) -> Dataset:
     """Open the data, and prepare it first if needed: the first process prepares it while the others wait."""
     from jax.experimental import multihost_utils
 
-    default = str(workdir / "data")
-    if jax.process_index() == 0:
-        dataset = open_dataset(data, default_dir=default)
-    if jax.process_count() > 1:
+    if jax.process_index() > 0:
         multihost_utils.sync_global_devices("data prepared")
-        if jax.process_index() > 0:
-            dataset = open_dataset(data, default_dir=default)
+    dataset = open_dataset(data, default_dir=str(workdir / "data"))
+    if jax.process_index() == 0 and jax.process_count() > 1:
+        multihost_utils.sync_global_devices("data prepared")
     return dataset
 
 

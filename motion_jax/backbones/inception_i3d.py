@@ -15,17 +15,7 @@ from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import max_pool
 
 # Sites of motion blocks, and the width of a cell there in pixels of the clip.
-SITES = {
-    "inc_a": 8,
-    "inc_b": 8,
-    "inc_c": 16,
-    "inc_d": 16,
-    "inc_e": 16,
-    "inc_f": 16,
-    "inc_g": 16,
-    "inc_h": 32,
-    "inc_i": 32,
-}
+SITES = {f"inc_{letter}": cell for letters, cell in (("ab", 8), ("cdefg", 16), ("hi", 32)) for letter in letters}
 
 PUBLISHED_WIDTH = 64
 
@@ -199,8 +189,6 @@ def _max_pool(x: jax.Array, window: tuple[int, ...], *, strides: tuple[int, ...]
 
     A window of two over an odd axis is padded by one cell at the end, so that it covers every frame.
     """
-    padding = [
-        (side // 2, side // 2) if side % 2 else (0, size % side)
-        for side, size in zip(window, x.shape[1:4], strict=True)
-    ]
+    sides = zip(window, x.shape[1:4], strict=True)
+    padding = [(side // 2, side // 2) if side % 2 else (0, size % side) for side, size in sides]
     return max_pool(x, window=window, strides=strides, padding=padding)

@@ -30,6 +30,12 @@ INVERTED_RESIDUALS = {
 }
 
 
+def _layers(block: str, **numbers: int) -> tuple[tuple[str, str], ...]:
+    """Pair our names of the layers of a block with the official ones: a convolution's number, and BN's after it."""
+    parts = ((layer, part, n + i) for layer, n in numbers.items() for i, part in enumerate(("conv", "bn")))
+    return tuple((rf"{block}\.{layer}_{part}", rf"features.\1.conv.{number}") for layer, part, number in parts)
+
+
 def from_torchvision(name: str) -> str:
     """Return the TSM repository's name for torchvision's name of a tensor.
 
@@ -167,16 +173,8 @@ class MobileNetV2(nn.Module):
             (r"stem_conv", "features.0.0"),
             (r"stem_bn", "features.0.1"),
             # The first inverted residual has no expansion, so that its later layers have lower numbers.
-            (r"features_1\.depthwise_conv", "features.1.conv.0"),
-            (r"features_1\.depthwise_bn", "features.1.conv.1"),
-            (r"features_1\.project_conv", "features.1.conv.3"),
-            (r"features_1\.project_bn", "features.1.conv.4"),
-            (r"features_(\d+)\.expand_conv", r"features.\1.conv.0"),
-            (r"features_(\d+)\.expand_bn", r"features.\1.conv.1"),
-            (r"features_(\d+)\.depthwise_conv", r"features.\1.conv.3"),
-            (r"features_(\d+)\.depthwise_bn", r"features.\1.conv.4"),
-            (r"features_(\d+)\.project_conv", r"features.\1.conv.6"),
-            (r"features_(\d+)\.project_bn", r"features.\1.conv.7"),
+            *_layers(r"features_(1)", depthwise=0, project=3),
+            *_layers(r"features_(\d+)", expand=0, depthwise=3, project=6),
             (r"head_conv", "features.18.0"),
             (r"head_bn", "features.18.1"),
         ),

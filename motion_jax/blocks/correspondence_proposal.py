@@ -59,12 +59,7 @@ class CorrespondenceProposal(nn.Module):
         flat = x.reshape(batch, -1, features)
         chosen = self._choose(flat, frames)
         displacement = self._displacements(chosen, x.shape)
-        self.sow(
-            "intermediates",
-            "proposals",
-            displacement.reshape(*x.shape[:4], -1, 3),
-            reduce_fn=lambda _, new: new,
-        )
+        self.sow("intermediates", "proposals", displacement.reshape(*x.shape[:4], -1, 3), reduce_fn=lambda _, new: new)
         size = jnp.asarray((frames, height, width), self.dtype)
         other = jnp.take_along_axis(flat[:, None], chosen[..., None], axis=2)
         own = jnp.broadcast_to(flat[:, :, None], other.shape)

@@ -75,9 +75,8 @@ class LocalSelfAttention(nn.Module):
 
         wide = at_least_float32(self.dtype)
         scores = jnp.einsum("bthwc,btlyxc->bthwlyx", query, neighbours(key), preferred_element_type=wide)
-        by_frame = jnp.einsum(
-            "bthwc,lc->bthwl", query, self._table("relative_frame", len(offsets)), preferred_element_type=wide
-        )
+        frames_table = self._table("relative_frame", len(offsets))
+        by_frame = jnp.einsum("bthwc,lc->bthwl", query, frames_table, preferred_element_type=wide)
         by_row = relative_scores(jnp.swapaxes(query, 2, 3), self._table("relative_row", self.window[1]))
         by_column = relative_scores(query, self._table("relative_column", self.window[2]))
         scores += by_frame[..., None, None]

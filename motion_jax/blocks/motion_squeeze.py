@@ -127,13 +127,9 @@ class MotionSqueeze(nn.Module):
         frames, channels = x.shape[1], x.shape[-1]
         x, maps = pack_frames(x)
         for index, width in enumerate(widths, start=1):
-            side, depthwise, pointwise = (
-                7 if index == 1 else 3,
-                f"transform{index}_depthwise",
-                f"transform{index}_pointwise",
-            )
-            names = (depthwise, f"{depthwise}_bn")
-            x = layer(x, channels, (side, side), depthwise=True, maps=maps, name=names)
+            side = 7 if index == 1 else 3
+            depthwise, pointwise = f"transform{index}_depthwise", f"transform{index}_pointwise"
+            x = layer(x, channels, (side, side), depthwise=True, maps=maps, name=(depthwise, f"{depthwise}_bn"))
             if index == len(widths):
                 x, maps = unpack_frames(x, maps=maps, frames=frames), 1
             x = layer(x, width, (1, 1), maps=maps, name=(pointwise, f"{pointwise}_bn"))

@@ -64,6 +64,5 @@ class NonLocal(nn.Module):
         batch, *space, features = shape
         positions = math.prod(space)
         channels = max(features // 2, 1) if self.channels is None else self.channels
-        return Operations(correlation=2 * batch * positions**2 * channels) + Operations.softmax(
-            batch * positions, positions
-        )
+        products = Operations(correlation=2 * batch * positions**2 * channels)
+        return products + Operations.softmax(batch * positions, positions)

@@ -8,7 +8,9 @@ tile or are smaller than the window.
 import contextlib
 import dataclasses
 import functools
+import types
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,13 +124,10 @@ def examine(subject: Subject, dtype: str) -> list[Check]:
             result, gradients = jax.tree.map(lambda x: np.asarray(x, np.float64), result_and_gradients(*arguments))
         difference = relative_difference(result, expected)
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        return [check("result", np.inf, of_result, reason)]
+        return [check("result", np.inf, of_result, _reason(error))]
     directions = [rng.choice([-1.0, 1.0], (_DIRECTIONS, *argument.shape)) for argument in exact]
     slopes = reference.slopes(lambda *given: np.vdot(weights, subject.expect(*given)), exact, directions=directions)
-    found = [
-        np.tensordot(along, gradient, gradient.ndim) for along, gradient in zip(directions, gradients, strict=True)
-    ]
+    found = [np.tensordot(along, each, each.ndim) for along, each in zip(directions, gradients, strict=True)]
     # The maximum of NumPy keeps NaN; that of Python may drop it.
     off = float(np.max([relative_length(*pair) for pair in zip(found, slopes, strict=True)]))
     return [check("result", difference, of_result), check("gradient", off, of_gradient)]
@@ -137,32 +136,31 @@ def examine(subject: Subject, dtype: str) -> list[Check]:
 def examine_devices(backend: str) -> list[Check]:
     """Check matching of different features on every local device at once, under ``pmap`` or ``shard_map``."""
     devices = jax.local_devices()
-    source, target = (
-        np.stack(halves)
-        for halves in zip(*(_pair(2, 9, 7, 16, seed=100 + n) for n in range(len(devices))), strict=True)
-    )
+    pairs = [_pair(2, 9, 7, 16, seed=100 + n) for n in range(len(devices))]
+    source, target = (np.stack(halves) for halves in zip(*pairs, strict=True))
     options = {"radius": 3, "sigma": 5.0, "temperature": 20.0}
-    expected = np.stack([_joined(reference.match(*pair, **options)) for pair in zip(source, target, strict=True)])
-    given = [jnp.asarray(half, jnp.float32) for half in (source, target)]
-
-    def compute(source: jax.Array, target: jax.Array) -> jax.Array:
-        return jnp.concatenate(ops.match(source, target, **options), axis=-1)
-
+    match = _operation("match", f"{backend} on {len(devices)} devices", source, target, **options)
+    expected = np.stack([match.expect(*pair) for pair in zip(source, target, strict=True)])
+    given = [jnp.asarray(half, jnp.float32) for half in match.arguments]
     if backend == "pmap":
-        on_all = jax.pmap(compute, devices=devices)
+        on_all = jax.pmap(match.compute, devices=devices)
     else:
         mesh = Mesh(np.array(devices), ("data",))
 
         def one_row(source: jax.Array, target: jax.Array) -> jax.Array:
-            return compute(source[0], target[0])[None]
+            return match.compute(source[0], target[0])[None]
 
         on_all = jax.jit(jax.shard_map(one_row, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
     bound = BOUNDS["operation"]["float32"][0]
-    check = functools.partial(Check, "match", f"{backend} on {len(devices)} devices", "float32", "result")
+    check = functools.partial(Check, match.name, match.case, "float32", "result")
     try:
         return [check(relative_difference(np.asarray(on_all(*given), np.float64), expected), bound)]
     except Exception as error:
-        return [check(np.inf, bound, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")]
+        return [check(np.inf, bound, _reason(error))]
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -183,13 +181,21 @@ def relative_length(found: np.ndarray, expected: np.ndarray) -> float:
 
 def make_subjects() -> list[Subject]:
     """Return the operations and blocks with their arguments, the same on every call."""
-    subjects = [_temporal_shift(2, 5, 3, 4, 19), _temporal_shift(1, 8, 7, 7, 64)]
+    subjects = []
+    for shape in ((2, 5, 3, 4, 19), (1, 8, 7, 7, 64)):
+        subjects.append(_operation("temporal_shift", _case(shape), _features(*shape, seed=10), fold_div=8))
     # (n, h, w, c, radius): several maps, wider than a tile, a window larger than the map, the size in the papers.
-    for size in ((2, 5, 9, 7, 2), (3, 17, 13, 33, 4), (2, 4, 3, 5, 7), (2, 28, 28, 64, 7)):
-        subjects += [_local_correlation(*size), _match(*size)]
-    subjects += [_self_similarity(2, 3, 5, 7, 6, (3, 5, 3)), _self_similarity(2, 6, 4, 9, 33, (5, 9, 9))]
-    subjects += [_motion_squeeze(2, 3, 7, 5, 12), _selfy(2, 3, 5, 8, 12)]
-    return subjects
+    for *shape, radius in ((2, 5, 9, 7, 2), (3, 17, 13, 33, 4), (2, 4, 3, 5, 7), (2, 28, 28, 64, 7)):
+        case = f"{_case(shape)} R={radius}"
+        softmax = {"sigma": 5.0, "temperature": 100.0 if radius == 7 else 20.0}
+        subjects.append(_operation("local_correlation", case, *_pair(*shape, seed=20), radius=radius))
+        subjects.append(_operation("match", case, *_pair(*shape, seed=30), radius=radius, **softmax))
+    for *shape, window in ((2, 3, 5, 7, 6, (3, 5, 3)), (2, 6, 4, 9, 33, (5, 9, 9))):
+        features = reference.l2_normalize(_features(*shape, seed=40))
+        subjects.append(
+            _operation("self_similarity", f"{_case(shape)} window {_case(window)}", features, window=window)
+        )
+    return [*subjects, _motion_squeeze(2, 3, 7, 5, 12), _selfy(2, 3, 5, 8, 12)]
 
 
 def _features(*shape: int, seed: int) -> np.ndarray:
@@ -203,62 +209,22 @@ def _pair(n: int, height: int, width: int, channels: int, *, seed: int) -> tuple
     return reference.l2_normalize(source), reference.l2_normalize(target)
 
 
-def _joined(motion: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    return np.concatenate(motion, axis=-1)
+def _operation(name: str, case: str, *arguments: np.ndarray, **options: object) -> Subject:
+    """Make the subject of an operation, which has one name and the same options in ``ops`` and in the reference."""
 
+    def joined(room: types.ModuleType, numpy: types.ModuleType, *given: np.ndarray | jax.Array) -> Any:
+        result = getattr(room, name)(*given, **options)
+        return numpy.concatenate(result, axis=-1) if isinstance(result, tuple) else result
 
-def _temporal_shift(*shape: int) -> Subject:
-    return Subject(
-        "temporal_shift",
-        _case(shape),
-        "operation",
-        (_features(*shape, seed=10),),
-        lambda x: ops.temporal_shift(x, fold_div=8),
-        lambda x: reference.temporal_shift(x, fold_div=8),
-    )
-
-
-def _local_correlation(n: int, height: int, width: int, channels: int, radius: int) -> Subject:
-    return Subject(
-        "local_correlation",
-        f"{_case((n, height, width, channels))} R={radius}",
-        "operation",
-        _pair(n, height, width, channels, seed=20),
-        lambda source, target: ops.local_correlation(source, target, radius=radius),
-        lambda source, target: reference.local_correlation(source, target, radius=radius),
-    )
-
-
-def _match(n: int, height: int, width: int, channels: int, radius: int) -> Subject:
-    options = {"radius": radius, "sigma": 5.0, "temperature": 100.0 if radius == 7 else 20.0}
-    return Subject(
-        "match",
-        f"{_case((n, height, width, channels))} R={radius}",
-        "operation",
-        _pair(n, height, width, channels, seed=30),
-        lambda source, target: jnp.concatenate(ops.match(source, target, **options), axis=-1),
-        lambda source, target: _joined(reference.match(source, target, **options)),
-    )
-
-
-def _self_similarity(*shape_and_window: int | tuple[int, int, int]) -> Subject:
-    *shape, window = shape_and_window
-    return Subject(
-        "self_similarity",
-        f"{_case(shape)} window {_case(window)}",
-        "operation",
-        (reference.l2_normalize(_features(*shape, seed=40)),),
-        lambda x: ops.self_similarity(x, window=window),
-        lambda x: reference.self_similarity(x, window=window),
-    )
+    compute, expect = functools.partial(joined, ops, jnp), functools.partial(joined, reference, np)
+    return Subject(name, case, "operation", arguments, compute, expect)
 
 
 def _motion_squeeze(*shape: int) -> Subject:
     options = {"radius": 3, "sigma": 5.0, "temperature": 10.0}
     block = functools.partial(blocks.MotionSqueeze, reduction=24, widths=(8, 8, 8), **options)
-    return _block(
-        "MotionSqueeze", shape, block, "reduction_conv", functools.partial(reference.motion_squeeze, **options)
-    )
+    expect = functools.partial(reference.motion_squeeze, **options)
+    return _block("MotionSqueeze", shape, block, "reduction_conv", expect)
 
 
 def _selfy(*shape: int) -> Subject:

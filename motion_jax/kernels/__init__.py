@@ -15,22 +15,3 @@ from motion_jax.kernels.recompute import recompute
 from motion_jax.kernels.side_by_side import pack_maps, repeat_per_map, unpack_maps
 from motion_jax.kernels.statistics import mean_and_variance
 from motion_jax.kernels.upsampling import scale_upsampled
-
-__all__ = [
-    "Implementation",
-    "all_pairs",
-    "convolution",
-    "first_argmax",
-    "is_reference",
-    "local_correlation",
-    "match",
-    "materialise",
-    "max_pool",
-    "mean_and_variance",
-    "pack_maps",
-    "recompute",
-    "reference",
-    "repeat_per_map",
-    "scale_upsampled",
-    "unpack_maps",
-]

@@ -127,9 +127,8 @@ def by_shifts(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int], paddin
                 slice(start, start + (n - 1) * stride + 1, stride)
                 for start, n, stride in zip(cell, outputs[1:], strides[1:], strict=True)
             )
-            total = total + rows[(slice(None), slice(None), *window)] * weights[cell].reshape(
-                (1,) * (x.ndim - 1) + (-1,)
-            )
+            weight = weights[cell].reshape((1,) * (x.ndim - 1) + (-1,))
+            total = total + rows[(slice(None), slice(None), *window)] * weight
         return total
 
     def add(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:

@@ -91,11 +91,8 @@ def windows(scores: jax.Array, *, width: int, radius: int, dilation: int) -> jax
     options = {"width": width, "radius": radius, "dilation": dilation}
     if scores.shape[-1] > LARGEST_PRODUCT:
         return windows_by_shift(scores, **options)
-    return jax.lax.platform_dependent(
-        scores,
-        tpu=functools.partial(windows_by_product, **options),
-        default=functools.partial(windows_by_shift, **options),
-    )
+    on_tpu, elsewhere = (functools.partial(form, **options) for form in (windows_by_product, windows_by_shift))
+    return jax.lax.platform_dependent(scores, tpu=on_tpu, default=elsewhere)
 
 
 def windows_by_product(scores: jax.Array, *, width: int, radius: int, dilation: int) -> jax.Array:

@@ -23,25 +23,9 @@ GROUPS = 4
 
 
 @functools.partial(jax.jit, static_argnames=("radius", "sigma", "temperature", "dilation", "cosine"))
-def match(
-    source: jax.Array,
-    target: jax.Array,
-    *,
-    radius: int,
-    sigma: float | None,
-    temperature: float,
-    dilation: int,
-    cosine: bool,
-) -> tuple[jax.Array, jax.Array]:
+def match(source: jax.Array, target: jax.Array, **options: int | float | bool | None) -> tuple[jax.Array, jax.Array]:
     """Match two maps ``(n, h, w, c)``: displacement ``(n, h, w, 2)`` and confidence ``(n, h, w, 1)``."""
-    form = functools.partial(
-        by_groups_of_rows,
-        radius=radius,
-        sigma=sigma,
-        temperature=temperature,
-        dilation=dilation,
-        cosine=cosine,
-    )
+    form = functools.partial(by_groups_of_rows, **options)
     # On a TPU the gradient matches again rather than keep the scores: they fit the chip's fast memory.
     return jax.lax.platform_dependent(source, target, tpu=jax.checkpoint(form), default=form)
 

@@ -12,16 +12,3 @@ from motion_jax.models.table import (
     narrow_fields,
     published_fields,
 )
-
-__all__ = [
-    "DEPTHS",
-    "MODELS",
-    "TSM",
-    "ModelConfig",
-    "NamedModel",
-    "VideoClassifier",
-    "build_model",
-    "list_models",
-    "narrow_fields",
-    "published_fields",
-]

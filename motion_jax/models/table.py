@@ -65,14 +65,9 @@ COMPARED: dict[str, type[MotionBlock]] = {
 ZERO = {"zero_init": True}
 
 MODELS: dict[str, NamedModel] = {
-    **{f"{s}_{d}": NamedModel(ResNet, size | shift) for s, shift in SHIFTS.items() for d, size in DEPTHS.items()},
     **{
-        f"msnet_{s}_{d}": NamedModel(ResNet, size | shift, MotionSqueeze)
-        for s, shift in SHIFTS.items()
-        for d, size in DEPTHS.items()
-    },
-    **{
-        f"selfynet_{s}_{d}": NamedModel(ResNet, size | shift | ZERO, Selfy)
+        f"{prefix}{s}_{d}": NamedModel(ResNet, size | shift | start, block)
+        for prefix, start, block in (("", {}, None), ("msnet_", {}, MotionSqueeze), ("selfynet_", ZERO, Selfy))
         for s, shift in SHIFTS.items()
         for d, size in DEPTHS.items()
     },
@@ -247,7 +242,7 @@ class ModelConfig:
             dtype=self.dtype,
             dropout=self.dropout,
             width=self.width,
-            sites=None if self.sites is None else tuple(self.sites),
+            sites=self.sites,
             norm=self.NORMS[self.batch_norm],
             remat=self.remat,
             **dict(self.block),

@@ -14,18 +14,3 @@ from motion_jax.ops.residual import residual_sum
 from motion_jax.ops.self_similarity import self_similarity
 from motion_jax.ops.temporal_shift import temporal_shift
 from motion_jax.ops.upsampling import scale_upsampled
-
-__all__ = [
-    "kernel_soft_argmax",
-    "l2_normalize",
-    "local_correlation",
-    "match",
-    "max_pool",
-    "pack_frames",
-    "relative_scores",
-    "residual_sum",
-    "scale_upsampled",
-    "self_similarity",
-    "temporal_shift",
-    "unpack_frames",
-]

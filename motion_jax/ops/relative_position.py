@@ -27,9 +27,8 @@ def relative_scores(query: Float[Array, "*lead n d"], table: Float[Array, "m d"]
     if table.shape[0] % 2 == 0:
         raise ValueError(f"the table holds distances -r .. r, an odd number of rows; got {table.shape[0]}")
     length, reach = query.shape[-2], table.shape[0] // 2
-    scores = jnp.einsum(
-        "...nd,md->...nm", query, table, preferred_element_type=jnp.promote_types(query.dtype, jnp.float32)
-    )
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("...nd,md->...nm", query, table, preferred_element_type=wide)
     position = jnp.arange(length)
     index = reach + jnp.clip(position[None, :] - position[:, None], -reach, reach)
     return jnp.take_along_axis(scores, jax.lax.broadcast(index, scores.shape[:-2]), axis=-1)

@@ -1,22 +1,15 @@
 """Count the bytes that devices exchange in a compiled program."""
 
+import collections
 import math
 import re
 
 import jax
 
-KINDS = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "collective-permute",
-    "all-to-all",
-    "ragged-all-to-all",
-    "collective-broadcast",
-)
+_KINDS = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all|ragged-all-to-all|collective-broadcast"
 # `%name = type kind(operands)`. An asynchronous collective is two instructions. The type of `kind-done` is the result;
 # that of `kind-start` may also hold the operands and flags.
-_COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?\S+ = (.*?) ({'|'.join(KINDS)})(?:-done)?\(", re.MULTILINE)
+_COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?\S+ = (.*?) ({_KINDS})(?:-done)?\(", re.MULTILINE)
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,]*)\]")
 
 
@@ -30,10 +23,10 @@ def collective_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
     Args:
         compiled: a program as from ``jax.jit(f).lower(*arguments).compile()``.
     """
-    counts: dict[str, int] = {}
+    counts = collections.Counter()
     for result, kind in _COLLECTIVE.findall(compiled.as_text()):
-        counts[kind] = counts.get(kind, 0) + sum(map(_bytes_of, _ARRAY.findall(result)))
-    return counts
+        counts[kind] += sum(map(_bytes_of, _ARRAY.findall(result)))
+    return dict(counts)
 
 
 def _bytes_of(array: tuple[str, str, str]) -> int:

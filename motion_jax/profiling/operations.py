@@ -14,6 +14,7 @@ A motion block declares what it costs beyond its layers (``motion_jax.blocks.pro
 convolutions of a block that does not are counted in its traced call, and its stage is marked as traced.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -82,9 +83,8 @@ def count(module: nn.Module, shape: Shape) -> Complexity:
     >>> count(Net(), (8, 10, 10, 4)).operations
     Operations(conv_fc=460800, bn=51200, correlation=0, other=0)
     """
-    stages: dict[str, Operations] = {}
+    stages: dict[str, Operations] = collections.defaultdict(Operations)
     undeclared: list[tuple[nn.Module, tuple[str, ...], Shape]] = []
-
     running: list[tuple[str, ...]] = []
 
     def counting(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
@@ -96,12 +96,11 @@ def count(module: nn.Module, shape: Shape) -> Complexity:
         result = call(*arguments, **keywords)
         running.pop()
         if found := _own_operations(own, arguments, result):
-            stage = _stage(module, path)
-            stages[stage] = stages.get(stage, Operations()) + found
+            stages[_stage(module, path)] += found
         elif _is_block(own) or (not path and not isinstance(own, VideoClassifier)):
             undeclared.append((own.clone(parent=None, name=None), path, arguments[0].shape))
             if path:
-                stages.setdefault(_stage(module, path), Operations())
+                stages[_stage(module, path)] += Operations()  # keeps the order of computation
         return result
 
     with nn.intercept_methods(counting):
@@ -110,13 +109,12 @@ def count(module: nn.Module, shape: Shape) -> Complexity:
     for block, path, features in undeclared:
         found, stage = _traced_products(block, _at(variables, path), features), _stage(module, path)
         if path or found.total:
-            stages[stage] = stages.get(stage, Operations()) + found
+            stages[stage] += found
             traced.append(stage)
-    parameters = dict.fromkeys(stages, 0)
+    parameters = collections.Counter(dict.fromkeys(stages, 0))
     for path, leaf in flax.traverse_util.flatten_dict(variables.get("params", {})).items():
-        stage = _stage(module, path[:-1])
-        parameters[stage] = parameters.get(stage, 0) + math.prod(leaf.shape)
-    return Complexity(stages, parameters, tuple(traced))
+        parameters[_stage(module, path[:-1])] += math.prod(leaf.shape)
+    return Complexity(dict(stages), dict(parameters), tuple(traced))
 
 
 def xla_flops(module: nn.Module, shape: Shape) -> float:

@@ -46,11 +46,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """The times of one program.
-
-    Attributes:
-        milliseconds: one time for each round.
-    """
+    """The times of one program in milliseconds, one for each round."""
 
     milliseconds: tuple[float, ...]
 
@@ -113,14 +109,8 @@ def prepare(model: nn.Module, *, mode: str, clip_shape: tuple[int, ...], batch: 
         if mode == "train":
             first = outputs[0]
 
-    return Program(
-        call,
-        seconds,
-        cost.get("flops"),
-        cost.get("bytes accessed"),
-        memory.temp_size_in_bytes,
-        memory.argument_size_in_bytes,
-    )
+    sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
+    return Program(call, seconds, cost.get("flops"), cost.get("bytes accessed"), *sizes)
 
 
 def measure(
@@ -168,13 +158,9 @@ def matmul_peak(dtype: Any, *, size: int = 2048, rounds: int = 5) -> float:
 def describe_setting() -> dict[str, Any]:
     """Return the first device and the versions of Python and JAX."""
     device = jax.devices()[0]
-    names = ("jax", "jaxlib", "flax")
-    return {
-        "device": device.device_kind,
-        "platform": device.platform,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
-    }
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
+    python = platform.python_version()
+    return {"device": device.device_kind, "platform": device.platform, "python": python, **versions}
 
 
 def as_line(setting: Mapping[str, Any]) -> str:

@@ -84,11 +84,9 @@ def find_compiler(slice_: Slice) -> None:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError('the TPU compiler is not installed: pip install "jax[tpu]" in the same version of jax')
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_WORKER_ID", "0")
-    # Without this, a second compilation at the same time fails at libtpu's lock file.
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
+    defaults = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}
+    # Without the last one, a second compilation at the same time fails at libtpu's lock file.
+    os.environ.update({**defaults, "ALLOW_MULTIPLE_LIBTPU_LOAD": "true", **os.environ})
     os.environ["TPU_ACCELERATOR_TYPE"] = slice_.accelerator
     jax.config.update("jax_platforms", "cpu")
 
@@ -125,10 +123,8 @@ def compile_step(
     step = make_train_step(model, optimizer, schedule=optax.constant_schedule(0.0), seed=0, mixing=mixing)
     state = jax.eval_shape(lambda: create_state(model, optimizer, seed=0, clip_shape=clip_shape))
     lead = (mesh.size, batch_per_chip) if backend == "pmap" else (mesh.size * batch_per_chip,)
-    batch = {
-        "clips": jax.ShapeDtypeStruct((*lead, *clip_shape), np.uint8),
-        "label": jax.ShapeDtypeStruct(lead, np.int32),
-    }
+    clips = jax.ShapeDtypeStruct((*lead, *clip_shape), np.uint8)
+    batch = {"clips": clips, "label": jax.ShapeDtypeStruct(lead, np.int32)}
     if backend == "shard_map":
         state, batch = (_placed(tree, mesh, spec) for tree, spec in ((state, P()), (batch, P(AXIS))))
     try:

@@ -37,6 +37,11 @@ class Case:
     dtype: str
     mode: str
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a clip (t, h, w, c)."""
+        return (self.frames, self.size, self.size, 3)
+
 
 # 8 clips of 224 pixels on one GPU.
 TABLE_3G = [row for row in selfy_supplement.ROWS.values() if row.table == "Table 3g"]
@@ -94,8 +99,7 @@ def measure(cases: list[Case], *, rounds: int) -> list[dict[str, Any]]:
         programs = [_prepare(case) for case in bar(group, desc="compiling", unit="program")]
         timings = timing.measure(programs, rounds=rounds, progress=lambda numbers: bar(numbers, desc="rounds"))
         for case, program, taken in zip(group, programs, timings, strict=True):
-            shape = (case.frames, case.size, case.size, 3)
-            gflops = count(build_model(case.model, num_classes=NUM_CLASSES), shape).gflops
+            gflops = count(build_model(case.model, num_classes=NUM_CLASSES), case.shape).gflops
             # A multiply-accumulate is two operations, and a backward pass costs two forward passes.
             work = 2e9 * gflops * case.batch * (3 if case.mode == "train" else 1)
             rows.append(
@@ -120,53 +124,37 @@ def measure(cases: list[Case], *, rounds: int) -> list[dict[str, Any]]:
 
 def _prepare(case: Case) -> timing.Program:
     model = build_model(case.model, num_classes=NUM_CLASSES, dtype=case.dtype)
-    shape = (case.frames, case.size, case.size, 3)
-    return timing.prepare(model, mode=case.mode, clip_shape=shape, batch=case.batch)
+    return timing.prepare(model, mode=case.mode, clip_shape=case.shape, batch=case.batch)
 
 
 def times_table(rows: list[dict[str, Any]]) -> str:
     """Format one row per program."""
-    header = ("model", "frames", "mode", "dtype", "batch", "    ms", "range", "clips/s", "over first")
-    header += ("memory MB", "of peak", "compile s")
-    return table(
-        header,
-        [
-            (
-                row["model"],
-                row["frames"],
-                row["mode"],
-                row["dtype"],
-                row["batch"],
-                f"{row['milliseconds']:.1f}",
-                f"{row['shortest']:.1f}-{row['longest']:.1f}",
-                f"{row['clips_per_second']:.1f}",
-                f"{row['over_first']:.3f}",
-                f"{(row['temp_bytes'] + row['argument_bytes']) / 1e6:.0f}",
-                f"{100 * row['share_of_peak']:.0f} %",
-                f"{row['compile_seconds']:.1f}",
-            )
-            for row in rows
-        ],
-    )
+    named = ("model", "frames", "mode", "dtype", "batch")
+    cells = [
+        (
+            *(row[name] for name in named),
+            f"{row['milliseconds']:.1f}",
+            f"{row['shortest']:.1f}-{row['longest']:.1f}",
+            f"{row['clips_per_second']:.1f}",
+            f"{row['over_first']:.3f}",
+            f"{(row['temp_bytes'] + row['argument_bytes']) / 1e6:.0f}",
+            f"{100 * row['share_of_peak']:.0f} %",
+            f"{row['compile_seconds']:.1f}",
+        )
+        for row in rows
+    ]
+    measured = ("    ms", "range", "clips/s", "over first", "memory MB", "of peak", "compile s")
+    return table((*named, *measured), cells)
 
 
 def papers_table(rows: list[dict[str, Any]]) -> str:
     """Format the rows of Table 3g: printed and measured times, and their ratios to TSM with 8 frames."""
-    printed = [float(row.printed.runtime) for row in TABLE_3G]
-    return table(
-        ("model", "frames", "printed ms", "ours ms", "printed over TSM", "ours over TSM"),
-        [
-            (
-                published.model,
-                published.frames,
-                runtime,
-                round(row["milliseconds"], 1),
-                round(runtime / printed[0], 2),
-                round(row["over_first"], 2),
-            )
-            for published, runtime, row in zip(TABLE_3G, printed, rows, strict=True)
-        ],
-    )
+    cells = []
+    for published, row in zip(TABLE_3G, rows, strict=True):
+        runtime, first = float(published.printed.runtime), float(TABLE_3G[0].printed.runtime)
+        ratios = round(runtime / first, 2), round(row["over_first"], 2)
+        cells.append((published.model, published.frames, runtime, round(row["milliseconds"], 1), *ratios))
+    return table(("model", "frames", "printed ms", "ours ms", "printed over TSM", "ours over TSM"), cells)
 
 
 def _counts(text: str) -> tuple[int, ...]:

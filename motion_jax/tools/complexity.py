@@ -28,9 +28,8 @@ SUPPLEMENTS = {"MotionSqueeze": motionsqueeze_supplement, "SELFY": selfy_supplem
 def main() -> None:
     """Print the operations of a network, or the papers' figures beside our counts."""
     parser = Parser(__doc__, configurable=True)
-    parser.add_argument(
-        "model", nargs="?", metavar="NAME|CONFIG", help="a named model, or a config FILE.py[:ARGUMENTS]"
-    )
+    model = "a named model, or a config FILE.py[:ARGUMENTS]"
+    parser.add_argument("model", nargs="?", metavar="NAME|CONFIG", help=model)
     parser.add_argument("--frames", type=positive, help="frames per clip; default: the config's, or 8")
     parser.add_argument("--size", type=positive, help="side of a frame in pixels; default: the config's, or 224")
     parser.add_argument("--num_classes", type=positive, default=174, help="classes of the classifier; default: 174")
@@ -86,19 +85,13 @@ def of_model(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def stage_table(complexity: Complexity) -> str:
     """Format one row per stage and their sum: parameters, and GFLOPs by kind and in total."""
-    rows = [
-        (
-            f"~{stage}" if stage in complexity.traced else stage,
-            complexity.parameters[stage],
-            *_by_kind(operations).values(),
-            operations.total / 1e9,
-        )
-        for stage, operations in complexity.stages.items()
-    ]
-    total = complexity.operations
-    rows.append(("total", sum(complexity.parameters.values()), *_by_kind(total).values(), complexity.gflops))
-    rows = [(stage, params, *map(_figure, figures)) for stage, params, *figures in rows]
-    return table(("stage", "parameters", *(f"{kind:>8}" for kind in (*_by_kind(total), "total"))), rows)
+    stages = {**complexity.stages, "total": complexity.operations}
+    parameters = {**complexity.parameters, "total": sum(complexity.parameters.values())}
+    rows = []
+    for stage, operations in stages.items():
+        figures = (*_by_kind(operations).values(), operations.total / 1e9)
+        rows.append((f"~{stage}" if stage in complexity.traced else stage, parameters[stage], *map(_figure, figures)))
+    return table(("stage", "parameters", *(f"{kind:>8}" for kind in (*vars(operations), "total"))), rows)
 
 
 def _by_kind(operations: Operations) -> dict[str, float]:
@@ -137,14 +130,13 @@ def published_figures() -> Iterator[dict[str, Any]]:
 
         for name, row in supplement.ROWS.items():
             if printed := row.printed.gflops:
-                source = f"{paper}, {row.table}"
-                yield _compared(source, row.label, printed, "G", ours=gflops(name), note=row.gflops_note)
+                yield _compared(f"{paper}, {row.table}", row.label, printed, "G", gflops(name), row.gflops_note)
         for each in supplement.STATED:
-            source, ours = f"{paper}, {each.section}", each.ours(gflops)
-            yield _compared(source, each.label, each.printed, each.unit, ours=ours, note=each.note)
+            source = f"{paper}, {each.section}"
+            yield _compared(source, each.label, each.printed, each.unit, each.ours(gflops), each.note)
 
 
-def _compared(source: str, row: str, printed: str, unit: str, *, ours: float, note: str) -> dict[str, Any]:
+def _compared(source: str, row: str, printed: str, unit: str, ours: float, note: str) -> dict[str, Any]:
     figure = {"source": source, "row": row, "printed": printed, "unit": unit, "ours": ours, "note": note}
     return {**figure, "difference": ours - float(printed), "met": rounds_to(ours, printed)}
 

@@ -9,7 +9,6 @@ It takes a minute or two on a CPU. The last line, before that of --json, is the 
 check passes, else 1.
 """
 
-import dataclasses
 import importlib.metadata
 import math
 import platform
@@ -44,14 +43,8 @@ def main() -> None:
     print(verdict(checks))
     if arguments.json:
         # JSON has no infinity.
-        rows = [
-            {
-                **dataclasses.asdict(check),
-                "difference": check.difference if math.isfinite(check.difference) else None,
-                "passed": check.passed,
-            }
-            for check in checks
-        ]
+        finite = {check: check.difference if math.isfinite(check.difference) else None for check in checks}
+        rows = [{**vars(check), "difference": finite[check], "passed": check.passed} for check in checks]
         print_json({"healthy": not failed, "versions": versions, "devices": devices, "checks": rows})
     sys.exit(1 if failed else 0)
 
@@ -68,10 +61,7 @@ def as_table(checks: list[Check]) -> str:
     """Format one row per comparison."""
     rows = [
         (
-            check.name,
-            check.case,
-            check.dtype,
-            check.part,
+            *(getattr(check, field) for field in ("name", "case", "dtype", "part")),
             f"{check.difference:.1e}",
             f"{check.bound:.0e}",
             "ok" if check.passed else f"WRONG {check.error}".strip(),

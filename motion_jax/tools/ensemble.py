@@ -55,29 +55,19 @@ def main() -> None:
     check_comparable(runs)
     single = [accuracy(each.scores, each.labels) for each in runs]
     together = accuracy(sum(weight * each.scores for weight, each in zip(weights, runs, strict=True)), runs[0].labels)
-    rows = [
-        (name, round(float(weight), 3), *(round(metrics[key], 2) for key in METRICS))
-        for name, weight, metrics in zip(
-            [*(each.run for each in runs), "ensemble"], [*weights, 1.0], [*single, together], strict=True
-        )
+    described = [
+        {"run": each.run, "weight": float(weight), **metrics}
+        for each, weight, metrics in zip(runs, weights, single, strict=True)
     ]
+    shown = [*described, {"run": "ensemble", "weight": 1.0, **together}]
+    rows = [(row["run"], round(row["weight"], 3), *(round(row[key], 2) for key in METRICS)) for row in shown]
     print(table(("run", "weight", *METRICS), rows))
     if arguments.json:
-        described = [
-            {"run": each.run, "weight": float(weight), **metrics}
-            for each, weight, metrics in zip(runs, weights, single, strict=True)
-        ]
-        print_json(
-            {"runs": described, "ensemble": together, "clips": len(runs[0].labels), "average": runs[0].average},
-        )
+        print_json({"runs": described, "ensemble": together, "clips": len(runs[0].labels), "average": runs[0].average})
 
 
 def read_scores(workdir: pathlib.Path) -> Scores:
-    """Read the scores of an evaluated run from its workdir, or from a file of scores.
-
-    Raises:
-        ValueError: if there are none, or the ids of the videos are missing.
-    """
+    """Read the scores of an evaluated run from its workdir or a file; ValueError if there are none, or without ids."""
     path = workdir / "scores.npz" if workdir.is_dir() else workdir
     if not path.is_file():
         raise ValueError(f"there is no {path}: run python eval.py --workdir={workdir}")
@@ -93,11 +83,7 @@ def read_scores(workdir: pathlib.Path) -> Scores:
 
 
 def check_comparable(runs: list[Scores]) -> None:
-    """Raise an error if runs differ in their classes, videos, labels or kind of average.
-
-    Raises:
-        ValueError: if they differ. The message names the first difference.
-    """
+    """Raise a ValueError with the first difference of runs in their kind of average, classes, videos or labels."""
     first = runs[0]
     for other in runs[1:]:
         pair = f"{first.run} and {other.run}"
@@ -105,11 +91,8 @@ def check_comparable(runs: list[Scores]) -> None:
             raise ValueError(
                 f"{pair} hold averages of {first.average} and of {other.average}: evaluate one again with --average"
             )
-        for what, one, two in (
-            ("classes", first.names, other.names),
-            ("videos", first.ids, other.ids),
-            ("labels", first.labels, other.labels),
-        ):
+        for what, field in (("classes", "names"), ("videos", "ids"), ("labels", "labels")):
+            one, two = getattr(first, field), getattr(other, field)
             if len(one) != len(two):
                 raise ValueError(f"{pair} have {len(one)} and {len(two)} {what}: evaluate both on the same split")
             if (different := np.flatnonzero(one != two)).size:

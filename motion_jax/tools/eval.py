@@ -57,8 +57,7 @@ def main() -> None:
         total=-(-dataset.size(arguments.split) // protocol.batch_size),
     )
     described |= {"corruption": arguments.corruption, "unreadable": dataset.broken}
-    suffixes = [] if arguments.split == "val" else [arguments.split]
-    suffixes += [arguments.corruption.replace(":", "_")] if corruption else []
+    suffixes = (None if arguments.split == "val" else arguments.split, arguments.corruption)
     path = write_evaluation(
         workdir,
         metrics=metrics,
@@ -67,7 +66,7 @@ def main() -> None:
         label_names=restored.labels,
         ids=[ids[index].decode() for index in sorted(ids)],
         protocol={**described, "step": restored.step, "model": experiment.model.name},
-        suffix="".join(f"_{suffix}" for suffix in suffixes),
+        suffix="".join(f"_{suffix}" for suffix in suffixes if suffix).replace(":", "_"),
     )
     shown = {name: round(value, 2) for name, value in metrics.items()}
     print(", ".join(f"{name} {value}" for name, value in shown.items()), f"-> {path}")
@@ -86,14 +85,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, metavar="N", help=f"clips per video{replaces}")
     parser.add_argument("--crops", type=int, metavar="N", help=f"crops per clip, 1 or 3{replaces}")
     parser.add_argument("--average", help=f"average softmax or logits over the views{replaces}")
-    parser.add_argument(
-        "--full_resolution",
-        action=argparse.BooleanOptionalAction,
-        help=f"crop views from the whole stored short side{replaces}",
-    )
-    parser.add_argument(
-        "--corruption", metavar="NAME:LEVEL[:FRAME]", help="corrupt a frame; default: the 4th of 8 frames"
-    )
+    whole = f"crop views from the whole stored short side{replaces}"
+    parser.add_argument("--full_resolution", action=argparse.BooleanOptionalAction, help=whole)
+    frame = "corrupt a frame; default: the 4th of 8 frames"
+    parser.add_argument("--corruption", metavar="NAME:LEVEL[:FRAME]", help=frame)
     arguments = parser.parse_args()
     if not (arguments.workdir or arguments.checkpoint):
         parser.error("--workdir=DIR or --checkpoint=PATH is needed")

@@ -38,7 +38,6 @@ from motion_jax.training.progress import log
 from motion_jax.weights import load_exported, load_torch, save_torch, stablehlo
 from motion_jax.weights.card import INPUTS, Card, Preprocessing, card_path, write_card
 from motion_jax.weights.converters import onnx_graph, saved_model
-from motion_jax.weights.exported import apply_to_clips
 from motion_jax.weights.near_ties import ROUNDING, logits_and_gap
 from motion_jax.weights.save import save_safetensors
 
@@ -69,18 +68,10 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
     parser.add_argument("--format", required=True, choices=SUFFIXES)
-    parser.add_argument(
-        "--output", required=True, type=pathlib.Path, metavar="FILE", help="the export; replaced if it exists"
-    )
-    parser.add_argument(
-        "--input",
-        default="float32",
-        choices=INPUTS,
-        help="clips that stablehlo, onnx and saved_model take: uint8 of 0..255, or normalised float32 (default)",
-    )
-    parser.add_argument(
-        "--prefix", default="", help="prefix of the names in a pytorch file, such as module.base_model."
-    )
+    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="replaced if it exists")
+    clips = "clips that stablehlo, onnx and saved_model take: uint8 of 0..255, or normalised float32 (default)"
+    parser.add_argument("--input", default="float32", choices=INPUTS, help=clips)
+    parser.add_argument("--prefix", default="", help="of the names in a pytorch file, such as module.base_model.")
     parser.add_argument("--batch", type=int, default=3, help="compare batches of one clip and of this many; default: 3")
     arguments = parser.parse_args()
     _check(arguments, parser)
@@ -109,7 +100,8 @@ def main() -> None:
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(path, target)
-    result = {"output": str(output), "card": str(card_path(output)), "bytes": size_of(output), **result}
+    size = sum(each.stat().st_size for each in (output, *output.rglob("*")) if each.is_file())
+    result = {"output": str(output), "card": str(card_path(output)), "bytes": size, **result}
     print(
         f"{output}: {result['bytes'] / 1e6:.1f} MB, logits differ by {result['difference']:.1e} at most "
         f"(largest {result['largest_logit']:.3g}, batches of 1 and {arguments.batch}), "
@@ -136,10 +128,7 @@ def describe(trained: Trained, format_: str, model: VideoClassifier, *, input_: 
     """Return the card of an export of a checkpoint."""
     data = trained.experiment.data
     preprocessing = Preprocessing(
-        frames=data.frames,
-        size=data.size,
-        resize=data.resize,
-        sampling=data.sampling,
+        **{name: getattr(data, name) for name in ("frames", "size", "resize", "sampling")},
         crop="none" if data.crop == "none" else "center",
         mean=model.mean,
         std=model.std,
@@ -182,7 +171,10 @@ def write(
     else:
         wanted = card.preprocessing
         shape = (wanted.frames, wanted.size, wanted.size, len(wanted.mean))
-        GRAPHS[card.format].save(path, apply_to_clips(model, variables), shape, dtype=wanted.input)
+        # The weights become constants of the graph.
+        GRAPHS[card.format].save(
+            path, lambda clips: model.apply(variables, clips, train=False), shape, dtype=wanted.input
+        )
 
 
 def compare(
@@ -207,11 +199,7 @@ def compare(
         seconds = time.perf_counter() - start
         found = [exported.predict(clips[:1]), exported.predict(clips)]
     difference = max(float(np.abs(logits - expected[: len(logits)]).max()) for logits in found)
-    return {
-        "difference": difference,
-        "largest_logit": float(np.abs(expected).max()),
-        "load_seconds": seconds,
-    }
+    return {"difference": difference, "largest_logit": float(np.abs(expected).max()), "load_seconds": seconds}
 
 
 def reference_of(model: VideoClassifier) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -243,17 +231,9 @@ def _moving_clip(rng: np.random.Generator, wanted: Preprocessing) -> np.ndarray:
     """Draw a clip of random 8-pixel cells that move evenly by up to 8 pixels per frame: (1, t, h, w, 3) uint8."""
     cells = wanted.size // 8 + 2 * (wanted.frames + 1)
     canvas = rng.integers(0, 256, (cells, cells, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-    corner, (down, right) = 8 * wanted.frames, rng.integers(-8, 9, 2)
-    frames = [
-        canvas[corner + down * t :, corner + right * t :][: wanted.size, : wanted.size] for t in range(wanted.frames)
-    ]
+    corner, (down, right), size = 8 * wanted.frames, rng.integers(-8, 9, 2), wanted.size
+    frames = [canvas[corner + down * t :, corner + right * t :][:size, :size] for t in range(wanted.frames)]
     return np.stack(frames)[None]
-
-
-def size_of(path: pathlib.Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    return sum(each.stat().st_size for each in files)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ PyTorch) or a .safetensors file, also one of tools.export. It must hold every te
 this workdir at step 0.
 """
 
+import collections
 import json
 import pathlib
-from typing import Any
 
 from motion_jax.cli import Parser, print_json, read_config, run, table
 from motion_jax.experiment import Experiment, random_variables, save_initial, with_root
@@ -26,13 +26,9 @@ def main() -> None:
     """Write the workdir and print a report tensor by tensor."""
     parser = Parser(__doc__, configurable=True)
     parser.add_argument("file", metavar="FILE", help="the weights")
-    parser.add_argument(
-        "--config", required=True, metavar="FILE.py[:ARGUMENTS]", help="config of the network and its data"
-    )
+    parser.add_argument("--config", required=True, metavar="FILE.py[:ARGUMENTS]", help="config of network and data")
     parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="a new folder")
-    parser.add_argument(
-        "--labels", metavar="FILE", help="class names in order: one per line, or JSON; default: 0, 1, .."
-    )
+    parser.add_argument("--labels", metavar="FILE", help="class names: one per line, or JSON; default: 0, 1, ..")
     parser.add_argument("--root", metavar="DIR", help="folder of the videos (data.root); may be given later")
     parser.add_argument("--partial", action="store_true", help="let missing tensors keep their initial values")
     arguments = parser.parse_args()
@@ -64,20 +60,15 @@ def main() -> None:
             raise ValueError(f"{arguments.file}: {text}") from error
     save_initial(arguments.workdir, config, labels, variables=variables)
     print(report(assignments))
-    counts = {outcome: sum(row.outcome == outcome for row in assignments) for outcome in _outcomes(assignments)}
+    counts = collections.Counter(row.outcome for row in assignments)
     print(f"\n{', '.join(f'{count} {outcome}' for outcome, count in counts.items())} -> {arguments.workdir}")
     if arguments.json:
-        print_json(
-            {"workdir": str(arguments.workdir), "classes": classes, "counts": counts, "tensors": as_json(assignments)}
-        )
+        tensors = [{name: getattr(row, name) for name in ("name", "shape", "target", "outcome")} for row in assignments]
+        print_json({"workdir": str(arguments.workdir), "classes": classes, "counts": counts, "tensors": tensors})
 
 
 def labels_of(path: str) -> list[str]:
-    """Read class names in order from the lines of a text, a JSON list, or a JSON object from name to position.
-
-    Raises:
-        ValueError: if the file is none of these, or a name occurs twice.
-    """
+    """Read class names in order from the lines of a text, a JSON list, or a JSON object from name to position."""
     text = pathlib.Path(path).read_text(encoding="utf-8")
     if path.endswith(".json"):
         try:
@@ -109,15 +100,6 @@ def report(assignments: list[Assignment]) -> str:
         for row in assignments
     ]
     return table(("tensor", "shape", "target", "outcome"), rows)
-
-
-def as_json(assignments: list[Assignment]) -> list[dict[str, Any]]:
-    """Return the report for ``--json``."""
-    return [{"name": row.name, "shape": row.shape, "target": row.target, "outcome": row.outcome} for row in assignments]
-
-
-def _outcomes(assignments: list[Assignment]) -> list[str]:
-    return list(dict.fromkeys(row.outcome for row in assignments))
 
 
 if __name__ == "__main__":

@@ -45,16 +45,10 @@ def describe(name: str) -> dict[str, Any]:
 
 def models_table(models: list[dict[str, Any]]) -> str:
     """Format one row per model."""
+    clip = "x".join(map(str, INPUT))
     rows = [
-        (
-            model["name"],
-            model["params"],
-            f"{model['gflops']:8.3f}",
-            "x".join(map(str, model["input"])),
-            model["block"] or "",
-            model["site"] or "",
-        )
-        for model in models
+        (each["name"], each["params"], f"{each['gflops']:8.3f}", clip, each["block"] or "", each["site"] or "")
+        for each in models
     ]
     return table(("model", "parameters", "  GFLOPs", "input", "motion block", "after"), rows)
 

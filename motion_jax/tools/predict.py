@@ -73,8 +73,8 @@ def main() -> None:
     files = list_files(arguments.files)
     pictures = dict(zip(files, picture_paths(files, arguments.save), strict=True)) if arguments.save else {}
     network = open_network(arguments.checkpoint)
-    given = {name: getattr(arguments, name) for name in ("clips", "crops", "full_resolution")}
-    given = {name: value for name, value in given.items() if value is not None}
+    options = ("clips", "crops", "full_resolution")
+    given = {name: value for name in options if (value := getattr(arguments, name)) is not None}
     protocol = dataclasses.replace(network.protocol, **given)
     data = at_full_resolution(network.data) if protocol.full_resolution else network.data
     network = dataclasses.replace(network, data=data, protocol=protocol)
@@ -105,30 +105,17 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "files", nargs="+", type=pathlib.Path, metavar="FILE", help="a video, a folder of videos or frames, a .txt list"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        type=pathlib.Path,
-        metavar="PATH",
-        help="a workdir, a checkpoint in one, or an export",
-    )
+    files = "a video, a folder of videos or frames, a .txt list"
+    parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE", help=files)
+    source = "a workdir, a checkpoint in one, or an export"
+    parser.add_argument("--checkpoint", required=True, type=pathlib.Path, metavar="PATH", help=source)
     parser.add_argument("--clips", type=positive, metavar="N", help="clips per video; default: as the config says")
     parser.add_argument("--crops", type=int, choices=(1, 3), help="crops per clip; default: as the config says")
-    parser.add_argument(
-        "--full_resolution",
-        action=argparse.BooleanOptionalAction,
-        help="crop views from the whole stored short side; default: as the config says",
-    )
+    whole = "crop views from the whole stored short side; default: as the config says"
+    parser.add_argument("--full_resolution", action=argparse.BooleanOptionalAction, help=whole)
     parser.add_argument("--batch", type=positive, default=8, metavar="N", help="videos per batch; default: 8")
-    parser.add_argument(
-        "--save",
-        type=pathlib.Path,
-        metavar="OUT.png|OUT.mp4",
-        help="draw the frames with prediction and displacement; several videos go into the folder OUT",
-    )
+    save = "draw the frames with prediction and displacement; several videos go into the folder OUT"
+    parser.add_argument("--save", type=pathlib.Path, metavar="OUT.png|OUT.mp4", help=save)
     arguments = parser.parse_args()
     if arguments.save and arguments.save.suffix not in PICTURES:
         parser.error(f"--save takes a path ending in {' or '.join(PICTURES)}; got {str(arguments.save)!r}")
@@ -136,11 +123,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """Return the videos that files, folders and lists stand for, each once, in the order given.
-
-    Raises:
-        ValueError: for a folder without videos or a list without paths.
-    """
+    """Return the videos that files, folders and lists stand for, each once; ValueError if one stands for none."""
     files: dict[pathlib.Path, None] = {}
     for path in given:
         if path.is_dir():
@@ -156,11 +139,7 @@ def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pathlib.Path]:
-    """Return the path of each video's picture: ``save`` for one video, else below a folder of that name.
-
-    Raises:
-        ValueError: if ``save`` is one of the videos.
-    """
+    """Return the path of each video's picture: ``save`` for one video, else below a folder of that name."""
     if save.resolve() in [file.resolve() for file in files]:
         raise ValueError(f"--save={save} would replace a video that is read: choose another name")
     if len(files) == 1:
@@ -172,13 +151,11 @@ def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pat
 
 
 def open_network(path: pathlib.Path) -> Network:
-    """Open a workdir, a checkpoint or an export for prediction.
-
-    Raises:
-        ValueError: if it is none of them.
-    """
+    """Open a workdir, a checkpoint or an export for prediction; ValueError if it is none of them."""
     if path.is_file() or (path / "saved_model.pb").is_file():
-        return open_export(path)
+        exported = load_exported(path)
+        experiment = Experiment.from_config(exported.card.config)
+        return Network(exported.card.labels, experiment.data, experiment.eval, exported.predict, displacement=None)
     trained = load_trained(path)
     model, variables = trained.model, jax.device_put(trained.restored.variables)
     estimate = make_estimator(model, variables)
@@ -192,23 +169,6 @@ def open_network(path: pathlib.Path) -> Network:
     )
 
 
-def open_export(path: pathlib.Path) -> Network:
-    """Open an export and its card for prediction.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
-    exported = load_exported(path)
-    experiment = Experiment.from_config(exported.card.config)
-    return Network(
-        labels=exported.card.labels,
-        data=experiment.data,
-        protocol=experiment.eval,
-        logits=exported.predict,
-        displacement=None,
-    )
-
-
 def predict(
     network: Network, files: Sequence[pathlib.Path], *, batch_size: int
 ) -> Iterator[tuple[pathlib.Path, dict[str, Any], Seen | None]]:
@@ -217,9 +177,8 @@ def predict(
     A result holds ``label``, ``probability``, ``top5`` as (label, probability) pairs, and a ``remark`` if part of the
     file cannot be read. If none of it can be read, the result holds ``error`` and there are no views.
     """
-    reads = zip(files, parallel_map(lambda file: read(file, network), files), strict=True)
     batch: list[tuple[pathlib.Path, Seen]] = []
-    for file, seen in reads:
+    for file, seen in zip(files, parallel_map(lambda file: read(file, network), files), strict=True):
         if isinstance(seen, str):
             yield file, {"error": seen}, None
             continue
@@ -286,10 +245,11 @@ def draw(network: Network, stored: StoredFrames, result: dict[str, Any], target:
 
 def as_table(predictions: Sequence[dict[str, Any]]) -> str:
     """Format the best classes of every file, one per row."""
-    rows = []
-    for result in predictions:
-        for rank, (label, probability) in enumerate(result["top5"]):
-            rows.append((result["file"] if rank == 0 else "", label, round(probability, 4)))
+    rows = [
+        ("" if rank else result["file"], label, round(probability, 4))
+        for result in predictions
+        for rank, (label, probability) in enumerate(result["top5"])
+    ]
     return table(("file", "label", "probability"), rows)
 
 

@@ -30,28 +30,20 @@ NAMED = 10
 def main() -> None:
     """Prepare a data set and print a report, or list its classes that have a direction."""
     parser = Parser(__doc__, configurable=True)
-    parser.add_argument(
-        "config", metavar="NAME|CONFIG", help=f"a config FILE.py[:ARGUMENTS], or one of {', '.join(NAMES)}"
-    )
+    config = f"a config FILE.py[:ARGUMENTS], or one of {', '.join(NAMES)}"
+    parser.add_argument("config", metavar="NAME|CONFIG", help=config)
     parser.add_argument("--root", metavar="DIR", help="folder of the videos and annotations (data.root)")
     parser.add_argument("--dir", metavar="DIR", help="folder for the records (data.dir)")
     parser.add_argument("--version", help="such as split1, v2 or gym99 (data.version)")
-    parser.add_argument(
-        "--resize", type=_resize, help="size of stored frames: 240x320, a short side, or none (data.resize)"
-    )
+    resize = "size of stored frames: 240x320, a short side, or none (data.resize)"
+    parser.add_argument("--resize", type=_resize, help=resize)
     parser.add_argument("--quality", help="quality of stored JPEGs, 1 to 100 (data.quality)")
     parser.add_argument("--workdir", metavar="DIR", help="in place of --dir: the run that will use the records")
     parser.add_argument("--beam_runner", metavar="RUNNER", help="make the records on this Apache Beam runner")
-    parser.add_argument(
-        "--beam_option",
-        metavar="OPTION",
-        action="append",
-        default=[],
-        help="such as --direct_num_workers=4; repeatable",
-    )
-    parser.add_argument(
-        "--list-directions", action="store_true", help="show what a flip does to each class, and prepare nothing"
-    )
+    option = "such as --direct_num_workers=4; repeatable"
+    parser.add_argument("--beam_option", metavar="OPTION", action="append", default=[], help=option)
+    directions = "show what a flip does to each class, and prepare nothing"
+    parser.add_argument("--list-directions", action="store_true", help=directions)
     arguments = parser.parse_args()
     short = {name: getattr(arguments, name) for name in ("root", "dir", "version", "resize", "quality")}
     short = {f"data.{name}": text for name, text in short.items() if text is not None}
@@ -74,18 +66,13 @@ def main() -> None:
 
 
 def read_section(name_or_config: str, changes: dict[str, str]) -> DataConfig:
-    """Read the section ``data`` of a config, with overrides.
-
-    Raises:
-        ValueError: if there is no such config, or a value does not fit.
-    """
+    """Read the section ``data`` of a config, with overrides; ValueError if there is none, or a value does not fit."""
     path, colon, config_arguments = name_or_config.partition(":")
-    if path in NAMES:
-        path = f"configs/{path}.py"
-    elif ".py" not in path:
+    if path not in NAMES and ".py" not in path:
         raise ValueError(
             f"{path!r} is neither a config (FILE.py[:ARGUMENTS]) nor a data set; the data sets are {', '.join(NAMES)}"
         )
+    path = f"configs/{path}.py" if path in NAMES else path
     return Experiment.from_config(read_config(f"{path}{colon}{config_arguments}", changes)).data
 
 
@@ -93,22 +80,15 @@ def list_directions(section: DataConfig) -> dict[str, Any]:
     """Print what each flip policy does to the classes that have a direction, and return it."""
     names = class_names(section)
     mirrored = {policy: flipped_labels(names, policy=policy) for policy in POLICIES}
-    rows = [
-        {
-            "label": label,
-            "class": name,
-            **{policy: names[to[label]] if to[label] >= 0 else None for policy, to in mirrored.items()},
-        }
-        for label, name in enumerate(names)
-        if directional(name)
-    ]
+    rows = []
+    for label, name in enumerate(names):
+        if directional(name):
+            under = {policy: names[to[label]] if to[label] >= 0 else None for policy, to in mirrored.items()}
+            rows.append({"label": label, "class": name, **under})
     others = len(names) - len(rows)
     if rows:
-        cells = [
-            (row["label"], row["class"], *(_shown(row[policy], row["class"]) for policy in POLICIES)) for row in rows
-        ]
-        print(table(("label", "class", *POLICIES), cells))
-        print()
+        cells = [(row["label"], row["class"], *(_shown(row[each], row["class"]) for each in POLICIES)) for row in rows]
+        print(f"{table(('label', 'class', *POLICIES), cells)}\n")
     print(
         f"{len(rows)} of {len(names)} classes name left or right. The other {others} keep their label: they may be "
         "mirrored under skip, swap and always, and are never mirrored under none."
@@ -130,12 +110,8 @@ def report_text(result: dict[str, Any]) -> str:
         lines += ["", f"{len(paths)} left out: {cause}", *_some(paths)]
     for split, names in result["missing"].items():
         lines += ["", f"{len(names)} of split {split} are annotated but absent", *_some(names)]
-    if remarks := result["remarks"]:
-        lines += [
-            "",
-            f"{len(remarks)} kept with a remark",
-            *_some([f"{path}: {said}" for path, said in remarks.items()]),
-        ]
+    if remarks := [f"{path}: {said}" for path, said in result["remarks"].items()]:
+        lines += ["", f"{len(remarks)} kept with a remark", *_some(remarks)]
     return "\n".join(lines)
 
 

@@ -33,25 +33,19 @@ def main() -> None:
 
 
 def read_run(workdir: pathlib.Path) -> dict[str, Any]:
-    """Read ``eval.json`` and ``scores.npz`` of a workdir, with the accuracy within pairs for moving_shapes.
-
-    Raises:
-        ValueError: if the run was not evaluated.
-    """
+    """Read the evaluation of a workdir, with the accuracy within pairs for moving_shapes; ValueError without one."""
     if not (workdir / "eval.json").is_file() or not (workdir / "scores.npz").is_file():
         raise ValueError(f"{workdir} has no eval.json: run python eval.py --workdir={workdir}")
     result = json.loads((workdir / "eval.json").read_text())
     with np.load(workdir / "scores.npz") as file:
         scores, labels, names = file["scores"], file["labels"], tuple(file["names"].tolist())
-    pairs = within_pairs(scores, labels, names) if names == MOVING_SHAPES else {}
-    metrics = {name: result[name] for name in ("top1", "top5", "mean_class", "clips")}
     return {
         "workdir": str(workdir),
         "model": result["protocol"]["model"],
-        **metrics,
+        **{name: result[name] for name in ("top1", "top5", "mean_class", "clips")},
         "chance": 100 / len(names),
         "input_wait": input_wait(workdir),
-        "pairs": pairs,
+        "pairs": within_pairs(scores, labels, names) if names == MOVING_SHAPES else {},
     }
 
 

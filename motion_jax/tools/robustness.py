@@ -68,10 +68,7 @@ def main() -> None:
 
 
 def grid(names: str, levels: str, *, frame: int | None) -> list[Corruption]:
-    """Return every corruption at those of ``levels`` that it has.
-
-    Raises:
-        ValueError: if there is no such corruption, or it has none of the levels.
+    """Return every corruption at those of ``levels`` that it has; ValueError for an unknown one, or if it has none.
 
     >>> [str(each) for each in grid("occlusion,reverse", "1,3-4", frame=None)]
     ['occlusion:1', 'occlusion:3', 'occlusion:4', 'reverse:1']
@@ -100,8 +97,7 @@ def measure(
     Rows that the CSV at ``path`` holds are not measured again. Each new row is written as soon as it is measured.
     """
     known = {key_of(row): row for row in read(path)}
-    # Every curve starts with clean clips.
-    cells = [None, *corruptions]
+    cells = [None, *corruptions]  # every curve starts with clean clips
     rows = []
     steps: list[tuple[Any, Callable]] = []
     with bar(total=len(networks) * len(cells), desc="robustness", unit="evaluation") as progress:
@@ -119,15 +115,8 @@ def measure(
                     step = eval_step(trained, steps)
                     variables = par.place_state(trained.restored.variables, parallel)
                 section = trained.experiment.eval
-                batches = eval_batches(
-                    trained.dataset,
-                    split=split,
-                    batch_size=section.batch_size,
-                    clips=section.clips,
-                    crops=section.crops,
-                    full_resolution=section.full_resolution,
-                    corruption=corruption,
-                )
+                views = {name: getattr(section, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
+                batches = eval_batches(trained.dataset, split=split, **views, corruption=corruption)
                 total = -(-trained.dataset.size(split) // section.batch_size)
                 metrics, _, _ = evaluate(
                     step, variables, batches, parallel=parallel, total=total, description=str(corruption or CLEAN)
@@ -176,11 +165,7 @@ def key_of(row: Row) -> tuple[str, ...]:
 
 
 def read(path: pathlib.Path) -> list[Row]:
-    """Read the rows of robustness.csv; empty if it is absent.
-
-    Raises:
-        ValueError: if the file has other columns.
-    """
+    """Read the rows of robustness.csv; empty if it is absent, ValueError if it has other columns."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -215,16 +200,8 @@ def curves(rows: list[Row]) -> list[dict[str, Any]]:
             points = [clean, *(row for row in spoilt if row["corruption"] == corruption)]
             levels, top1 = [row["level"] for row in points], [row["top1"] for row in points]
             area = float(np.trapezoid(top1, levels)) / (levels[-1] - levels[0])
-            made.append(
-                {
-                    "checkpoint": name,
-                    "model": clean["model"],
-                    "corruption": corruption,
-                    "levels": levels,
-                    "top1": top1,
-                    "area": area,
-                }
-            )
+            curve = {"checkpoint": name, "model": clean["model"], "corruption": corruption}
+            made.append({**curve, "levels": levels, "top1": top1, "area": area})
     return made
 
 
@@ -232,12 +209,8 @@ def areas_table(results: list[dict[str, Any]]) -> str:
     """Format one row for each curve."""
     rows = [
         (
-            curve["checkpoint"],
-            curve["model"],
-            curve["corruption"],
-            round(curve["top1"][0], 2),
-            round(curve["top1"][-1], 2),
-            round(curve["area"], 2),
+            *(curve[name] for name in ("checkpoint", "model", "corruption")),
+            *(round(percent, 2) for percent in (curve["top1"][0], curve["top1"][-1], curve["area"])),
         )
         for curve in results
     ]

@@ -9,6 +9,8 @@ printed.
 """
 
 import functools
+import importlib
+import json
 import pathlib
 import types
 from collections.abc import Sequence
@@ -17,39 +19,16 @@ from typing import Any
 import ml_collections
 
 from motion_jax.cli import Parser, print_json, run
-from motion_jax.configs import (
-    diving48,
-    finegym,
-    hmdb51,
-    kinetics400,
-    list_files,
-    motionsqueeze_supplement,
-    moving_shapes,
-    selfy_supplement,
-    something_v1,
-    something_v2,
-    ucf101,
-    video_folder,
-)
-from motion_jax.configs.rows import Row, rounds_to
+from motion_jax.configs import motionsqueeze_supplement, selfy_supplement, something_v1
+from motion_jax.configs.rows import rounds_to
 from motion_jax.models import ModelConfig, list_models
-from motion_jax.profiling.operations import count
+from motion_jax.profiling.operations import Complexity, count
 from motion_jax.training.progress import bar
 
-# Experiments, with the arguments of those that choose another recipe than their default ones.
+# Experiments, with the arguments of those that choose another recipe than their default ones, after a colon.
 EXPERIMENTS = (
-    (something_v1, ""),
-    (something_v1, "msnet_tsm_r50,8"),
-    (something_v2, ""),
-    (kinetics400, ""),
-    (kinetics400, "msnet_tsm_r50,8"),
-    (diving48, ""),
-    (finegym, ""),
-    (ucf101, ""),
-    (hmdb51, ""),
-    (list_files, ""),
-    (video_folder, ""),
-    (moving_shapes, ""),
+    *("something_v1", "something_v1:msnet_tsm_r50,8", "something_v2", "kinetics400", "kinetics400:msnet_tsm_r50,8"),
+    *("diving48", "finegym", "ucf101", "hmdb51", "list_files", "video_folder", "moving_shapes"),
 )
 SOMETHING_SOMETHING = 174
 SUPPLEMENTS = {"MotionSqueeze": motionsqueeze_supplement, "SELFY": selfy_supplement}
@@ -117,9 +96,7 @@ The backbones of MotionSqueeze's supplement, section 3, are `msnet_tsn_*` (ResNe
 def main() -> None:
     """Count, then write or print the page."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--output", type=pathlib.Path, metavar="FILE", help="where to write the page; default: print it"
-    )
+    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where to write; default: print the page")
     arguments = parser.parse_args()
     rows, named = count_all()
     text = page(rows, named)
@@ -144,6 +121,8 @@ def describe_row(paper: str, name: str) -> dict[str, Any]:
     supplement = SUPPLEMENTS[paper]
     row = supplement.ROWS[name]
     cost = cost_of(supplement.get_config(name), row.classes)
+    printed = row.printed.gflops
+    differs = printed and not rounds_to(cost["gflops"], printed)
     return {
         "paper": paper,
         "table": row.table,
@@ -151,7 +130,7 @@ def describe_row(paper: str, name: str) -> dict[str, Any]:
         "config": path_of(supplement, name),
         "printed": {key: value for key, value in vars(row.printed).items() if value},
         **cost,
-        "note": "; ".join(filter(None, (row.note, _difference(row, cost["gflops"])))),
+        "note": "; ".join(filter(None, (row.note, differs and f"GFLOPs: {row.gflops_note}"))),
     }
 
 
@@ -172,25 +151,15 @@ def describe_model(name: str) -> dict[str, Any]:
 
 def cost_of(config: ml_collections.ConfigDict, classes: int) -> dict[str, Any]:
     """Return GFLOPs and parameters of a config's network for one of its clips, and whether a block was traced."""
-    model = config.model.to_dict()
-    block = tuple(sorted(model.pop("block").items()))
     shape = (config.data.frames, config.data.size, config.data.size, 3)
-    gflops, params, traced = _count(tuple(model.items()), block, shape, classes)
-    return {"gflops": gflops, "params": params, "traced": traced}
+    complexity = _count(json.dumps(config.model.to_dict(), sort_keys=True), shape, classes)
+    params = sum(complexity.parameters.values())
+    return {"gflops": complexity.gflops, "params": params, "traced": bool(complexity.traced)}
 
 
 @functools.cache  # A quarter of a second each, and many rows share a network.
-def _count(
-    model: tuple[tuple[str, Any], ...], block: tuple[tuple[str, Any], ...], shape: tuple[int, ...], classes: int
-) -> tuple[float, int, bool]:
-    complexity = count(ModelConfig(**dict(model), block=dict(block)).build(classes), shape)
-    return complexity.gflops, sum(complexity.parameters.values()), bool(complexity.traced)
-
-
-def _difference(row: Row, gflops: float) -> str:
-    """Return why ours does not round to the printed figure; empty where it does, or none is printed."""
-    printed = row.printed.gflops
-    return "" if not printed or rounds_to(gflops, printed) else f"GFLOPs: {row.gflops_note}"
+def _count(model: str, shape: tuple[int, ...], classes: int) -> Complexity:
+    return count(ModelConfig(**json.loads(model)).build(classes), shape)
 
 
 def path_of(module: types.ModuleType, arguments: str) -> str:
@@ -205,16 +174,10 @@ def page(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> str
         parts += [f"## {paper}'s supplement\n", SUPPLEMENT_NOTES[paper]]
         of_paper = [row for row in rows if row["paper"] == paper]
         for table in dict.fromkeys(row["table"] for row in of_paper):
-            quoted = [each for each in selfy_supplement.QUOTED if (paper, table) == ("SELFY", each.table)]
-            parts += [
-                f"### {table}\n",
-                supplement_table(
-                    [
-                        *(row for row in of_paper if row["table"] == table),
-                        *({"row": each.label, "printed": vars(each.printed)} for each in quoted),
-                    ]
-                ),
-            ]
+            shown = [row for row in of_paper if row["table"] == table]
+            if (paper, table) == ("SELFY", "Table 2"):
+                shown += [{"row": name, "printed": vars(each)} for name, each in selfy_supplement.QUOTED.items()]
+            parts += [f"### {table}\n", supplement_table(shown)]
     parts += ["## Named models\n", MODELS_NOTE, models_table(named)]
     return "\n".join(parts)
 
@@ -222,47 +185,31 @@ def page(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> str
 def experiments_table() -> str:
     """Format one row per recipe."""
     rows = []
-    for module, arguments in EXPERIMENTS:
+    for experiment in EXPERIMENTS:
+        name, _, arguments = experiment.partition(":")
+        module = importlib.import_module(f"motion_jax.configs.{name}")
         config = module.get_config(arguments)
         data, train = config.data, config.train
-        length = f"{train.epochs:g} epochs" if train.steps is None else f"{train.steps} steps"
         cosine = f"cosine, {train.warmup_epochs:g}"
-        fall = cosine if train.schedule == "cosine" else ", ".join(f"{epoch:g}" for epoch in train.milestones)
         stored = data.resize or data.size
-        rows.append(
-            (
-                f"`{path_of(module, arguments)}`",
-                f"`{config.model.name},{data.frames}`",
-                config.model.width,
-                data.size,
-                data.version or "",
-                f"{stored[0]}x{stored[1]}" if isinstance(stored, tuple) else stored,
-                data.sampling,
-                train.batch_size,
-                f"{train.learning_rate:g}",
-                fall,
-                length,
-                f"{train.weight_decay:g}",
-                f"{train.clip_norm:g}",
-                f"{config.model.dropout:g}",
-            )
-        )
-    header = (
-        "config",
-        "network",
-        "width",
-        "size",
-        "version",
-        "stored",
-        "sampling",
-        "batch",
-        "rate",
-        "schedule",
-        "length",
-        "decay",
-        "clip norm",
-    )
-    return markdown((*header, "dropout"), rows)
+        row = {
+            "config": f"`{path_of(module, arguments)}`",
+            "network": f"`{config.model.name},{data.frames}`",
+            "width": config.model.width,
+            "size": data.size,
+            "version": data.version or "",
+            "stored": f"{stored[0]}x{stored[1]}" if isinstance(stored, tuple) else stored,
+            "sampling": data.sampling,
+            "batch": train.batch_size,
+            "rate": f"{train.learning_rate:g}",
+            "schedule": cosine if train.schedule == "cosine" else ", ".join(f"{epoch:g}" for epoch in train.milestones),
+            "length": f"{train.epochs:g} epochs" if train.steps is None else f"{train.steps} steps",
+            "decay": f"{train.weight_decay:g}",
+            "clip norm": f"{train.clip_norm:g}",
+            "dropout": f"{config.model.dropout:g}",
+        }
+        rows.append(row)
+    return markdown([*row], [[*row.values()] for row in rows])
 
 
 def supplement_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -285,15 +232,8 @@ def supplement_table(rows: Sequence[dict[str, Any]]) -> str:
 def models_table(named: Sequence[dict[str, Any]]) -> str:
     """Format one row per named model."""
     cells = [
-        (
-            f"`{model['name']}`",
-            f"`{model['config']}`",
-            model["block"],
-            model["site"],
-            _gflops(model),
-            f"{model['params']:,}",
-        )
-        for model in named
+        (f"`{each['name']}`", f"`{each['config']}`", each["block"], each["site"], _gflops(each), f"{each['params']:,}")
+        for each in named
     ]
     return markdown(("model", "config", "motion block", "after", "our GFLOPs", "our parameters"), cells)
 

@@ -99,28 +99,24 @@ def counts_table(rows: list[dict[str, Any]]) -> str:
     """Format one row per network, with ratios to the first network."""
     first = rows[0]
 
-    def over(row: dict[str, Any], name: str, unit: float) -> str:
+    def over(row: dict[str, Any], name: str) -> str:
         if name not in row:
             return "-"
         share = f" ({row[name] / first[name]:.3f})" if first.get(name) else ""
-        return f"{row[name] / unit:.2f}{share}"
+        return f"{row[name] / 1e9:.2f}{share}"
 
-    return table(
-        ("network", "GFLOP", "GB accessed", "temp GB", "arguments GB", "MB collective", "fits", "largest batch"),
-        [
-            (
-                row["model"],
-                over(row, "flops", 1e9),
-                over(row, "bytes_accessed", 1e9),
-                over(row, "temp_bytes", 1e9),
-                over(row, "argument_bytes", 1e9),
-                f"{sum(row['collective_bytes'].values()) / 1e6:.2f}" if "collective_bytes" in row else "-",
-                "yes" if row["fits"] else "no",
-                row.get("largest", ""),
-            )
-            for row in rows
-        ],
-    )
+    cells = [
+        (
+            row["model"],
+            *(over(row, name) for name in ("flops", "bytes_accessed", "temp_bytes", "argument_bytes")),
+            f"{sum(row['collective_bytes'].values()) / 1e6:.2f}" if "collective_bytes" in row else "-",
+            "yes" if row["fits"] else "no",
+            row.get("largest", ""),
+        )
+        for row in rows
+    ]
+    header = ("network", "GFLOP", "GB accessed", "temp GB", "arguments GB", "MB collective", "fits", "largest batch")
+    return table(header, cells)
 
 
 if __name__ == "__main__":

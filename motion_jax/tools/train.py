@@ -26,9 +26,8 @@ def main() -> None:
     parser = Parser(__doc__, configurable=True)
     parser.add_argument("--config", metavar="FILE[:ARGUMENTS]", help="config file, with its arguments after a colon")
     parser.add_argument("--workdir", metavar="DIR", help="folder of this run: checkpoints, logs, prepared data")
-    parser.add_argument(
-        "--distributed", action="store_true", help="this is one of several processes (TPU pod, several hosts)"
-    )
+    processes = "this is one of several processes (TPU pod, several hosts)"
+    parser.add_argument("--distributed", action="store_true", help=processes)
     arguments = parser.parse_args()
     if not (arguments.config and arguments.workdir):
         parser.error("--config=FILE and --workdir=DIR are needed")
@@ -52,20 +51,13 @@ def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
     dataset.size("val")
     model = experiment.model.build(len(dataset.labels))
     source = experiment.train.init_from
+    views = {name: getattr(experiment.eval, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
     processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     data = TrainingData(
         train_batches=lambda step: train_batches(
             dataset, batch_size=experiment.train.batch_size, seed=experiment.seed, start_step=step, **processes
         ),
-        eval_batches=functools.partial(
-            eval_batches,
-            dataset,
-            batch_size=experiment.eval.batch_size,
-            clips=experiment.eval.clips,
-            crops=experiment.eval.crops,
-            full_resolution=experiment.eval.full_resolution,
-            **processes,
-        ),
+        eval_batches=functools.partial(eval_batches, dataset, **views, **processes),
         train_size=dataset.size("train"),
         labels=dataset.labels,
         clip_shape=(experiment.data.frames, experiment.data.size, experiment.data.size, 3),

@@ -20,9 +20,8 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
     parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="the picture, .png or .pdf")
-    parser.add_argument(
-        "--examples", default="0,2,4,6", metavar="I,J,..", help="positions in split val; default: %(default)s"
-    )
+    positions = "positions in split val; default: %(default)s"
+    parser.add_argument("--examples", default="0,2,4,6", metavar="I,J,..", help=positions)
     arguments = parser.parse_args()
     try:
         examples = [int(index) for index in arguments.examples.split(",")]

@@ -86,7 +86,8 @@ def read_card(export: str | os.PathLike) -> Card:
         raise ValueError(f"{export} has no card: {path} is expected beside it, where tools.export wrote it")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        preprocessing = Preprocessing(**_with_tuples(content["preprocessing"]))
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in content["preprocessing"].items()}
+        preprocessing = Preprocessing(**values)
         card = Card(**{**content, "preprocessing": preprocessing, "labels": tuple(content["labels"])})
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not the card of an export: {' '.join(str(error).split())}") from error
@@ -96,7 +97,3 @@ def read_card(export: str | os.PathLike) -> Card:
             f"known are {', '.join(FORMATS)} with {' or '.join(INPUTS)}"
         )
     return card
-
-
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -2,8 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -44,7 +43,9 @@ class Exported:
         if clips.ndim != 5 or clips.shape[1:] != shape:
             raise ValueError(f"clips must be (b, {', '.join(map(str, shape))}) for this export; got {clips.shape}")
         if clips.dtype == np.uint8:
-            clips = clips if wanted.input == "uint8" else _normalised(clips, wanted.mean, wanted.std)
+            if wanted.input != "uint8":
+                mean, std = (np.asarray(values, np.float32) for values in (wanted.mean, wanted.std))
+                clips = (clips.astype(np.float32) / 255 - mean) / std
         elif wanted.input == "uint8" or not np.issubdtype(clips.dtype, np.floating):
             expected = "uint8" if wanted.input == "uint8" else "uint8 or normalised floats"
             raise ValueError(f"this export takes {expected}; got {clips.dtype}")
@@ -76,11 +77,6 @@ def load_exported(path: str | os.PathLike) -> Exported:
     return Exported(card, openers[card.format](path))
 
 
-def apply_to_clips(model: Any, variables: Mapping[str, Any]) -> Callable[[jax.Array], jax.Array]:
-    """Return the function to export: clips to logits in evaluation mode, with the weights as constants."""
-    return lambda clips: model.apply(variables, clips, train=False)
-
-
 def _from_safetensors(path: str, card: Card) -> Predict:
     try:
         model = ModelConfig(**card.model).build(len(card.labels))
@@ -89,7 +85,3 @@ def _from_safetensors(path: str, card: Card) -> Predict:
     variables = load_torch(path, model)
     predict = jax.jit(lambda variables, clips: model.apply(variables, clips, train=False))
     return lambda clips: np.asarray(predict(variables, clips))
-
-
-def _normalised(clips: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    return (clips.astype(np.float32) / 255 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

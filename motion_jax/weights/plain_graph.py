@@ -7,6 +7,7 @@ of slices. (jax2onnx 0.17.1 silently drops the explicit padding of a max pool, p
 onnxruntime refuses, and has no padding for a symbolic batch.)
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,9 +42,8 @@ def plain(function: Callable[[jax.Array], jax.Array], spec: jax.ShapeDtypeStruct
 
 def _evaluate(jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
     """Evaluate the equations one by one; NumPy arrays are known values."""
-    values: dict[core.Var, Any] = {}
-    values.update(zip(jaxpr.constvars, (_known(each) for each in constants), strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
+    known = [each if isinstance(each, jax.core.Tracer) else np.asarray(each) for each in constants]
+    values: dict[core.Var, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*known, *arguments], strict=True))
 
     def read(atom: core.Var | core.Literal) -> Any:
         return np.asarray(atom.val) if isinstance(atom, core.Literal) else values[atom]
@@ -52,10 +52,6 @@ def _evaluate(jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[A
         results = _apply(equation, [read(atom) for atom in equation.invars])
         values.update(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
-
-
-def _known(value: Any) -> Any:
-    return value if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
 def _apply(equation: core.JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
@@ -122,9 +118,7 @@ def _max_pool(x: Any, *, params: dict[str, Any]) -> Any:
             continue
         last = (x.shape[axis] - side) // stride * stride + 1
         cells = [lax.slice_in_dim(x, cell, cell + last, stride, axis=axis) for cell in range(side)]
-        x = cells[0]
-        for other in cells[1:]:
-            x = lax.max(x, other)
+        x = functools.reduce(lax.max, cells)
     return x
 
 
@@ -189,9 +183,4 @@ def _take(x: Any, axis: int, places: np.ndarray) -> Any:
     return lax.concatenate(cells, axis)
 
 
-_REWRITES: dict[str, Callable[..., Any]] = {
-    "pad": _pad,
-    "reduce_window_max": _max_pool,
-    "dynamic_slice": _dynamic_slice,
-    "gather": _gather,
-}
+_REWRITES = {"pad": _pad, "reduce_window_max": _max_pool, "dynamic_slice": _dynamic_slice, "gather": _gather}

@@ -12,14 +12,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def save(
     path: str | os.PathLike, function: Callable[[jax.Array], jax.Array], clip_shape: tuple[int, ...], *, dtype: str
 ) -> None:
-    """Write a function of clips (b, *clip_shape) for every number of clips b, by ``jax.export``.
-
-    Args:
-        path: usually ``.stablehlo``.
-        function: clips to logits, its weights a part of it.
-        clip_shape: (t, h, w, c).
-        dtype: of the clips, ``uint8`` or ``float32``.
-    """
+    """Write a function from clips (b, *clip_shape) of ``dtype`` to logits, for every number of clips b."""
     from jax import export
 
     shape = export.symbolic_shape(f"b, {', '.join(map(str, clip_shape))}")

@@ -15,13 +15,7 @@ INSTALL = "pip install jax2onnx==0.17.1 onnx onnxruntime"
 def save(
     path: str | os.PathLike, function: Callable[[jax.Array], jax.Array], clip_shape: tuple[int, ...], *, dtype: str
 ) -> None:
-    """Write a function of clips (b, *clip_shape) for every number of clips b.
-
-    Args:
-        path: usually ``.onnx``.
-        function: clips to logits, with the weights as constants.
-        clip_shape: (t, h, w, c).
-        dtype: of the clips, ``uint8`` or ``float32``.
+    """Write a function from clips (b, *clip_shape) of ``dtype`` to logits, for every number of clips b.
 
     Raises:
         ValueError: if the converter is not installed.

@@ -12,13 +12,7 @@ INSTALL = "pip install tensorflow"
 def save(
     path: str | os.PathLike, function: Callable[[jax.Array], jax.Array], clip_shape: tuple[int, ...], *, dtype: str
 ) -> None:
-    """Write a folder with a function of clips (b, *clip_shape) for every number of clips b.
-
-    Args:
-        path: a folder.
-        function: clips to logits, with the weights as constants.
-        clip_shape: (t, h, w, c).
-        dtype: of the clips, ``uint8`` or ``float32``.
+    """Write a folder with a function from clips (b, *clip_shape) of ``dtype`` to logits, for every number of clips b.
 
     Raises:
         ValueError: if TensorFlow is not installed.
