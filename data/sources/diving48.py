@@ -15,9 +15,7 @@ class Diving48(Videos):
 
     name = "diving48"
     HOMEPAGE = "http://www.svcl.ucsd.edu/projects/resound/dataset.html"
-    LICENSE = "None is stated; released by UC San Diego for research."
     CITATION = "Li, Li, Vasconcelos, RESOUND: Towards action recognition without representation bias, ECCV 2018"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The JSON lists, and Diving48_rgb.tar.gz unpacked to rgb/."
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:

@@ -16,9 +16,7 @@ class Kinetics400(Videos):
 
     name = "kinetics400"
     HOMEPAGE = "https://github.com/cvdfoundation/kinetics-dataset"
-    LICENSE = "Annotations: CC BY 4.0 (Google). Videos: their uploaders' on YouTube."
     CITATION = "Kay et al., The Kinetics human action video dataset, arXiv:1705.06950, 2017"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The csv lists, and the clips in train/ and val/."
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:

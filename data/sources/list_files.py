@@ -14,7 +14,6 @@ class ListFiles(Videos):
 
     name = "list_files"
     HOMEPAGE = "https://github.com/mit-han-lab/temporal-shift-module"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "train.txt, val.txt and the videos they name, in one folder."
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:

@@ -18,12 +18,7 @@ class SomethingV1(Videos):
 
     name = "something_v1"
     HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
-    LICENSE = "Free for academic research under 20BN's (now Qualcomm's) terms; no redistribution."
-    CITATION = (
-        "Goyal et al., The 'something something' video database for learning and evaluating visual common sense, "
-        "ICCV 2017"
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The archives of frames and the csv files, unpacked into one folder."
+    CITATION = "Goyal et al., The 'something something' video database for learning and evaluating ..., ICCV 2017"
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:

@@ -21,7 +21,6 @@ class VideoFolder(Videos):
     """Videos in class folders."""
 
     name = "video_folder"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Your videos, one folder per class."
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:

@@ -77,11 +77,8 @@ class Video:
             self.decoded += 1
             yield frame
         if self.decoded == 0:
-            raise VideoError(
-                self.path,
-                "no video frame can be decoded",
-                "replace it, or convert it to H.264 if its codec is unusual",
-            )
+            cure = "replace it, or convert it to H.264 if its codec is unusual"
+            raise VideoError(self.path, "no video frame can be decoded", cure)
 
     @property
     def incomplete(self) -> bool:
@@ -137,13 +134,8 @@ def read_video(path: str | os.PathLike, *, seconds: tuple[float, float] | None =
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: float) -> int:
     """Write RGB uint8 frames (h, w, 3) of one size as MPEG-4 video and return their number.
 
-    Args:
-        path: the file, ``.mp4``; its folder must exist.
-        frames: at least one.
-        fps: frames per second.
-
     Raises:
-        ValueError: if there are no frames, or OpenCV cannot write the file.
+        ValueError: if there are no frames, or OpenCV cannot write the file: ``.mp4`` in a folder that exists.
     """
     writer = None
     count = 0
@@ -189,11 +181,9 @@ def store_frames(
     """Read a video file or a folder of frames, and resize and encode every frame.
 
     Args:
-        path: see :func:`read_video`.
-        resize_to: stored frame size: (height, width), or the short side with the aspect kept, or None for the size of
-            the file.
+        path, seconds: as for :func:`read_video`.
+        resize_to: (height, width), or the short side with the aspect kept, or None for the size of the file.
         quality: JPEG quality, 1 to 100.
-        seconds: (start, end) of the part to store; None stores all.
 
     Raises:
         VideoError: if no frame can be read.
@@ -245,9 +235,8 @@ def natural_order(name: str) -> list[tuple[int, int | str]]:
 
 def frame_files(folder: Path) -> list[Path]:
     """Return the images of a folder in natural order."""
-    files = [
-        file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    ]
+    files = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     return sorted(files, key=lambda file: (natural_order(file.name), file.name))
 
 
@@ -287,9 +276,8 @@ def _read_frames(capture: cv2.VideoCapture, seconds: tuple[float, float] | None 
 def _read_folder(folder: Path) -> Video:
     files = frame_files(folder)
     if not files:
-        raise VideoError(
-            folder, "the folder holds no images", f"put frames there ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
-        )
+        cure = f"put frames there ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
+        raise VideoError(folder, "the folder holds no images", cure)
 
     def frames() -> Iterator[np.ndarray | None]:
         for file in files:
