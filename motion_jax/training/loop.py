@@ -124,7 +124,7 @@ def fit(
         meter = stack.enter_context(contextlib.closing(Meter(metric_log, train=train, train_size=data.train_size)))
 
         where = f"{par.make_mesh(parallel).size} device(s) with {par.backend_in_use(parallel)}"
-        train_step = make_train_step(model, optimizer, schedule=schedule, seed=seed, mixing=train.mixing)
+        train_step = make_train_step(model, optimizer, schedule=schedule, seed=seed, **train.mixing)
         update = log_compilation(par.replicate(train_step, parallel), f"the training step for {where}")
         eval_step = make_eval_step(model, average=evaluation.average)
         eval_step = par.replicate(eval_step, parallel, split=(False, True), donate=False)
@@ -166,6 +166,9 @@ def fit(
                 batch = next(batches, None)
                 if batch is None:
                     raise ValueError(f"train_batches ended after {step - 1} of {total} steps: it must never end")
+                if stop.requested and step == start + 1:  # A signal came before the first update.
+                    step = start
+                    break
                 with par.no_implicit_transfers():
                     state, metrics = update(state, batch)
             meter.add(step, metrics)
@@ -183,9 +186,10 @@ def fit(
             if evaluating:
                 with meter.paused():
                     result = evaluate_and_save_best(state, step)
-            if stopping or (evaluating and result is None):
+            if stopping or (evaluating and (stop.requested or result is None)):
                 break
 
+        checkpoints.save_latest(state)
         checkpoints.wait()
         finished = step >= total and (data.eval_batches is None or result is not None)
         if not finished:
