@@ -40,9 +40,7 @@ _open: weakref.WeakSet = weakref.WeakSet()
 def open_dataset(section: DataConfig, *, default_dir: str) -> Dataset:
     """Open a data set. If its records are absent they are prepared first, with a progress bar.
 
-    Args:
-        section: the data set and its options.
-        default_dir: folder of the prepared records if ``section.dir`` is None.
+    ``default_dir`` is the folder of the prepared records if ``section.dir`` is None.
 
     Raises:
         ValueError: if the videos are not laid out as expected, or too many of them are unreadable.

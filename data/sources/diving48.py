@@ -24,9 +24,6 @@ class Diving48(Videos):
         Lists are ``Diving48_V2_{train,test}.json`` for ``version`` "v2" (labels corrected in 2020) and
         ``Diving48_{train,test}.json`` for "v1"; ``Diving48_vocab.json`` names the classes by take-off, somersaults,
         twists and position. The test list is the split val. Each file is one dive, with ``start_frame`` 0.
-
-        Raises:
-            ValueError: if a file is missing or wrong.
         """
         vocabulary = find(root, "Diving48_vocab.json")
         classes = tuple(" ".join(map(str, parts)) for parts in read_json(vocabulary, list))

@@ -28,9 +28,6 @@ class FineGym(Videos):
         The names of lists may end in ``_v1.x`` or not; their lines are ``element label``. An element is
         ``subactions/<element>.mp4`` if that exists; otherwise it is cut out of ``videos/<video>.mp4`` from the start
         of its first stage to the end of its last. Elements whose video is absent are left out.
-
-        Raises:
-            ValueError: if a list is missing or wrong, an element is not annotated, or none is found.
         """
         categories = _annotation(root, f"{version}_categories.txt")
         classes = _read_categories(categories)

@@ -25,9 +25,6 @@ class HMDB51(Videos):
 
         The lists of a class, in ``testTrainMulti_7030_splits/`` or beside the class folders, have lines ``clip.avi 1``
         for training, 2 for testing, which is the split val, and 0 for neither. Classes are in alphabetical order.
-
-        Raises:
-            ValueError: if the lists are missing or wrong.
         """
         ending = f"_test_{version}.txt"
         folder = root / _LISTS if (root / _LISTS).is_dir() else root

@@ -26,9 +26,6 @@ class Kinetics400(Videos):
         columns ``label, youtube_id, time_start, time_end``; a ``test.csv`` is used if it has labels. Clips lie in
         ``<split>/`` or in any subfolder, with any video extension. Listed clips that are absent are left out, because
         web videos get deleted. Classes are in alphabetical order.
-
-        Raises:
-            ValueError: if a list is missing or wrong, or no clip is found.
         """
         rows = {split: _read_csv(root, split) for split in ("train", "val")}
         if any((root / name).is_file() for name in ("test.csv", "annotations/test.csv")):

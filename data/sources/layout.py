@@ -80,16 +80,13 @@ class Layout:
 
 
 def _files(path: str) -> Iterator[tuple[str, int, int]]:
+    found = [path] if os.path.isfile(path) else []
     if os.path.isdir(path):
         with os.scandir(path) as files:
-            named = sorted((file.name, file) for file in files if file.is_file())
-    elif os.path.isfile(path):
-        named = [(os.path.basename(path), Path(path))]
-    else:
-        named = []
-    for name, file in named:
-        stat = file.stat()
-        yield name, stat.st_size, stat.st_mtime_ns
+            found = sorted(file.path for file in files if file.is_file())
+    for file in found:
+        stat = os.stat(file)
+        yield os.path.basename(file), stat.st_size, stat.st_mtime_ns
 
 
 def _first_repeated(items: Iterable[object]) -> object | None:

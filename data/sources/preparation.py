@@ -38,21 +38,12 @@ def prepare(
     if section.name == "moving_shapes":
         if beam_runner:
             raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")
-        return prepared(
-            partial(MovingShapes, size=section.size, frames=section.frames, clips=section.clips, data_dir=folder)
-        )
+        options = {name: getattr(section, name) for name in ("size", "frames", "clips")}
+        return prepared(partial(MovingShapes, data_dir=folder, **options))
 
-    builder = prepared(
-        partial(
-            BUILDERS[section.name],
-            root=section.root,
-            version=section.version,
-            resize=section.resize,
-            quality=section.quality,
-            data_dir=folder,
-        ),
-        _beam(beam_runner, beam_options) if beam_runner else None,
-    )
+    options = {name: getattr(section, name) for name in ("root", "version", "resize", "quality")}
+    make = partial(BUILDERS[section.name], data_dir=folder, **options)
+    builder = prepared(make, _beam(beam_runner, beam_options) if beam_runner else None)
     unreadable = builder.info.metadata["unreadable"]
     count = len(unreadable) + sum(split.num_examples for split in builder.info.splits.values())
     if len(unreadable) > section.max_bad_fraction * count:
@@ -74,10 +65,7 @@ def prepared(
     The next preparation removes what it left. Processes of one machine wait for the first one that prepares; processes
     of several machines must not prepare into one shared folder at the same time.
 
-    Args:
-        make_builder: makes the builder. It is called again after waiting, because a builder looks for its records when
-            it is made.
-        download_config: options of TFDS; None is its default.
+    ``make_builder`` is called again after waiting, because a builder looks for its records when it is made.
     """
     builder = _quietly(make_builder)
     if builder.data_path.exists():
@@ -116,6 +104,7 @@ def report(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
         annotated videos that are absent) and remarks (path -> what is unusual about a video that is kept).
     """
     metadata = builder.info.metadata or {}
+    frames = metadata.get("frames", {})
     unreadable, missing = defaultdict(list), defaultdict(list)
     for path, reason in metadata.get("unreadable", ()):
         unreadable[reason].append(path)
@@ -128,11 +117,7 @@ def report(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
         "classes": builder.info.features["label"].num_classes,
         "class_order": metadata.get("class_order"),
         "splits": {
-            name: {
-                "videos": split.num_examples,
-                "frames": metadata.get("frames", {}).get(name),
-                "bytes": int(split.num_bytes),
-            }
+            name: {"videos": split.num_examples, "frames": frames.get(name), "bytes": int(split.num_bytes)}
             for name, split in builder.info.splits.items()
         },
         "unreadable": dict(unreadable),

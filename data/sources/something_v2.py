@@ -24,9 +24,6 @@ class SomethingV2(Videos):
         Lists are ``something-something-v2-{labels,train,validation}.json``, or ``labels/{labels,..}.json`` in newer
         archives. The class of a clip is its template without brackets. Classes are in the order of the labels file,
         which is alphabetical. The test clips have no labels there and are left out.
-
-        Raises:
-            ValueError: if a file is missing or wrong.
         """
         files = {
             name: find(root, f"something-something-v2-{name}.json", f"labels/{name}.json")

@@ -24,9 +24,6 @@ class UCF101(Videos):
         ``ucfTrainTestlist/`` holds ``classInd.txt`` (lines ``number class``, numbers from 1),
         ``trainlist01.txt`` (``class/clip number``) and ``testlist01.txt`` (``class/clip``), 01 for ``version``
         "split1" and so on. The test list is the split val.
-
-        Raises:
-            ValueError: if a list is missing or wrong.
         """
         index = find(root, f"{_LISTS}/classInd.txt")
         numbered = [line.split(maxsplit=1) for line in read_lines(index)]

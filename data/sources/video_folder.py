@@ -32,10 +32,6 @@ class VideoFolder(Videos):
         or a folder of images. Other files and hidden files are ignored. A manifest takes precedence: videos that it
         does not list are left out, and listed videos that are absent count as unreadable. Classes and videos are in
         alphabetical order.
-
-        Raises:
-            ValueError: if the root is absent, holds no classes or an empty class, has no train split, or its manifest
-                is wrong.
         """
         if not root.is_dir():
             raise ValueError(

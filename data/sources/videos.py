@@ -13,7 +13,6 @@ from motion_jax.data.sources.layout import Layout
 from motion_jax.data.storage import parts as storage
 
 _log = logging.getLogger(__name__)
-_NAMED = 5
 
 
 class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True):
@@ -63,7 +62,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         """Find the videos of a folder and their classes and splits.
 
         Raises:
-            ValueError: if the folder is not laid out as in data/README.md.
+            ValueError: if the folder is not laid out as in data/README.md, or a list is missing or wrong.
         """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -85,9 +84,8 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         for remark in layout.remarks:
             _log.warning("%s: %s", layout.root, remark)
         if layout.missing:
-            names = ", ".join(entry.id for entry in layout.missing[:_NAMED])
-            more = ", ..." if len(layout.missing) > _NAMED else ""
-            _log.warning("%d videos of the annotations are absent: %s%s", len(layout.missing), names, more)
+            names = [entry.id for entry in layout.missing[:5]] + ["..."] * (len(layout.missing) > 5)
+            _log.warning("%d videos of the annotations are absent: %s", len(layout.missing), ", ".join(names))
         self._parts_folder.mkdir(parents=True, exist_ok=True)
         parts = {split: storage.make_parts(layout.entries, split) for split in layout.splits()}
         every = [part for of_split in parts.values() for part in of_split]
@@ -97,8 +95,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
             storage.write_parts_with_beam(every, self._parts_folder, encode, runner=runner, options=options)
         else:
             storage.write_parts(every, self._parts_folder, encode)
-        unreadable, remarks = [], []
-        infos, frames = [], {}
+        unreadable, remarks, infos, frames = [], [], [], {}
         for split, of_split in parts.items():
             summaries = [storage.read_summary(part, self._parts_folder) for part in of_split]
             unreadable += [pair for summary in summaries for pair in summary.unreadable]
@@ -115,9 +112,8 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
                 _link(storage.record_file(part, self._parts_folder), Path(path))
             lengths = [summary.records for _, summary in kept]
             size = sum(summary.bytes for _, summary in kept)
-            infos.append(
-                tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
-            )
+            info = {"shard_lengths": lengths, "num_bytes": size, "filename_template": template}
+            infos.append(tfds.core.SplitInfo(name=split, **info))
             frames[split] = sum(summary.frames for _, summary in kept)
         # Warn after the progress bar has ended.
         for path, reason in unreadable:
@@ -126,14 +122,8 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
             _log.warning("%s is kept: %s", path, remark)
         self.info.set_splits(tfds.core.SplitDict(infos))
         missing = [[entry.split, entry.id] for entry in layout.missing]
-        self.info.metadata.update(
-            version=self._labels_version,
-            class_order=layout.class_order,
-            frames=frames,
-            unreadable=unreadable,
-            remarks=remarks,
-            missing=missing,
-        )
+        self.info.metadata.update(version=self._labels_version, class_order=layout.class_order, frames=frames)
+        self.info.metadata.update(unreadable=unreadable, remarks=remarks, missing=missing)
 
     def _post_download_and_prepare_hook(self) -> None:
         shutil.rmtree(self._parts_folder)
