@@ -115,10 +115,8 @@ class Corruption:
                 clip[frame] = occlude(clip[frame], side=round(OCCLUSION[self.level - 1] * scale))
             elif self.name == "motion_blur":
                 radius, sigma = MOTION_BLUR[self.level - 1]
-                radius = max(1, round(radius * scale))
-                clip[frame] = motion_blur(
-                    clip[frame], radius=radius, sigma=sigma * scale, angle=rng.uniform(-45.0, 45.0)
-                )
+                radius, angle = max(1, round(radius * scale)), rng.uniform(-45.0, 45.0)
+                clip[frame] = motion_blur(clip[frame], radius=radius, sigma=sigma * scale, angle=angle)
             elif self.name == "drop":
                 clip[frame] = 0
             else:

@@ -135,6 +135,4 @@ def flip(frame: np.ndarray) -> np.ndarray:
 
 def _check_crop(height: int, width: int, size: int) -> None:
     if min(height, width) < size:
-        raise ValueError(
-            f"a frame of {height}x{width} is smaller than the crop of {size}x{size}: enlarge it or crop less"
-        )
+        raise ValueError(f"a frame of {height}x{width} is smaller than the crop of {size}x{size}: enlarge the frame")

@@ -1,8 +1,8 @@
 """Helpers that read annotation files and find the videos that they name."""
 
+import glob
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ def find(root: Path, *names: str) -> Path:
             return root / name
     if not root.is_dir():
         raise ValueError(f"data.root: there is no folder {root}; data/README.md describes its contents")
-    raise ValueError(
-        f"data.root: {root} holds no {' nor '.join(names)}; data/README.md says where to get it and where to put it"
-    )
+    raise ValueError(f"data.root: {root} holds no {' nor '.join(names)}; data/README.md says where to get and put it")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -60,21 +58,12 @@ def label_of(name: str, position: dict[str, int], where: str) -> int:
 
 def videos_by_stem(root: Path, folder: str) -> dict[str, str]:
     """Map names without extension to paths below the root, for the videos in a folder and in its subfolders."""
+    names = [*glob.glob("*", root_dir=root / folder), *glob.glob("*/*", root_dir=root / folder)]
     found: dict[str, str] = {}
-
-    def visit(relative: str, deeper: bool) -> Iterator[tuple[str, str]]:
-        with os.scandir(root / relative) as items:
-            for item in sorted(items, key=lambda item: item.name):
-                stem, suffix = os.path.splitext(item.name)
-                path = f"{relative}/{item.name}" if relative else item.name
-                if suffix.lower() in VIDEO_SUFFIXES:
-                    yield stem, path
-                elif deeper and item.is_dir():
-                    yield from visit(path, False)
-
-    if (root / folder).is_dir():
-        for stem, path in visit(folder, True):
-            found.setdefault(stem, path)
+    for name in sorted(names, key=lambda name: name.split("/")):
+        stem, suffix = os.path.splitext(os.path.basename(name))
+        if suffix.lower() in VIDEO_SUFFIXES:
+            found.setdefault(stem, f"{folder}/{name}")
     return found
 
 

@@ -38,8 +38,6 @@ class Diving48(Videos):
                 if not isinstance(label, int):
                     raise ValueError(f"data.root: {where} has the label {label!r}; expected an integer")
                 if row.get("start_frame", 0) != 0:
-                    raise ValueError(
-                        f"data.root: {where} starts at frame {row['start_frame']}; expected 0: a file holds one dive"
-                    )
+                    raise ValueError(f"data.root: {where} starts at frame {row['start_frame']}; expected 0")
                 entries.append(Entry(split, dive, present.get(dive, f"rgb/{dive}.mp4"), label))
         return Layout(root, classes, tuple(entries), f"as in {vocabulary.name}", remarks=class_count(classes, 48))

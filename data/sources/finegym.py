@@ -80,7 +80,6 @@ def _seconds(times: dict[str, Any], element: re.Match) -> tuple[float, float]:
         offset = event["timestamps"][0][0]
         start, end = offset + stages[0][0], offset + stages[-1][1]
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(
-            f"data.root: the annotation info has no times of {element[0]}; take lists and info of one release"
-        ) from error
+        cure = "take lists and info of one release"
+        raise ValueError(f"data.root: the annotation info has no times of {element[0]}; {cure}") from error
     return float(start), float(end)

@@ -46,8 +46,7 @@ class Kinetics400(Videos):
 
 def _read_csv(root: Path, split: str) -> list[dict[str, str]]:
     """Read the labelled rows of a list; underscores in class names become spaces."""
-    names = [f"{folder}{name}.csv" for name in _FOLDERS[split] for folder in ("", "annotations/")]
-    path = find(root, *names)
+    path = find(root, *(f"{folder}{name}.csv" for name in _FOLDERS[split] for folder in ("", "annotations/")))
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = ["youtube_id", "time_start", "time_end", *(["label"] if split != "test" else [])]

@@ -55,9 +55,8 @@ class Scene:
     def shown(self) -> np.ndarray:
         """Sprites of each frame: uint8 (t, s, s, 4)."""
         options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_WRAP}
-        return np.stack(
-            [cv2.warpAffine(self.sprites, pose, self.sprites.shape[1::-1], **options) for pose in self.poses]
-        )
+        size = self.sprites.shape[1::-1]
+        return np.stack([cv2.warpAffine(self.sprites, pose, size, **options) for pose in self.poses])
 
 
 def make_scene(name: str, *, frames: int, size: int, rng: np.random.Generator) -> Scene:

@@ -23,12 +23,9 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Return the builder of a data set, after its records are written if they are absent.
 
-    Args:
-        section: the data set and its options.
-        default_dir: folder of the prepared records if ``section.dir`` is None.
-        beam_runner: name of the Beam runner that writes the records; None uses the cores of this machine. Its workers
-            must see ``section.root`` and the prepared records under the same paths.
-        beam_options: options of the runner, such as ``"--direct_num_workers=4"``.
+    ``default_dir`` is the folder of the prepared records if ``section.dir`` is None. The records are written by the
+    named Beam runner with its options, such as ``"--direct_num_workers=4"``, or on the cores of this machine if it is
+    None. Workers of the runner must see ``section.root`` and the prepared records under the same paths.
 
     Raises:
         ValueError: if the videos are not laid out as expected, too many of them are unreadable, or Beam is requested

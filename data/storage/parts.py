@@ -31,14 +31,10 @@ _MOST_PARTS, _LEAST_VIDEOS = 256, 32
 
 @dataclass(frozen=True)
 class Entry:
-    """One video of a data set.
+    """One video of a data set: its split, name and label.
 
-    Attributes:
-        split: "train", "val" or "test".
-        id: its name in the data set.
-        path: a file or a folder of frames, relative to the root, with "/".
-        label: position of its class.
-        seconds: (start, end) of the part of the file that is used; None uses all of it.
+    ``path`` is a file or a folder of frames, relative to the root, with "/". ``seconds`` is the (start, end) of the
+    part of the file that is used; None uses all of it.
     """
 
     split: str
@@ -65,14 +61,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Summary:
-    """Result of a part.
+    """Result of a part: numbers of the videos kept and of their frames, and the uncompressed size of the records.
 
-    Attributes:
-        records: number of videos kept.
-        frames: number of their frames.
-        bytes: size of the records, uncompressed.
-        unreadable: (path, reason) of each video left out.
-        remarks: (path, remark) of each unusual video that is kept.
+    ``unreadable`` is the (path, reason) of each video left out, ``remarks`` the (path, remark) of each unusual video
+    that is kept.
     """
 
     records: int

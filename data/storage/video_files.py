@@ -118,11 +118,8 @@ def read_video(path: str | os.PathLike, *, seconds: tuple[float, float] | None =
     # One thread per file: callers with many files read several files at a time.
     capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
-        raise VideoError(
-            path,
-            "it holds no readable video stream (not a video, cut off before its index, or sound only)",
-            "fetch it again, convert it to H.264 in MP4, or remove it",
-        )
+        reason = "it holds no readable video stream (not a video, cut off before its index, or sound only)"
+        raise VideoError(path, reason, "fetch it again, convert it to H.264 in MP4, or remove it")
     declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if np.isfinite(fps) and fps > 0 else 0.0
@@ -158,12 +155,9 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: f
 
 @dataclass(frozen=True)
 class StoredFrames:
-    """A video as a record holds it.
+    """A video as a record holds it: JPEG bytes of each frame, and average frames per second (0.0 where unknown).
 
-    Attributes:
-        frames: JPEG bytes, one per frame, in presentation order.
-        fps: average frames per second; 0.0 where unknown.
-        remark: what is unusual about a video that is used nevertheless, or "".
+    ``remark`` is what is unusual about a video that is used nevertheless, or "".
     """
 
     frames: list[bytes]

@@ -21,8 +21,7 @@ def mix(
         key: a random key, not to be used again.
         clips: (b, t, h, w, c) uint8 or floating; a batch of one clip is returned as it is.
         label: (b,) integers.
-        mixup: parameter of the Beta distribution, 0 for no mixup.
-        cutmix: the same for CutMix. At least one of the two must be above 0.
+        mixup, cutmix: parameters of the Beta distributions, 0 for none.
 
     Returns:
         ``(mixed, other, share)``: the mixed clips in the dtype of ``clips``, the labels of the other clips (b,), and

@@ -123,12 +123,5 @@ def make_schedule(train: TrainConfig, *, train_size: int) -> optax.Schedule:
 
 def make_optimizer(train: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Make the optimizer of a run."""
-    return sgd(
-        schedule,
-        momentum=train.momentum,
-        nesterov=train.nesterov,
-        weight_decay=train.weight_decay,
-        clip_norm=train.clip_norm,
-        groups=train.groups,
-        classifier_lr=train.classifier_lr,
-    )
+    names = ("momentum", "nesterov", "weight_decay", "clip_norm", "groups", "classifier_lr")
+    return sgd(schedule, **{name: getattr(train, name) for name in names})

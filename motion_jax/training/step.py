@@ -97,8 +97,7 @@ def make_eval_step(
 
     Args:
         model: called with ``train=False``.
-        average: ``"softmax"`` averages the probabilities of the views, ``"logits"`` their logits; ``scores`` are that
-            average, in float32 or wider.
+        average: as in ``EvalConfig``; ``scores`` are that average, in float32 or wider.
 
     Raises:
         ValueError: if ``average`` is unknown.
@@ -114,7 +113,7 @@ def make_eval_step(
         if average == "softmax":
             # Logarithms keep the loss finite where a probability underflows.
             ranked = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(v)
-            scores, losses = jnp.exp(ranked), -_pick(ranked, label)
+            scores, losses = jnp.exp(ranked), -jnp.take_along_axis(ranked, label[:, None], axis=1)[:, 0]
         else:
             ranked = scores = logits.mean(axis=1)
             losses = optax.softmax_cross_entropy_with_integer_labels(scores, label)
@@ -134,11 +133,6 @@ def make_eval_step(
         return jax.lax.psum(sums, AXIS), scores
 
     return step
-
-
-def _pick(values: jax.Array, label: jax.Array) -> jax.Array:
-    """Return ``values[i, label[i]]`` for each row ``i``."""
-    return jnp.take_along_axis(values, label[:, None], axis=1)[:, 0]
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:
