@@ -85,79 +85,55 @@ class DataConfig:
                 object.__setattr__(self, field, os.path.abspath(getattr(self, field)))
 
     def _check(self) -> None:
-        _expect("name", self.name, self.name in NAMES, "one of " + ", ".join(NAMES))
+        def expect(field: str, valid: bool, expected: str) -> None:
+            if not valid:
+                raise ValueError(f"data.{field} is {getattr(self, field)!r}, expected {expected}")
+
+        expect("name", self.name in NAMES, "one of " + ", ".join(NAMES))
         versions = VERSIONS.get(self.name)
         expected = "one of " + ", ".join(versions) if versions else f"None: {self.name} has one version"
-        _expect("version", self.version, self.version in (versions or (None,)), expected)
-        _expect("dir", self.dir, self.dir is None or _is_path(self.dir), "a folder or None")
-        _expect("frames", self.frames, _is_count(self.frames, 1), "an integer of 1 or more")
-        _expect("size", self.size, _is_count(self.size, 1), "an integer of 1 or more")
-        _expect("sampling", self.sampling, self.sampling in SAMPLINGS, "one of " + ", ".join(SAMPLINGS))
+        expect("version", self.version in (versions or (None,)), expected)
+        expect("dir", self.dir is None or _is_path(self.dir), "a folder or None")
+        expect("frames", _is_count(self.frames, 1), "an integer of 1 or more")
+        expect("size", _is_count(self.size, 1), "an integer of 1 or more")
+        expect("sampling", self.sampling in SAMPLINGS, "one of " + ", ".join(SAMPLINGS))
         fits = self.sampling != "dense" or self.frames <= WINDOW
-        _expect("frames", self.frames, fits, f"at most {WINDOW} with dense sampling")
-        _expect("crop", self.crop, self.crop in CROPS, "one of " + ", ".join(CROPS))
-        _expect("color_jitter", self.color_jitter, *_color_jitter(self.color_jitter))
-        _expect("rand_augment", self.rand_augment, *_rand_augment(self.rand_augment))
-        _expect("flip", self.flip, self.flip in POLICIES, "one of " + ", ".join(POLICIES))
-        _expect("threads", self.threads, _is_count(self.threads, 0), "an integer of 0 or more")
-        _expect("processes", self.processes, _is_count(self.processes, 0), "an integer of 0 or more")
-        fraction = self.max_bad_fraction
-        valid = isinstance(fraction, int | float) and 0 <= fraction <= 1
-        _expect("max_bad_fraction", fraction, valid, "a number from 0 to 1")
+        expect("frames", fits, f"at most {WINDOW} with dense sampling")
+        expect("crop", self.crop in CROPS, "one of " + ", ".join(CROPS))
+        jitter, augment = self.color_jitter, self.rand_augment
+        valid = jitter is None or (len(jitter) == 4 and min(jitter) >= 0 and jitter[3] <= 0.5)
+        expect("color_jitter", valid, "None, or brightness, contrast, saturation (0 or more) and hue (0 to 0.5)")
+        valid = augment is None or (_is_pair(augment, 0) and augment[0] >= 1 and augment[1] <= 30)
+        expect("rand_augment", valid, "None, or the number of operations (1 or more) and their magnitude (0 to 30)")
+        expect("flip", self.flip in POLICIES, "one of " + ", ".join(POLICIES))
+        expect("threads", _is_count(self.threads, 0), "an integer of 0 or more")
+        expect("processes", _is_count(self.processes, 0), "an integer of 0 or more")
+        expect("max_bad_fraction", 0 <= self.max_bad_fraction <= 1, "a number from 0 to 1")
         if self.name == "moving_shapes":
-            _expect("root", self.root, self.root is None, "None: moving_shapes is generated")
-            _expect("resize", self.resize, self.resize is None, "None: moving_shapes is generated at data.size")
-            _expect("quality", self.quality, self.quality == 95, "95 for moving_shapes")
-            _expect("clips", self.clips, _is_pair(self.clips), "two integers of 1 or more: train and val clips")
-            _expect("frames", self.frames, self.frames >= 3, "3 or more for moving_shapes")
+            expect("root", self.root is None, "None: moving_shapes is generated")
+            expect("resize", self.resize is None, "None: moving_shapes is generated at data.size")
+            expect("quality", self.quality == 95, "95 for moving_shapes")
+            expect("clips", _is_pair(self.clips, 1), "two integers of 1 or more: train and val clips")
+            expect("frames", self.frames >= 3, "3 or more for moving_shapes")
             fits = self.size >= 32 and self.size % 8 == 0
-            _expect("size", self.size, fits, "a multiple of 8, 32 or more, for moving_shapes")
+            expect("size", fits, "a multiple of 8, 32 or more, for moving_shapes")
         else:
-            cure = (
-                f"the folder of {self.name} (see data/README.md); set --config.data.root=DIR, or --root=DIR for "
-                "tools.prepare"
-            )
-            _expect("root", self.root, _is_path(self.root), cure)
-            _expect("quality", self.quality, _is_count(self.quality, 1) and self.quality <= 100, "an integer, 1 to 100")
-            _expect("clips", self.clips, self.clips is None, "None: data.clips belongs to moving_shapes")
-            shape = self.resize is None or _is_count(self.resize, 1) or _is_pair(self.resize)
-            _expect("resize", self.resize, shape, "(height, width), a short side, or None")
+            cure = "set --config.data.root=DIR, or --root=DIR for tools.prepare"
+            expect("root", _is_path(self.root), f"the folder of {self.name} (see data/README.md); {cure}")
+            expect("quality", _is_count(self.quality, 1) and self.quality <= 100, "an integer, 1 to 100")
+            expect("clips", self.clips is None, "None: data.clips belongs to moving_shapes")
+            shape = self.resize is None or _is_count(self.resize, 1) or _is_pair(self.resize, 1)
+            expect("resize", shape, "(height, width), a short side, or None")
             short = self.resize if isinstance(self.resize, int) else min(self.resize or (self.size,))
-            _expect("resize", self.resize, short >= self.size, f"no side below data.size ({self.size})")
-
-
-def _expect(field: str, value: object, valid: bool, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"data.{field} is {value!r}, expected {expected}")
-
-
-def _color_jitter(value: object) -> tuple[bool, str]:
-    valid = value is None or (
-        isinstance(value, tuple)
-        and len(value) == 4
-        and all(isinstance(item, int | float) and not isinstance(item, bool) and item >= 0 for item in value)
-        and value[3] <= 0.5
-    )
-    return valid, "None, or brightness, contrast, saturation (0 or more) and hue (0 to 0.5)"
-
-
-def _rand_augment(value: object) -> tuple[bool, str]:
-    valid = value is None or (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and _is_count(value[0], 1)
-        and _is_count(value[1], 0)
-        and value[1] <= 30
-    )
-    return valid, "None, or the number of operations (1 or more) and their magnitude (0 to 30)"
+            expect("resize", short >= self.size, f"no side below data.size ({self.size})")
 
 
 def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_pair(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_is_count(item, 1) for item in value)
+def _is_pair(value: object, least: int) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_count(item, least) for item in value)
 
 
 def _is_path(value: object) -> bool:

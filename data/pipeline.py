@@ -40,9 +40,7 @@ _open: weakref.WeakSet = weakref.WeakSet()
 def open_dataset(section: DataConfig, *, default_dir: str) -> Dataset:
     """Open a data set. If its records are absent they are prepared first, with a progress bar.
 
-    Args:
-        section: the data set and its options.
-        default_dir: folder of the prepared records if ``section.dir`` is None.
+    ``default_dir`` is the folder of the prepared records if ``section.dir`` is None.
 
     Raises:
         ValueError: if the videos are not laid out as expected, or too many of them are unreadable.
@@ -74,11 +72,10 @@ def train_batches(
 
     Args:
         dataset: its split "train" is read.
-        batch_size: clips per step of all processes together.
+        batch_size: clips per step of all processes together; a multiple of ``process_count``.
         seed: 0 or more, below 2**32.
         start_step: the step of the first batch.
-        process_index: index of this process.
-        process_count: number of processes; must divide ``batch_size``.
+        process_index, process_count: index of this process, and number of processes.
 
     Returns:
         Iterator of clips (uint8 (b, t, h, w, 3)), label (int32 (b,)) and index (int64 (b,), position in the split),
@@ -118,15 +115,13 @@ def eval_batches(
     """Return every example of a split once, in order, with the last batch padded.
 
     Args:
-        dataset: the data set.
-        split: the split.
-        batch_size: examples per step of all processes together.
+        dataset, split: the examples.
+        batch_size: examples per step of all processes together; a multiple of ``process_count``.
         clips: clips per example: see ``segment_test`` and ``dense_test`` in data/clips/sampling.py.
         crops: 1 (centre), or 3 (along the longer side, after the shorter side is resized to ``data.size``).
         full_resolution: views have the size of the short side of the stored frames instead of ``data.size``.
         corruption: applied to every view after the crop.
-        process_index: index of this process.
-        process_count: number of processes; must divide ``batch_size``. Each gets the same number of batches.
+        process_index, process_count: index of this process, and number of processes. Each gets as many batches.
 
     Returns:
         Iterator of clips (uint8 (b, v, t, h, w, 3), v = clips * crops views, the crops of a clip adjacent), label
@@ -155,10 +150,7 @@ def eval_batches(
 
 def _check_share(batch_size: int, process_index: int, process_count: int) -> None:
     if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f"batch_size {batch_size} cannot be shared among {process_count} processes: "
-            f"give a multiple of {process_count}"
-        )
+        raise ValueError(f"batch_size {batch_size} does not divide over processes: give a multiple of {process_count}")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index is {process_index}, expected 0 to {process_count - 1}")
 

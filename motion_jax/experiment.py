@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import logging
 import pathlib
 import types
@@ -21,10 +20,10 @@ from motion_jax.models import ModelConfig
 from motion_jax.training import checkpoints
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig
-from motion_jax.training.metrics import write_atomically
 from motion_jax.training.parallel import ParallelConfig
 from motion_jax.training.recipe import TrainConfig, make_optimizer, make_schedule
 from motion_jax.training.state import create_state
+from motion_jax.training.workdir import describe_workdir
 from motion_jax.weights import load_torch
 
 log = logging.getLogger(__name__)
@@ -227,8 +226,7 @@ def save_initial(
     workdir.mkdir(parents=True, exist_ok=True)
     with Checkpoints(workdir, section=experiment.checkpoint, config=config, labels=labels) as saved:
         saved.save_latest(state)
-    write_atomically(workdir / "config.json", json.dumps(config, indent=1))
-    write_atomically(workdir / "labels.json", json.dumps(labels, indent=1, ensure_ascii=False))
+    describe_workdir(workdir, config, labels)
 
 
 @dataclasses.dataclass(frozen=True)

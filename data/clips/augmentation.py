@@ -15,7 +15,6 @@ _LEVELS = np.arange(256)
 # Weights of red, green and blue in the lightness (ITU-R 601), as in OpenCV and Pillow.
 _LIGHTNESS = np.array([0.299, 0.587, 0.114])
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
-MAX_MAGNITUDE = 30
 
 
 def color_jitter(
@@ -23,39 +22,30 @@ def color_jitter(
 ) -> np.ndarray:
     """Change brightness, contrast, saturation and hue at random and in random order.
 
-    Args:
-        clip: uint8 (t, h, w, 3).
-        strengths: of brightness, contrast, saturation and hue. The factors of the first three lie between
-            max(0, 1 - strength) and 1 + strength; the hue rotates by up to its strength in turns.
-        rng: source of the draws; their number is the same for every clip.
+    The factors of the first three lie between max(0, 1 - strength) and 1 + strength; the hue rotates by up to its
+    strength in turns. The number of draws is the same for every clip.
 
     Source: torchvision's ``ColorJitter``, which uses the mean of each frame for the contrast.
     """
-    changes: list[Callable[[np.ndarray], np.ndarray]] = []
-    for change, strength in zip((brightness, contrast, saturation), strengths[:3], strict=True):
-        changes.append(partial(change, factor=rng.uniform(max(0.0, 1 - strength), 1 + strength)))
-    changes.append(partial(hue, turns=rng.uniform(-strengths[3], strengths[3])))
-    for position in rng.permutation(len(changes)):
+    amounts = [rng.uniform(max(0.0, 1 - strength), 1 + strength) for strength in strengths[:3]]
+    amounts.append(rng.uniform(-strengths[3], strengths[3]))
+    for position in rng.permutation(4):
         if strengths[position] > 0:
-            clip = changes[position](clip)
+            clip = (brightness, contrast, saturation, hue)[position](clip, amounts[position])
     return clip
 
 
 def rand_augment(clip: np.ndarray, *, operations: int, magnitude: int, rng: np.random.Generator) -> np.ndarray:
     """Apply ``operations`` random operations of :data:`OPERATIONS` in sequence.
 
-    Args:
-        clip: uint8 (t, h, w, 3).
-        operations: number of operations, drawn with replacement.
-        magnitude: 0 to 30, where 30 is the largest change of each operation. The direction is drawn if there are two.
-        rng: source of the draws, two for each operation.
+    Operations are drawn with replacement. ``magnitude`` is 0 to 30, where 30 is the largest change of each operation;
+    the direction is drawn if there are two. Each operation takes two draws of ``rng``.
 
     Source: Cubuk et al., RandAugment, 2020, section 3 and table 6; ranges as in torchvision's ``RandAugment``.
     """
     for _ in range(operations):
         operation = OPERATIONS[int(rng.integers(len(OPERATIONS)))]
-        sign = 1 if rng.integers(2) else -1
-        clip = operation(clip, sign * magnitude / MAX_MAGNITUDE)
+        clip = operation(clip, (1 if rng.integers(2) else -1) * magnitude / 30)
     return clip
 
 

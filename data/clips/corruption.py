@@ -16,8 +16,6 @@ OCCLUSION = (40, 80, 120, 160, 200, 224)
 MOTION_BLUR = ((15, 5), (10, 8), (15, 12), (20, 15), (25, 20), (30, 25))
 LEVELS = {"occlusion": 6, "motion_blur": 6, "drop": 6, "duplicate": 6, "shuffle": 1, "reverse": 1}
 """Corruption -> its number of levels, which count from 1."""
-_REFERENCE = 224
-_ANGLES = (-45.0, 45.0)
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,7 @@ class Corruption:
         if self.name not in LEVELS:
             raise ValueError(f"there is no corruption {self.name!r}: choose one of {', '.join(LEVELS)}")
         if not 1 <= self.level <= LEVELS[self.name]:
-            highest = LEVELS[self.name]
-            have = f"levels 1 to {highest}" if highest > 1 else "level 1 alone"
+            have = f"levels 1 to {LEVELS[self.name]}" if LEVELS[self.name] > 1 else "level 1 alone"
             raise ValueError(f"{self.name} has {have}, not {self.level}")
 
     @classmethod
@@ -99,10 +96,8 @@ class Corruption:
     def __call__(self, clip: np.ndarray, *, index: int) -> np.ndarray:
         """Return the corrupted clip, uint8 (t, h, w, 3).
 
-        Args:
-            clip: uint8 (t, h, w, 3).
-            index: position of the example in its split. Draws depend on it alone, so they are the same for every level,
-                view and network.
+        Draws depend on ``index``, the position of the example in its split, alone: they are the same for every level,
+        view and network.
 
         Raises:
             ValueError: if the clip is too short.
@@ -114,14 +109,14 @@ class Corruption:
         if self.name == "shuffle":
             return clip[rng.permutation(len(clip))]
         clip = clip.copy()
-        scale = clip.shape[1] / _REFERENCE
+        scale = clip.shape[1] / 224
         for frame in frames:
             if self.name == "occlusion":
                 clip[frame] = occlude(clip[frame], side=round(OCCLUSION[self.level - 1] * scale))
             elif self.name == "motion_blur":
                 radius, sigma = MOTION_BLUR[self.level - 1]
-                radius = max(1, round(radius * scale))
-                clip[frame] = motion_blur(clip[frame], radius=radius, sigma=sigma * scale, angle=rng.uniform(*_ANGLES))
+                radius, angle = max(1, round(radius * scale)), rng.uniform(-45.0, 45.0)
+                clip[frame] = motion_blur(clip[frame], radius=radius, sigma=sigma * scale, angle=angle)
             elif self.name == "drop":
                 clip[frame] = 0
             else:
@@ -142,13 +137,8 @@ def motion_blur(frame: np.ndarray, *, radius: int, sigma: float, angle: float) -
     """Blur a frame, uint8 (h, w, 3), along a line, as if the camera moved.
 
     Each pixel becomes the weighted mean of ``2 * radius + 1`` pixels, from itself on in the direction ``angle``. The
-    i-th weight is half a Gaussian, ``exp(-i**2 / (2 * sigma**2))``. The border is replicated.
-
-    Args:
-        frame: uint8 (h, w, 3).
-        radius: length of the blur in pixels.
-        sigma: standard deviation of the Gaussian in pixels.
-        angle: direction in degrees, 0 to the right, 90 down.
+    i-th weight is half a Gaussian, ``exp(-i**2 / (2 * sigma**2))``, with ``radius`` and ``sigma`` in pixels. ``angle``
+    is in degrees, 0 to the right, 90 down. The border is replicated.
 
     Source: ImageNet-C, ``motion_blur``, which calls ImageMagick's ``MotionBlurImage``.
     """
@@ -165,13 +155,10 @@ def motion_blur_kernel(*, radius: int, sigma: float, angle: float) -> tuple[np.n
     """
     taps = np.arange(2 * radius + 1)
     weights = np.exp(-(taps**2) / (2 * sigma**2))
+    turn = math.radians(angle)
     # Halves round down, as in the source.
-    x, y = (np.ceil(taps * part - 0.5).astype(int) for part in _direction(angle))
+    x, y = (np.ceil(taps * part - 0.5).astype(int) for part in (math.cos(turn), math.sin(turn)))
     anchor = -x.min(), -y.min()
     kernel = np.zeros((np.ptp(y) + 1, np.ptp(x) + 1))
     np.add.at(kernel, (y + anchor[1], x + anchor[0]), weights / weights.sum())
     return kernel, (int(anchor[0]), int(anchor[1]))
-
-
-def _direction(angle: float) -> tuple[float, float]:
-    return math.cos(math.radians(angle)), math.sin(math.radians(angle))

@@ -71,6 +71,5 @@ def flipped_labels(names: Sequence[str], *, policy: str) -> np.ndarray:
     position = {name: label for label, name in enumerate(names)}
     for label, name in enumerate(names):
         if directional(name):
-            other = mirrored(name, names) if policy == "swap" else None
-            labels[label] = -1 if other is None else position[other]
+            labels[label] = position.get(mirrored(name, names), -1) if policy == "swap" else -1
     return labels

@@ -47,10 +47,8 @@ def segment_test(num_frames: int, segments: int, *, clips: int) -> np.ndarray:
     """
     _check(num_frames, segments, clips)
     tick = num_frames / segments
-    return np.array(
-        [[int(tick * ((0.5 + clip / clips) % 1.0) + tick * i) for i in range(segments)] for clip in range(clips)],
-        np.int64,
-    )
+    phases = [(0.5 + clip / clips) % 1.0 for clip in range(clips)]
+    return np.array([[int(tick * phase + tick * i) for i in range(segments)] for phase in phases], np.int64)
 
 
 def dense_train(num_frames: int, frames: int, *, draw: Draw) -> np.ndarray:

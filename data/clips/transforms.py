@@ -10,10 +10,7 @@ from motion_jax.data.clips.sampling import Draw
 from motion_jax.data.storage.frames import resize
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
-_MAX_DISTORT = 1
-_AREAS = (0.08, 1.0)
 _ASPECTS = (3 / 4, 4 / 3)
-_TRIES = 10
 
 
 class Box(NamedTuple):
@@ -37,14 +34,9 @@ def multi_scale_sizes(height: int, width: int, *, size: int) -> list[tuple[int, 
     [(240, 240), (210, 240), (240, 210), (210, 210)]
     """
     sides = [int(min(height, width) * scale) for scale in SCALES]
-    sides = [size if abs(side - size) < 3 else side for side in sides]
-    return [
-        # The sides of the smallest frames would round down to 0.
-        (max(1, sides[j]), max(1, sides[i]))
-        for i in range(len(sides))
-        for j in range(len(sides))
-        if abs(i - j) <= _MAX_DISTORT
-    ]
+    # The sides of the smallest frames would round down to 0.
+    sides = [max(1, size if abs(side - size) < 3 else side) for side in sides]
+    return [(sides[j], sides[i]) for i in range(len(sides)) for j in range(len(sides)) if abs(i - j) <= 1]
 
 
 def fixed_offsets(height: int, width: int, *, crop_height: int, crop_width: int) -> list[tuple[int, int]]:
@@ -83,8 +75,8 @@ def random_resized_crop(height: int, width: int, *, rng: np.random.Generator) ->
     Source: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6; ranges and the ten draws as in
         torchvision's ``RandomResizedCrop``.
     """
-    for _ in range(_TRIES):
-        area = height * width * rng.uniform(*_AREAS)
+    for _ in range(10):
+        area = height * width * rng.uniform(0.08, 1.0)
         aspect = math.exp(rng.uniform(*(math.log(bound) for bound in _ASPECTS)))
         crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < crop_width <= width and 0 < crop_height <= height:
@@ -143,6 +135,4 @@ def flip(frame: np.ndarray) -> np.ndarray:
 
 def _check_crop(height: int, width: int, size: int) -> None:
     if min(height, width) < size:
-        raise ValueError(
-            f"a frame of {height}x{width} is smaller than the crop of {size}x{size}: enlarge it or crop less"
-        )
+        raise ValueError(f"a frame of {height}x{width} is smaller than the crop of {size}x{size}: enlarge the frame")

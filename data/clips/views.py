@@ -16,12 +16,8 @@ def write_training_clip(
 ) -> bool:
     """Fill ``out``, uint8 (t, size, size, 3), with a random clip and return whether it is mirrored.
 
-    Args:
-        out: the array to fill.
-        frames: the video as JPEG bytes.
-        section: how clips are made.
-        may_flip: whether the clip is mirrored with probability 1/2.
-        rng: source of the draws: frames, crop, flip and augmentation, in this order.
+    ``frames`` is the video as JPEG bytes. With ``may_flip`` the clip is mirrored with probability 1/2. ``rng`` draws
+    frames, crop, flip and augmentation, in this order.
 
     Raises:
         UnreadableError: if a frame does not decode.
@@ -29,11 +25,11 @@ def write_training_clip(
     sample = sampling.segment_train if section.sampling == "segment" else sampling.dense_train
     indices = sample(len(frames), section.frames, draw=rng.integers)
     (height, width), images = _decode(frames, indices)
-    if section.crop in ("multi_scale", "random_resized"):
-        if section.crop == "multi_scale":
-            box = transforms.multi_scale_crop(height, width, size=section.size, draw=rng.integers)
-        else:
-            box = transforms.random_resized_crop(height, width, rng=rng)
+    if section.crop == "multi_scale":
+        box = transforms.multi_scale_crop(height, width, size=section.size, draw=rng.integers)
+        view = partial(transforms.crop_and_resize, box=box, size=section.size)
+    elif section.crop == "random_resized":
+        box = transforms.random_resized_crop(height, width, rng=rng)
         view = partial(transforms.crop_and_resize, box=box, size=section.size)
     else:
         view = eval_views(height, width, section, crops=1)[0]
@@ -52,12 +48,8 @@ def write_training_clip(
 def write_views(out: np.ndarray, frames: Sequence[bytes], section: DataConfig, *, clips: int, crops: int) -> None:
     """Fill ``out``, uint8 (clips * crops, t, size, size, 3), with the views of evaluation.
 
-    Args:
-        out: the array to fill; the crops of a clip are adjacent.
-        frames: the video as JPEG bytes.
-        section: how clips are made.
-        clips: number of clips, as in ``eval_batches``.
-        crops: 1 or 3, as in ``eval_batches``.
+    ``frames`` is the video as JPEG bytes; ``clips`` and ``crops`` are as in ``eval_batches``. The crops of a clip are
+    adjacent.
 
     Raises:
         UnreadableError: if a frame does not decode.
@@ -82,11 +74,8 @@ def eval_views(height: int, width: int, section: DataConfig, *, crops: int) -> l
         return [partial(resize, height=size, width=size)]
     if section.resize is None or crops == 3:
         height, width = scaled_size(height, width, resize=size)
-    boxes = (
-        transforms.three_crops(height, width, size=size)
-        if crops == 3
-        else [transforms.center_crop(height, width, size=size)]
-    )
+    three, one = transforms.three_crops, transforms.center_crop
+    boxes = three(height, width, size=size) if crops == 3 else [one(height, width, size=size)]
 
     def view(frame: np.ndarray, *, box: transforms.Box) -> np.ndarray:
         frame = resize(frame, height=height, width=width)

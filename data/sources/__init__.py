@@ -11,17 +11,5 @@ from motion_jax.data.sources.ucf101 import UCF101
 from motion_jax.data.sources.video_folder import VideoFolder
 from motion_jax.data.sources.videos import Videos
 
-BUILDERS: dict[str, type[Videos]] = {
-    builder.name: builder
-    for builder in (
-        SomethingV1,
-        SomethingV2,
-        Kinetics400,
-        Diving48,
-        FineGym,
-        UCF101,
-        HMDB51,
-        ListFiles,
-        VideoFolder,
-    )
-}
+_BUILDERS = (SomethingV1, SomethingV2, Kinetics400, Diving48, FineGym, UCF101, HMDB51, ListFiles, VideoFolder)
+BUILDERS: dict[str, type[Videos]] = {builder.name: builder for builder in _BUILDERS}

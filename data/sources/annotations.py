@@ -1,8 +1,8 @@
 """Helpers that read annotation files and find the videos that they name."""
 
+import glob
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,17 @@ from motion_jax.data.storage.video_files import VIDEO_SUFFIXES
 
 
 def find(root: Path, *names: str) -> Path:
-    """Return the first of ``names`` below the root that exists.
-
-    Raises:
-        ValueError: if none exists; the message names all of them.
-    """
+    """Return the first of ``names`` below the root that exists, or raise a ValueError that names all of them."""
     for name in names:
         if (root / name).exists():
             return root / name
     if not root.is_dir():
         raise ValueError(f"data.root: there is no folder {root}; data/README.md describes its contents")
-    raise ValueError(
-        f"data.root: {root} holds no {' nor '.join(names)}; data/README.md says where to get it and where to put it"
-    )
+    raise ValueError(f"data.root: {root} holds no {' nor '.join(names)}; data/README.md says where to get and put it")
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not blank, stripped of spaces.
-
-    Raises:
-        ValueError: if it is not UTF-8 or holds no lines.
-    """
+    """Return the lines of a text file that are not blank, stripped; raise a ValueError if it is not UTF-8 or empty."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
@@ -42,11 +32,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """Read a JSON file that holds a list or a dict.
-
-    Raises:
-        ValueError: if it is not JSON or holds something else.
-    """
+    """Read a JSON file that holds a list or a dict, or raise a ValueError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
@@ -57,46 +43,27 @@ def read_json(path: Path, kind: type) -> Any:
 
 
 def field(row: Any, name: str, where: str) -> Any:
-    """Return a value of one annotation.
-
-    Raises:
-        ValueError: if it is missing; the message says where.
-    """
+    """Return a value of one annotation, or raise a ValueError that says where it is missing."""
     if not isinstance(row, dict) or name not in row:
         raise ValueError(f"data.root: {where} has no {name!r}: {row}")
     return row[name]
 
 
 def label_of(name: str, position: dict[str, int], where: str) -> int:
-    """Return the label of a class name.
-
-    Raises:
-        ValueError: if the class is unknown; the message says where.
-    """
+    """Return the label of a class name, or raise a ValueError that says where the class is unknown."""
     if name not in position:
-        raise ValueError(
-            f"data.root: {where} has the class {name!r}, which is not among the {len(position)} of the list of classes"
-        )
+        raise ValueError(f"data.root: {where} has the class {name!r}, which is not among the {len(position)} classes")
     return position[name]
 
 
 def videos_by_stem(root: Path, folder: str) -> dict[str, str]:
     """Map names without extension to paths below the root, for the videos in a folder and in its subfolders."""
+    names = [*glob.glob("*", root_dir=root / folder), *glob.glob("*/*", root_dir=root / folder)]
     found: dict[str, str] = {}
-
-    def visit(relative: str, deeper: bool) -> Iterator[tuple[str, str]]:
-        with os.scandir(root / relative) as items:
-            for item in sorted(items, key=lambda item: item.name):
-                stem, suffix = os.path.splitext(item.name)
-                path = f"{relative}/{item.name}" if relative else item.name
-                if suffix.lower() in VIDEO_SUFFIXES:
-                    yield stem, path
-                elif deeper and item.is_dir():
-                    yield from visit(path, False)
-
-    if (root / folder).is_dir():
-        for stem, path in visit(folder, True):
-            found.setdefault(stem, path)
+    for name in sorted(names, key=lambda name: name.split("/")):
+        stem, suffix = os.path.splitext(os.path.basename(name))
+        if suffix.lower() in VIDEO_SUFFIXES:
+            found.setdefault(stem, f"{folder}/{name}")
     return found
 
 

@@ -15,9 +15,7 @@ class Diving48(Videos):
 
     name = "diving48"
     HOMEPAGE = "http://www.svcl.ucsd.edu/projects/resound/dataset.html"
-    LICENSE = "None is stated; released by UC San Diego for research."
     CITATION = "Li, Li, Vasconcelos, RESOUND: Towards action recognition without representation bias, ECCV 2018"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The JSON lists, and Diving48_rgb.tar.gz unpacked to rgb/."
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:
@@ -26,9 +24,6 @@ class Diving48(Videos):
         Lists are ``Diving48_V2_{train,test}.json`` for ``version`` "v2" (labels corrected in 2020) and
         ``Diving48_{train,test}.json`` for "v1"; ``Diving48_vocab.json`` names the classes by take-off, somersaults,
         twists and position. The test list is the split val. Each file is one dive, with ``start_frame`` 0.
-
-        Raises:
-            ValueError: if a file is missing or wrong.
         """
         vocabulary = find(root, "Diving48_vocab.json")
         classes = tuple(" ".join(map(str, parts)) for parts in read_json(vocabulary, list))
@@ -43,8 +38,6 @@ class Diving48(Videos):
                 if not isinstance(label, int):
                     raise ValueError(f"data.root: {where} has the label {label!r}; expected an integer")
                 if row.get("start_frame", 0) != 0:
-                    raise ValueError(
-                        f"data.root: {where} starts at frame {row['start_frame']}; expected 0: a file holds one dive"
-                    )
+                    raise ValueError(f"data.root: {where} starts at frame {row['start_frame']}; expected 0")
                 entries.append(Entry(split, dive, present.get(dive, f"rgb/{dive}.mp4"), label))
         return Layout(root, classes, tuple(entries), f"as in {vocabulary.name}", remarks=class_count(classes, 48))

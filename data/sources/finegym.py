@@ -19,24 +19,15 @@ class FineGym(Videos):
 
     name = "finegym"
     HOMEPAGE = "https://sdolivia.github.io/FineGym/"
-    LICENSE = "Annotations: CC BY-NC 4.0. Videos: their uploaders' on YouTube."
-    CITATION = (
-        "Shao, Zhao, Dai, Lin, FineGym: A hierarchical video dataset for fine-grained action understanding, CVPR 2020"
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The annotation files, and the videos in videos/ or cut ones in subactions/."
+    CITATION = "Shao et al., FineGym: A hierarchical video dataset for fine-grained action understanding, CVPR 2020"
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:
         """Find the elements ``<video>_E_<event>_A_<action>`` of the lists.
 
-        Lists are ``<version>_train_element_v1.1.txt`` and ``<version>_val_element.txt`` (either with or without
-        ``_v1.x``; lines ``element label``) and ``<version>_categories.txt``, in the root or in ``annotations/``. An
-        element is ``subactions/<element>.mp4`` if that exists; otherwise it is cut out of ``videos/<video>.mp4`` from
-        the start of its first stage to the end of its last by ``finegym_annotation_info_v1.1.json``. Elements whose
-        video is absent are left out, because web videos get deleted.
-
-        Raises:
-            ValueError: if a list is missing or wrong, an element is not annotated, or none is found.
+        The names of lists may end in ``_v1.x`` or not; their lines are ``element label``. An element is
+        ``subactions/<element>.mp4`` if that exists; otherwise it is cut out of ``videos/<video>.mp4`` from the start
+        of its first stage to the end of its last. Elements whose video is absent are left out.
         """
         categories = _annotation(root, f"{version}_categories.txt")
         classes = _read_categories(categories)
@@ -54,20 +45,14 @@ class FineGym(Videos):
                 if element in cut:
                     entries.append(Entry(split, element, cut[element], int(label)))
                     continue
-                file = whole.get(video)
                 if times is None:
                     info = _annotation(root, *(f"finegym_annotation_info_{v}.json" for v in _VERSIONS))
                     times = read_json(info, dict)
-                entry = Entry(split, element, file or f"videos/{video}.mp4", int(label), _seconds(times, matched))
-                (entries if file else missing).append(entry)
-        return Layout(
-            root,
-            classes,
-            tuple(entries),
-            f"as in {categories.name}",
-            tuple(missing),
-            remarks=class_count(classes, _CLASSES[version]),
-        )
+                path_of_video = whole.get(video, f"videos/{video}.mp4")
+                entry = Entry(split, element, path_of_video, int(label), _seconds(times, matched))
+                (entries if video in whole else missing).append(entry)
+        order, remarks = f"as in {categories.name}", class_count(classes, _CLASSES[version])
+        return Layout(root, classes, tuple(entries), order, tuple(missing), remarks)
 
 
 def _annotation(root: Path, *names: str) -> Path:
@@ -95,7 +80,6 @@ def _seconds(times: dict[str, Any], element: re.Match) -> tuple[float, float]:
         offset = event["timestamps"][0][0]
         start, end = offset + stages[0][0], offset + stages[-1][1]
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(
-            f"data.root: the annotation info has no times of {element[0]}; take lists and info of one release"
-        ) from error
+        cure = "take lists and info of one release"
+        raise ValueError(f"data.root: the annotation info has no times of {element[0]}; {cure}") from error
     return float(start), float(end)

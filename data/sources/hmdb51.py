@@ -17,22 +17,14 @@ class HMDB51(Videos):
 
     name = "hmdb51"
     HOMEPAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
-    LICENSE = "CC BY 4.0, as its page states; the films are their owners'."
-    CITATION = (
-        "Kuehne, Jhuang, Garrote, Poggio, Serre, HMDB: A large video database for human motion recognition, ICCV 2011"
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "hmdb51_org.rar and the archives in it, and test_train_splits.rar, unpacked."
+    CITATION = "Kuehne et al., HMDB: A large video database for human motion recognition, ICCV 2011"
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:
         """Find the clips ``root/<class>/<clip>.avi``.
 
-        The lists ``testTrainMulti_7030_splits/<class>_test_split1.txt`` (or beside the class folders; 1 for
-        ``version`` "split1" and so on) have lines ``clip.avi 1`` for training, 2 for testing, which is the split val,
-        and 0 for neither. Classes are in alphabetical order.
-
-        Raises:
-            ValueError: if the lists are missing or wrong.
+        The lists of a class, in ``testTrainMulti_7030_splits/`` or beside the class folders, have lines ``clip.avi 1``
+        for training, 2 for testing, which is the split val, and 0 for neither. Classes are in alphabetical order.
         """
         ending = f"_test_{version}.txt"
         folder = root / _LISTS if (root / _LISTS).is_dir() else root

@@ -16,9 +16,7 @@ class Kinetics400(Videos):
 
     name = "kinetics400"
     HOMEPAGE = "https://github.com/cvdfoundation/kinetics-dataset"
-    LICENSE = "Annotations: CC BY 4.0 (Google). Videos: their uploaders' on YouTube."
     CITATION = "Kay et al., The Kinetics human action video dataset, arXiv:1705.06950, 2017"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The csv lists, and the clips in train/ and val/."
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
@@ -28,9 +26,6 @@ class Kinetics400(Videos):
         columns ``label, youtube_id, time_start, time_end``; a ``test.csv`` is used if it has labels. Clips lie in
         ``<split>/`` or in any subfolder, with any video extension. Listed clips that are absent are left out, because
         web videos get deleted. Classes are in alphabetical order.
-
-        Raises:
-            ValueError: if a list is missing or wrong, or no clip is found.
         """
         rows = {split: _read_csv(root, split) for split in ("train", "val")}
         if any((root / name).is_file() for name in ("test.csv", "annotations/test.csv")):
@@ -51,8 +46,7 @@ class Kinetics400(Videos):
 
 def _read_csv(root: Path, split: str) -> list[dict[str, str]]:
     """Read the labelled rows of a list; underscores in class names become spaces."""
-    names = [f"{folder}{name}.csv" for name in _FOLDERS[split] for folder in ("", "annotations/")]
-    path = find(root, *names)
+    path = find(root, *(f"{folder}{name}.csv" for name in _FOLDERS[split] for folder in ("", "annotations/")))
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = ["youtube_id", "time_start", "time_end", *(["label"] if split != "test" else [])]

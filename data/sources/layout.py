@@ -43,10 +43,8 @@ class Layout:
             raise ValueError(f"data.root: the class {repeated!r} of {self.root} appears twice; names must differ")
         for entry in self.entries:
             if not 0 <= entry.label < len(self.classes):
-                raise ValueError(
-                    f"data.root: {entry.id} of {self.root} has the label {entry.label}, but there are "
-                    f"{len(self.classes)} classes; labels count from 0"
-                )
+                given = f"{entry.id} of {self.root} has the label {entry.label}"
+                raise ValueError(f"data.root: {given}, but there are {len(self.classes)} classes; labels count from 0")
         if repeated := _first_repeated((entry.split, entry.id) for entry in self.entries):
             raise ValueError(f"data.root: split {repeated[0]} of {self.root} names {repeated[1]} twice; keep one")
         found = {entry.split for entry in self.entries}
@@ -80,16 +78,13 @@ class Layout:
 
 
 def _files(path: str) -> Iterator[tuple[str, int, int]]:
+    found = [path] if os.path.isfile(path) else []
     if os.path.isdir(path):
         with os.scandir(path) as files:
-            named = sorted((file.name, file) for file in files if file.is_file())
-    elif os.path.isfile(path):
-        named = [(os.path.basename(path), Path(path))]
-    else:
-        named = []
-    for name, file in named:
-        stat = file.stat()
-        yield name, stat.st_size, stat.st_mtime_ns
+            found = sorted(file.path for file in files if file.is_file())
+    for file in found:
+        stat = os.stat(file)
+        yield os.path.basename(file), stat.st_size, stat.st_mtime_ns
 
 
 def _first_repeated(items: Iterable[object]) -> object | None:

@@ -14,7 +14,6 @@ class ListFiles(Videos):
 
     name = "list_files"
     HOMEPAGE = "https://github.com/mit-han-lab/temporal-shift-module"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "train.txt, val.txt and the videos they name, in one folder."
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
@@ -23,9 +22,6 @@ class ListFiles(Videos):
         A line is ``path frames label``: a file or a folder of frames below the root (spaces are allowed), the number
         of its frames, which is ignored, and its label. ``root/labels.txt`` names the classes in label order, one per
         line. Without it, classes are named by number, and none has a direction.
-
-        Raises:
-            ValueError: if a list is missing or wrong.
         """
         entries = []
         for split in SPLITS:

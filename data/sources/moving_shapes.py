@@ -20,21 +20,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from motion_jax.data.storage.frames import encode_jpeg
+from motion_jax.data.storage.parts import video_features
 from motion_jax.data.storage.work import progress_bar
 
 CLASSES = (
-    "move left",
-    "move right",
-    "move up",
-    "move down",
-    "rotate left",
-    "rotate right",
-    "zoom in",
-    "zoom out",
-    "left then right",
-    "right then left",
-    "up then down",
-    "down then up",
+    *("move left", "move right", "move up", "move down", "rotate left", "rotate right", "zoom in", "zoom out"),
+    *("left then right", "right then left", "up then down", "down then up"),
 )
 """Class names in label order; labels 2k and 2k + 1 are partners."""
 
@@ -63,35 +54,26 @@ class Scene:
     @cached_property
     def shown(self) -> np.ndarray:
         """Sprites of each frame: uint8 (t, s, s, 4)."""
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_WRAP}
         size = self.sprites.shape[1::-1]
-        warped = [
-            cv2.warpAffine(self.sprites, pose, size, flags=flags, borderMode=cv2.BORDER_WRAP) for pose in self.poses
-        ]
-        return np.stack(warped)
+        return np.stack([cv2.warpAffine(self.sprites, pose, size, **options) for pose in self.poses])
 
 
 def make_scene(name: str, *, frames: int, size: int, rng: np.random.Generator) -> Scene:
     """Draw a scene of a class. The classes of a pair use the same draws, so equal generators give partner scenes.
 
-    Args:
-        name: one of :data:`CLASSES`.
-        frames: length of the clip, at least 3.
-        size: height and width in pixels, a multiple of 8.
-        rng: source of the draws.
-
     Raises:
-        ValueError: if the name, the length or the size is not allowed.
+        ValueError: if the name is unknown, ``frames`` is below 3, or ``size`` is below 32 or no multiple of 8.
     """
     if name not in CLASSES:
         raise ValueError(f"class is {name!r}, expected one of {', '.join(CLASSES)}")
     if frames < 3:
         raise ValueError(f"frames is {frames}, expected 3 frames or more for moving_shapes, so that motion can reverse")
     if size < 4 * CELL or size % CELL:
-        raise ValueError(
-            f"size is {size}, expected {4 * CELL} or more for moving_shapes, and a number that {CELL} divides"
-        )
-    background = cv2.addWeighted(_texture(size, rng, cell=size // 8), 0.4, _plain(size, rng), 0.6, 0)
+        raise ValueError(f"size is {size}, expected {4 * CELL} or more, which {CELL} divides, for moving_shapes")
+    texture = _texture(size, rng, cell=size // 8)
+    plain = np.full((size, size, 3), rng.integers(0, 256, 3, np.uint8))
+    background = cv2.addWeighted(texture, 0.4, plain, 0.6, 0)
     return Scene(background, _sprites(size, rng), _poses(name, frames, size, rng))
 
 
@@ -147,15 +129,7 @@ def make_example(index: int, *, split: str, seed: int, frames: int, size: int) -
 
 
 class MovingShapes(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of moving_shapes for one choice of size, frames, clips and seed.
-
-    Args:
-        size: height and width in pixels.
-        frames: frames per clip.
-        clips: numbers of train and val clips.
-        seed: seed of the generator.
-        data_dir: parent folder of the prepared data set.
-    """
+    """TFDS builder of moving_shapes for one choice of size, frames and clips (as in ``DataConfig``) and seed."""
 
     # Raise this when the same arguments give other pixels.
     VERSION = tfds.core.Version("1.0.0")
@@ -172,22 +146,12 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Textured sprites moving over a still background; see data/README.md.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "frames": tfds.features.Sequence(
-                        tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
-                    ),
-                    "label": tfds.features.ClassLabel(names=list(CLASSES)),
-                    "num_frames": np.int32,
-                    "fps": np.float32,
-                    "displacement": tfds.features.Tensor(shape=(self._frames - 1, cells, cells, 2), dtype=np.float32),
-                    "moving": tfds.features.Tensor(shape=(self._frames - 1, cells, cells), dtype=np.bool_),
-                }
+            features=video_features(
+                CLASSES,
+                displacement=tfds.features.Tensor(shape=(self._frames - 1, cells, cells, 2), dtype=np.float32),
+                moving=tfds.features.Tensor(shape=(self._frames - 1, cells, cells), dtype=np.bool_),
             ),
-            metadata=tfds.core.MetadataDict(
-                frames={split: count * self._frames for split, count in self._clips.items()}
-            ),
+            metadata=tfds.core.MetadataDict(frames={name: n * self._frames for name, n in self._clips.items()}),
             # Records keep the order of the indices.
             disable_shuffling=True,
         )
@@ -264,7 +228,3 @@ def _texture(size: int, rng: np.random.Generator, *, cell: int) -> np.ndarray:
     padded = cv2.copyMakeBorder(coarse, 2, 2, 2, 2, cv2.BORDER_WRAP)
     fine = cv2.resize(padded, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)
     return fine[2 * cell : 2 * cell + size, 2 * cell : 2 * cell + size]
-
-
-def _plain(size: int, rng: np.random.Generator) -> np.ndarray:
-    return np.full((size, size, 3), rng.integers(0, 256, 3, np.uint8))

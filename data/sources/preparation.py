@@ -23,12 +23,9 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Return the builder of a data set, after its records are written if they are absent.
 
-    Args:
-        section: the data set and its options.
-        default_dir: folder of the prepared records if ``section.dir`` is None.
-        beam_runner: name of the Beam runner that writes the records; None uses the cores of this machine. Its workers
-            must see ``section.root`` and the prepared records under the same paths.
-        beam_options: options of the runner, such as ``"--direct_num_workers=4"``.
+    ``default_dir`` is the folder of the prepared records if ``section.dir`` is None. The records are written by the
+    named Beam runner with its options, such as ``"--direct_num_workers=4"``, or on the cores of this machine if it is
+    None. Workers of the runner must see ``section.root`` and the prepared records under the same paths.
 
     Raises:
         ValueError: if the videos are not laid out as expected, too many of them are unreadable, or Beam is requested
@@ -38,21 +35,12 @@ def prepare(
     if section.name == "moving_shapes":
         if beam_runner:
             raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")
-        return prepared(
-            partial(MovingShapes, size=section.size, frames=section.frames, clips=section.clips, data_dir=folder)
-        )
+        options = {name: getattr(section, name) for name in ("size", "frames", "clips")}
+        return prepared(partial(MovingShapes, data_dir=folder, **options))
 
-    builder = prepared(
-        partial(
-            BUILDERS[section.name],
-            root=section.root,
-            version=section.version,
-            resize=section.resize,
-            quality=section.quality,
-            data_dir=folder,
-        ),
-        _beam(beam_runner, beam_options) if beam_runner else None,
-    )
+    options = {name: getattr(section, name) for name in ("root", "version", "resize", "quality")}
+    make = partial(BUILDERS[section.name], data_dir=folder, **options)
+    builder = prepared(make, _beam(beam_runner, beam_options) if beam_runner else None)
     unreadable = builder.info.metadata["unreadable"]
     count = len(unreadable) + sum(split.num_examples for split in builder.info.splits.values())
     if len(unreadable) > section.max_bad_fraction * count:
@@ -74,10 +62,7 @@ def prepared(
     The next preparation removes what it left. Processes of one machine wait for the first one that prepares; processes
     of several machines must not prepare into one shared folder at the same time.
 
-    Args:
-        make_builder: makes the builder. It is called again after waiting, because a builder looks for its records when
-            it is made.
-        download_config: options of TFDS; None is its default.
+    ``make_builder`` is called again after waiting, because a builder looks for its records when it is made.
     """
     builder = _quietly(make_builder)
     if builder.data_path.exists():
@@ -116,6 +101,7 @@ def report(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
         annotated videos that are absent) and remarks (path -> what is unusual about a video that is kept).
     """
     metadata = builder.info.metadata or {}
+    frames = metadata.get("frames", {})
     unreadable, missing = defaultdict(list), defaultdict(list)
     for path, reason in metadata.get("unreadable", ()):
         unreadable[reason].append(path)
@@ -128,11 +114,7 @@ def report(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
         "classes": builder.info.features["label"].num_classes,
         "class_order": metadata.get("class_order"),
         "splits": {
-            name: {
-                "videos": split.num_examples,
-                "frames": metadata.get("frames", {}).get(name),
-                "bytes": int(split.num_bytes),
-            }
+            name: {"videos": split.num_examples, "frames": frames.get(name), "bytes": int(split.num_bytes)}
             for name, split in builder.info.splits.items()
         },
         "unreadable": dict(unreadable),

@@ -10,7 +10,6 @@ from motion_jax.data.storage.parts import Entry
 
 _FOLDER = "20bn-something-something-v1"
 _LISTS = {"train": "train", "val": "validation"}
-_RELEASED = "as in the released labels.csv"
 
 
 class SomethingV1(Videos):
@@ -18,12 +17,7 @@ class SomethingV1(Videos):
 
     name = "something_v1"
     HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
-    LICENSE = "Free for academic research under 20BN's (now Qualcomm's) terms; no redistribution."
-    CITATION = (
-        "Goyal et al., The 'something something' video database for learning and evaluating visual common sense, "
-        "ICCV 2017"
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The archives of frames and the csv files, unpacked into one folder."
+    CITATION = "Goyal et al., The 'something something' video database for learning and evaluating ..., ICCV 2017"
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
@@ -36,9 +30,6 @@ class SomethingV1(Videos):
         Two orders of the classes are in use: the order of the released ``something-something-v1-labels.csv``, and the
         alphabetical order of the official code. The order of lists of the official code is inferred from the labels of
         the csv files, or read from ``category.txt`` if there are none. Without such lists it is alphabetical.
-
-        Raises:
-            ValueError: if a file is missing or wrong, or the order of the lists cannot be inferred.
         """
         lists = {split: root / f"{split}_videofolder.txt" for split in _LISTS}
         if all(path.is_file() for path in lists.values()):
@@ -47,14 +38,13 @@ class SomethingV1(Videos):
         else:
             classes = tuple(sorted(_released_labels(root)))
             order = "alphabetical, as in the official codes"
+            position = {name: label for label, name in enumerate(classes)}
             entries = []
             for split in _LISTS:
                 path, named = _read_csv(root, split)
-                position = {name: label for label, name in enumerate(classes)}
-                entries += [
-                    Entry(split, clip, f"{_FOLDER}/{clip}", label_of(name, position, f"{path}, clip {clip},"))
-                    for clip, name in named
-                ]
+                for clip, name in named:
+                    label = label_of(name, position, f"{path}, clip {clip},")
+                    entries.append(Entry(split, clip, f"{_FOLDER}/{clip}", label))
         return Layout(root, classes, tuple(entries), order, remarks=class_count(classes, 174))
 
 
@@ -97,7 +87,10 @@ def _order_of_lists(root: Path, entries: list[Entry]) -> tuple[tuple[str, ...], 
     named = {clip: name for split in _LISTS for clip, name in _read_csv(root, split)[1]}
     fitting = [
         (tuple(names), order)
-        for names, order in ((sorted(released), "alphabetical, as the list files number"), (released, _RELEASED))
+        for names, order in (
+            (sorted(released), "alphabetical, as the list files number"),
+            (released, "as in the released labels.csv"),
+        )
         if all(entry.label < len(names) and named.get(entry.id) == names[entry.label] for entry in entries)
     ]
     if not fitting:

@@ -15,12 +15,7 @@ class SomethingV2(Videos):
 
     name = "something_v2"
     HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
-    LICENSE = "Free for research under Qualcomm's Data License Agreement - Research Use; no redistribution."
-    CITATION = (
-        "Goyal et al., The 'something something' video database for learning and evaluating visual common sense, "
-        "ICCV 2017"
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The archives of videos and the JSON files, unpacked into one folder."
+    CITATION = "Goyal et al., The 'something something' video database for learning and evaluating ..., ICCV 2017"
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
@@ -29,9 +24,6 @@ class SomethingV2(Videos):
         Lists are ``something-something-v2-{labels,train,validation}.json``, or ``labels/{labels,..}.json`` in newer
         archives. The class of a clip is its template without brackets. Classes are in the order of the labels file,
         which is alphabetical. The test clips have no labels there and are left out.
-
-        Raises:
-            ValueError: if a file is missing or wrong.
         """
         files = {
             name: find(root, f"something-something-v2-{name}.json", f"labels/{name}.json")

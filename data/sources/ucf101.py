@@ -15,11 +15,7 @@ class UCF101(Videos):
 
     name = "ucf101"
     HOMEPAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
-    LICENSE = "None is stated; released by the University of Central Florida for research."
-    CITATION = (
-        "Soomro, Zamir, Shah, UCF101: A dataset of 101 human actions classes from videos in the wild, CRCV-TR-12-01"
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip, unpacked into one folder."
+    CITATION = "Soomro et al., UCF101: A dataset of 101 human actions classes from videos in the wild, CRCV-TR-12-01"
 
     @staticmethod
     def read_layout(root: Path, version: str | None) -> Layout:
@@ -28,9 +24,6 @@ class UCF101(Videos):
         ``ucfTrainTestlist/`` holds ``classInd.txt`` (lines ``number class``, numbers from 1),
         ``trainlist01.txt`` (``class/clip number``) and ``testlist01.txt`` (``class/clip``), 01 for ``version``
         "split1" and so on. The test list is the split val.
-
-        Raises:
-            ValueError: if a list is missing or wrong.
         """
         index = find(root, f"{_LISTS}/classInd.txt")
         numbered = [line.split(maxsplit=1) for line in read_lines(index)]

@@ -21,7 +21,6 @@ class VideoFolder(Videos):
     """Videos in class folders."""
 
     name = "video_folder"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Your videos, one folder per class."
 
     @staticmethod
     def read_layout(root: Path, version: str | None = None) -> Layout:
@@ -33,22 +32,14 @@ class VideoFolder(Videos):
         or a folder of images. Other files and hidden files are ignored. A manifest takes precedence: videos that it
         does not list are left out, and listed videos that are absent count as unreadable. Classes and videos are in
         alphabetical order.
-
-        Raises:
-            ValueError: if the root is absent, holds no classes or an empty class, has no train split, or its manifest
-                is wrong.
         """
         if not root.is_dir():
-            raise ValueError(
-                f"data.root: there is no folder {root}; give the folder that holds one folder of videos per class"
-            )
+            raise ValueError(f"data.root: there is no folder {root}; give one that holds a folder of videos per class")
         remarks: tuple[str, ...] = ()
         present = [split for split in SPLITS if (root / split).is_dir()]
         if present:
             if "train" not in present:
-                raise ValueError(
-                    f"data.root: {root} holds {', '.join(present)} but no train folder; add train/<class>/<video>"
-                )
+                raise ValueError(f"data.root: {root} holds {', '.join(present)} but no train folder; add one")
             found = [
                 (split, path, folder.name)
                 for split in present
@@ -99,9 +90,8 @@ def _read_manifest(root: Path) -> dict[str, str]:
         reader = csv.DictReader(file)
         columns = reader.fieldnames or []
         if not {"path", "split"} <= set(columns):
-            raise ValueError(
-                f"data.root: {manifest} has the columns {', '.join(columns) or '(none)'}; expected path and split"
-            )
+            given = ", ".join(columns) or "(none)"
+            raise ValueError(f"data.root: {manifest} has the columns {given}; expected path and split")
         rows: dict[str, str] = {}
         for row in reader:
             where = f"data.root: {manifest} line {reader.line_num}"

@@ -10,18 +10,9 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from motion_jax.data.sources.layout import Layout
-from motion_jax.data.storage.parts import (
-    Encoder,
-    make_parts,
-    read_summary,
-    record_file,
-    video_features,
-    write_parts,
-    write_parts_with_beam,
-)
+from motion_jax.data.storage import parts as storage
 
 _log = logging.getLogger(__name__)
-_NAMED = 5
 
 
 class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True):
@@ -37,11 +28,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
     have the names of TFDS's own data sets.
 
     Args:
-        root: the folder of the videos, called ``manual_dir`` in TFDS.
-        version: version of the labels or of the split, if there are several.
-        resize: stored frame size: (height, width), or the short side with the aspect kept, or None for the size of the
-            file.
-        quality: quality of the stored JPEGs, 1 to 100.
+        root, version, resize, quality: as in ``DataConfig``.
         data_dir: parent folder of the prepared data set.
     """
 
@@ -50,7 +37,6 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
 
     HOMEPAGE: ClassVar[str] = ""
     CITATION: ClassVar[str] = ""
-    LICENSE: ClassVar[str] = ""
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(skip_registration=True, **options)
@@ -76,17 +62,16 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         """Find the videos of a folder and their classes and splits.
 
         Raises:
-            ValueError: if the folder is not laid out as in data/README.md.
+            ValueError: if the folder is not laid out as in data/README.md, or a list is missing or wrong.
         """
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
-            features=video_features(self.layout.classes),
+            features=storage.video_features(self.layout.classes),
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
-            license=self.LICENSE,
             metadata=tfds.core.MetadataDict(),
             # Records are in the order of the layout.
             disable_shuffling=True,
@@ -99,22 +84,20 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         for remark in layout.remarks:
             _log.warning("%s: %s", layout.root, remark)
         if layout.missing:
-            names = ", ".join(entry.id for entry in layout.missing[:_NAMED])
-            more = ", ..." if len(layout.missing) > _NAMED else ""
-            _log.warning("%d videos of the annotations are absent: %s%s", len(layout.missing), names, more)
+            names = [entry.id for entry in layout.missing[:5]] + ["..."] * (len(layout.missing) > 5)
+            _log.warning("%d videos of the annotations are absent: %s", len(layout.missing), ", ".join(names))
         self._parts_folder.mkdir(parents=True, exist_ok=True)
-        parts = {split: make_parts(layout.entries, split) for split in layout.splits()}
+        parts = {split: storage.make_parts(layout.entries, split) for split in layout.splits()}
         every = [part for of_split in parts.values() for part in of_split]
-        encode = Encoder(layout.root.absolute(), layout.classes, self._resize, self._quality)
+        encode = storage.Encoder(layout.root.absolute(), layout.classes, self._resize, self._quality)
         if download_config and download_config.beam_runner:
             runner, options = download_config.beam_runner, download_config.beam_options
-            write_parts_with_beam(every, self._parts_folder, encode, runner=runner, options=options)
+            storage.write_parts_with_beam(every, self._parts_folder, encode, runner=runner, options=options)
         else:
-            write_parts(every, self._parts_folder, encode)
-        unreadable, remarks = [], []
-        infos, frames = [], {}
+            storage.write_parts(every, self._parts_folder, encode)
+        unreadable, remarks, infos, frames = [], [], [], {}
         for split, of_split in parts.items():
-            summaries = [read_summary(part, self._parts_folder) for part in of_split]
+            summaries = [storage.read_summary(part, self._parts_folder) for part in of_split]
             unreadable += [pair for summary in summaries for pair in summary.unreadable]
             remarks += [pair for summary in summaries for pair in summary.remarks]
             kept = [(part, summary) for part, summary in zip(of_split, summaries, strict=True) if summary.records]
@@ -126,12 +109,11 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
             )
             for shard, (part, _) in enumerate(kept):
                 path = template.sharded_filepath(shard_index=shard, num_shards=len(kept))
-                _link(record_file(part, self._parts_folder), Path(path))
+                _link(storage.record_file(part, self._parts_folder), Path(path))
             lengths = [summary.records for _, summary in kept]
             size = sum(summary.bytes for _, summary in kept)
-            infos.append(
-                tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
-            )
+            info = {"shard_lengths": lengths, "num_bytes": size, "filename_template": template}
+            infos.append(tfds.core.SplitInfo(name=split, **info))
             frames[split] = sum(summary.frames for _, summary in kept)
         # Warn after the progress bar has ended.
         for path, reason in unreadable:
@@ -140,14 +122,8 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
             _log.warning("%s is kept: %s", path, remark)
         self.info.set_splits(tfds.core.SplitDict(infos))
         missing = [[entry.split, entry.id] for entry in layout.missing]
-        self.info.metadata.update(
-            version=self._labels_version,
-            class_order=layout.class_order,
-            frames=frames,
-            unreadable=unreadable,
-            remarks=remarks,
-            missing=missing,
-        )
+        self.info.metadata.update(version=self._labels_version, class_order=layout.class_order, frames=frames)
+        self.info.metadata.update(unreadable=unreadable, remarks=remarks, missing=missing)
 
     def _post_download_and_prepare_hook(self) -> None:
         shutil.rmtree(self._parts_folder)

@@ -14,12 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Dataset:
-    """A prepared data set with random access.
-
-    Attributes:
-        section: the config it was opened with.
-        labels: class names in label order.
-    """
+    """A prepared data set with random access, its config ``section``, and its class names ``labels`` in label order."""
 
     def __init__(self, section: DataConfig, builder: Any) -> None:
         self.section = section

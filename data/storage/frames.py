@@ -22,9 +22,7 @@ def encode_jpeg(frame: np.ndarray, *, quality: int = 95) -> bytes:
     """
     done, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise ValueError(
-            f"a frame of shape {frame.shape} and dtype {frame.dtype} cannot be a JPEG: pass uint8 (h, w, 3)"
-        )
+        raise ValueError(f"a {frame.dtype} frame of shape {frame.shape} cannot be a JPEG: pass uint8 (h, w, 3)")
     return data.tobytes()
 
 
@@ -44,9 +42,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
     with contextlib.suppress(cv2.error):
         frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if frame is None:
-        raise UnreadableError(
-            f"{len(data)} bytes do not decode as an image: the record is damaged, prepare the data set again"
-        )
+        raise UnreadableError(f"{len(data)} bytes do not decode as an image: the record is damaged, prepare it again")
     return frame
 
 
@@ -74,6 +70,5 @@ def resize(frame: np.ndarray, *, height: int, width: int) -> np.ndarray:
     if frame.shape[:2] == (height, width):
         return frame
     shrink = max(frame.shape[0] / height, frame.shape[1] / width)
-    return cv2.resize(
-        frame, (width, height), interpolation=cv2.INTER_AREA if shrink > _ANTIALIAS_FROM else cv2.INTER_LINEAR
-    )
+    interpolation = cv2.INTER_AREA if shrink > _ANTIALIAS_FROM else cv2.INTER_LINEAR
+    return cv2.resize(frame, (width, height), interpolation=interpolation)

@@ -31,14 +31,10 @@ _MOST_PARTS, _LEAST_VIDEOS = 256, 32
 
 @dataclass(frozen=True)
 class Entry:
-    """One video of a data set.
+    """One video of a data set: its split, name and label.
 
-    Attributes:
-        split: "train", "val" or "test".
-        id: its name in the data set.
-        path: a file or a folder of frames, relative to the root, with "/".
-        label: position of its class.
-        seconds: (start, end) of the part of the file that is used; None uses all of it.
+    ``path`` is a file or a folder of frames, relative to the root, with "/". ``seconds`` is the (start, end) of the
+    part of the file that is used; None uses all of it.
     """
 
     split: str
@@ -65,14 +61,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Summary:
-    """Result of a part.
+    """Result of a part: numbers of the videos kept and of their frames, and the uncompressed size of the records.
 
-    Attributes:
-        records: number of videos kept.
-        frames: number of their frames.
-        bytes: size of the records, uncompressed.
-        unreadable: (path, reason) of each video left out.
-        remarks: (path, remark) of each unusual video that is kept.
+    ``unreadable`` is the (path, reason) of each video left out, ``remarks`` the (path, remark) of each unusual video
+    that is kept.
     """
 
     records: int
@@ -94,14 +86,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Function from an entry to its record; can be pickled.
-
-    Attributes:
-        root: folder of the videos.
-        classes: names in label order.
-        resize: stored frame size, see :func:`motion_jax.data.storage.video_files.store_frames`.
-        quality: JPEG quality.
-    """
+    """Function from an entry to its record; can be pickled. ``resize`` and ``quality`` are as in ``DataConfig``."""
 
     root: Path
     classes: tuple[str, ...]
@@ -110,23 +95,17 @@ class Encoder:
 
     def __call__(self, entry: Entry) -> Encoded:
         try:
-            stored = store_frames(
-                self.root / entry.path, resize_to=self.resize, quality=self.quality, seconds=entry.seconds
-            )
+            path = self.root / entry.path
+            stored = store_frames(path, resize_to=self.resize, quality=self.quality, seconds=entry.seconds)
         except VideoError as error:
             return Encoded(None, 0, error.reason)
         except OSError as error:
             return Encoded(None, 0, error.strerror or str(error))
-        example = {
-            "id": entry.id,
-            "frames": stored.frames,
-            "label": entry.label,
-            "num_frames": len(stored.frames),
-            "fps": stored.fps,
-        }
+        frames, count = stored.frames, len(stored.frames)
+        example = {"id": entry.id, "frames": frames, "label": entry.label, "num_frames": count, "fps": stored.fps}
         features, serializer = self._features
         record = serializer.serialize_example(features.encode_example(example))
-        return Encoded(record, len(stored.frames), remark=stored.remark)
+        return Encoded(record, count, remark=stored.remark)
 
     @cached_property
     def _features(self) -> tuple[tfds.features.FeaturesDict, tfds.core.ExampleSerializer]:
@@ -134,8 +113,8 @@ class Encoder:
         return features, tfds.core.ExampleSerializer(features.get_serialized_info())
 
 
-def video_features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
-    """Return the features of a stored video; frames are JPEG bytes."""
+def video_features(classes: Sequence[str], **more: Any) -> tfds.features.FeaturesDict:
+    """Return the features of a stored video, and ``more``; frames are JPEG bytes."""
     return tfds.features.FeaturesDict(
         {
             "id": tfds.features.Text(),
@@ -143,6 +122,7 @@ def video_features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
             "label": tfds.features.ClassLabel(names=list(classes)),
             "num_frames": np.int32,
             "fps": np.float32,
+            **more,
         }
     )
 
@@ -227,12 +207,7 @@ def write_parts_with_beam(
 ) -> None:
     """Write the parts that are not done on a Beam runner, whose workers share the folder and the videos.
 
-    Args:
-        parts: all parts.
-        folder: where the parts are written.
-        encode: makes the records.
-        runner: a runner or its name, as ``beam.Pipeline`` takes it.
-        options: ``PipelineOptions``, or None.
+    ``runner`` and ``options`` are those of ``beam.Pipeline``.
     """
     import apache_beam as beam
 
@@ -240,12 +215,8 @@ def write_parts_with_beam(
 
     def work() -> None:
         with beam.Pipeline(runner=runner, options=options) as pipeline:
-            _ = (
-                pipeline
-                | beam.Create(todo)
-                | beam.Reshuffle()
-                | beam.Map(_make_part, folder=folder.absolute(), encode=encode)
-            )
+            make = beam.Map(_make_part, folder=folder.absolute(), encode=encode)
+            _ = pipeline | beam.Create(todo) | beam.Reshuffle() | make
 
     with _bar(parts, todo) as bar, ThreadPoolExecutor(1) as pool:
         running = pool.submit(work)

@@ -18,12 +18,7 @@ class _RawFrames(tfds.decode.Decoder):
 
 
 class Records:
-    """The records of a split, with random access.
-
-    Args:
-        source: the stored records, serialized tf.train.Example messages.
-        features: the features of a record.
-    """
+    """The records of a split, serialized tf.train.Example messages, with random access."""
 
     def __init__(self, source: Sequence[bytes], features: tfds.features.FeaturesDict) -> None:
         self._source = source

@@ -77,11 +77,8 @@ class Video:
             self.decoded += 1
             yield frame
         if self.decoded == 0:
-            raise VideoError(
-                self.path,
-                "no video frame can be decoded",
-                "replace it, or convert it to H.264 if its codec is unusual",
-            )
+            cure = "replace it, or convert it to H.264 if its codec is unusual"
+            raise VideoError(self.path, "no video frame can be decoded", cure)
 
     @property
     def incomplete(self) -> bool:
@@ -121,11 +118,8 @@ def read_video(path: str | os.PathLike, *, seconds: tuple[float, float] | None =
     # One thread per file: callers with many files read several files at a time.
     capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
-        raise VideoError(
-            path,
-            "it holds no readable video stream (not a video, cut off before its index, or sound only)",
-            "fetch it again, convert it to H.264 in MP4, or remove it",
-        )
+        reason = "it holds no readable video stream (not a video, cut off before its index, or sound only)"
+        raise VideoError(path, reason, "fetch it again, convert it to H.264 in MP4, or remove it")
     declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if np.isfinite(fps) and fps > 0 else 0.0
@@ -137,13 +131,8 @@ def read_video(path: str | os.PathLike, *, seconds: tuple[float, float] | None =
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: float) -> int:
     """Write RGB uint8 frames (h, w, 3) of one size as MPEG-4 video and return their number.
 
-    Args:
-        path: the file, ``.mp4``; its folder must exist.
-        frames: at least one.
-        fps: frames per second.
-
     Raises:
-        ValueError: if there are no frames, or OpenCV cannot write the file.
+        ValueError: if there are no frames, or OpenCV cannot write the file: ``.mp4`` in a folder that exists.
     """
     writer = None
     count = 0
@@ -166,12 +155,9 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: f
 
 @dataclass(frozen=True)
 class StoredFrames:
-    """A video as a record holds it.
+    """A video as a record holds it: JPEG bytes of each frame, and average frames per second (0.0 where unknown).
 
-    Attributes:
-        frames: JPEG bytes, one per frame, in presentation order.
-        fps: average frames per second; 0.0 where unknown.
-        remark: what is unusual about a video that is used nevertheless, or "".
+    ``remark`` is what is unusual about a video that is used nevertheless, or "".
     """
 
     frames: list[bytes]
@@ -189,11 +175,9 @@ def store_frames(
     """Read a video file or a folder of frames, and resize and encode every frame.
 
     Args:
-        path: see :func:`read_video`.
-        resize_to: stored frame size: (height, width), or the short side with the aspect kept, or None for the size of
-            the file.
+        path, seconds: as for :func:`read_video`.
+        resize_to: (height, width), or the short side with the aspect kept, or None for the size of the file.
         quality: JPEG quality, 1 to 100.
-        seconds: (start, end) of the part to store; None stores all.
 
     Raises:
         VideoError: if no frame can be read.
@@ -245,9 +229,8 @@ def natural_order(name: str) -> list[tuple[int, int | str]]:
 
 def frame_files(folder: Path) -> list[Path]:
     """Return the images of a folder in natural order."""
-    files = [
-        file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    ]
+    files = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     return sorted(files, key=lambda file: (natural_order(file.name), file.name))
 
 
@@ -287,9 +270,8 @@ def _read_frames(capture: cv2.VideoCapture, seconds: tuple[float, float] | None 
 def _read_folder(folder: Path) -> Video:
     files = frame_files(folder)
     if not files:
-        raise VideoError(
-            folder, "the folder holds no images", f"put frames there ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
-        )
+        cure = f"put frames there ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
+        raise VideoError(folder, "the folder holds no images", cure)
 
     def frames() -> Iterator[np.ndarray | None]:
         for file in files:

@@ -14,7 +14,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from motion_jax.profiling.collectives import collective_bytes
-from motion_jax.training.mixing import NO_MIXING, MixingConfig
 from motion_jax.training.parallel import AXIS, ParallelConfig, replicate
 from motion_jax.training.state import create_state
 from motion_jax.training.step import make_train_step
@@ -99,7 +98,7 @@ def compile_step(
     backend: str,
     clip_shape: tuple[int, ...],
     batch_per_chip: int,
-    mixing: MixingConfig = NO_MIXING,
+    **mixing: float,
 ) -> Counts:
     """Compile the training step of ``fit`` for a slice.
 
@@ -110,7 +109,7 @@ def compile_step(
         backend: ``"pmap"`` or ``"shard_map"``.
         clip_shape: (t, h, w, c) of the uint8 clips.
         batch_per_chip: clips per chip.
-        mixing: how the step mixes clips and labels.
+        **mixing: how ``make_train_step`` mixes clips and labels.
 
     Raises:
         OutOfMemoryError: if the step needs more memory than a chip has.
@@ -120,7 +119,7 @@ def compile_step(
     topology = topologies.get_topology_desc(platform="tpu", topology_name=slice_.topology)
     mesh = Mesh(np.array(topology.devices).reshape(-1), (AXIS,))
     parallel = ParallelConfig(backend=backend, devices=None)
-    step = make_train_step(model, optimizer, schedule=optax.constant_schedule(0.0), seed=0, mixing=mixing)
+    step = make_train_step(model, optimizer, schedule=optax.constant_schedule(0.0), seed=0, **mixing)
     state = jax.eval_shape(lambda: create_state(model, optimizer, seed=0, clip_shape=clip_shape))
     lead = (mesh.size, batch_per_chip) if backend == "pmap" else (mesh.size * batch_per_chip,)
     clips = jax.ShapeDtypeStruct((*lead, *clip_shape), np.uint8)

@@ -71,7 +71,7 @@ def _compiler(model: nn.Module, recipe: TrainConfig, **fixed: Any) -> Callable[[
 
     def compile_for(batch: int) -> dict[str, Any]:
         try:
-            counts = tpu_program.compile_step(model, optimizer, batch_per_chip=batch, mixing=recipe.mixing, **fixed)
+            counts = tpu_program.compile_step(model, optimizer, batch_per_chip=batch, **recipe.mixing, **fixed)
         except tpu_program.OutOfMemoryError as error:
             return {"fits": False, "reason": str(error)}
         return {**dataclasses.asdict(counts), "fits": counts.fits}

@@ -2,9 +2,8 @@
 
 A checkpoint is a folder ``<workdir>/checkpoints/{latest,best}/<step>`` with ``state/`` (written by Orbax),
 ``config.json``, ``labels.json`` and ``checksums/``. One rename makes it visible after all its files are written. Orbax
-does not detect a flipped bit in an array, and it reports a truncated file with thousands of lines on stderr. So
-``checksums/files.json`` holds a checksum of each file, which is checked before Orbax opens it, and
-``checksums/leaves.json`` holds the shape, dtype and checksum of each array, computed before Orbax writes it.
+does not detect a flipped bit, so ``checksums/files.json`` holds a checksum of each file, checked before Orbax opens it,
+and ``checksums/leaves.json`` the shape, dtype and checksum of each array, computed before Orbax writes it.
 """
 
 import contextlib
@@ -18,6 +17,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.traverse_util
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -63,14 +63,9 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """Contents of a checkpoint, as needed for evaluation.
+    """Contents of a checkpoint, as needed for evaluation, with the config of the run and the folder it came from.
 
-    Attributes:
-        variables: ``{"params", "batch_stats"}`` as NumPy arrays.
-        config: configuration of the run that wrote the checkpoint.
-        labels: class names in the order of the logits.
-        step: number of completed updates.
-        path: folder of the checkpoint.
+    ``variables`` are ``{"params", "batch_stats"}`` as NumPy arrays; ``labels`` are in the order of the logits.
     """
 
     variables: dict[str, Any]
@@ -84,12 +79,7 @@ class Checkpoints:
     """Context manager that writes and restores the checkpoints of one run. Every process makes one."""
 
     def __init__(
-        self,
-        workdir: str | os.PathLike,
-        *,
-        section: CheckpointConfig,
-        config: Mapping[str, Any],
-        labels: Sequence[str],
+        self, workdir: str | os.PathLike, *, section: CheckpointConfig, config: Mapping[str, Any], labels: Sequence[str]
     ) -> None:
         """Open ``<workdir>/checkpoints``; only one run may write to it at a time."""
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
@@ -107,7 +97,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._latest.close()
+        self._best.close()
 
     def save_latest(self, state: TrainState) -> None:
         """Save a state to resume from; a step that is saved already is not written again.
@@ -136,9 +127,7 @@ class Checkpoints:
 
         A warning names each broken checkpoint, which is moved to ``checkpoints/broken`` and no longer counts as kept.
 
-        Args:
-            template: the expected state, as arrays or ``jax.ShapeDtypeStruct``.
-            sharding: sharding of every array.
+        ``template`` is the expected state, as arrays or ``jax.ShapeDtypeStruct``; every array gets ``sharding``.
 
         Raises:
             ValueError: if all checkpoints are broken, or the newest one that is not holds another model.
@@ -150,17 +139,18 @@ class Checkpoints:
             folder = self._root / "latest" / str(step)
             try:
                 record = _read_record(folder)
+                if not (differences := _model_differences(record["leaves"], template)):
+                    args = ocp.args.Composite(state=ocp.args.StandardRestore(placed))
+                    state = self._latest.restore(step, args=args).state
+                    _check_leaves(state, record["leaves"])
             except Exception as error:
                 broken[step] = _one_line(error)
                 continue
-            _check_same_model(record["leaves"], template, folder)
-            try:
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(placed))
-                state = self._latest.restore(step, args=args).state
-                _check_leaves(state, record["leaves"])
-            except Exception as error:
-                broken[step] = _one_line(error)
-                continue
+            if differences:
+                raise ValueError(
+                    f"the checkpoint {folder} is of another model or optimizer: {differences}; "
+                    "use the config it was trained with, or another workdir"
+                )
             self._set_aside(broken, instead=step)
             return state
         if broken:
@@ -197,11 +187,6 @@ class Checkpoints:
         """Wait until all checkpoints are on disk."""
         self._latest.wait_until_finished()
         self._best.wait_until_finished()
-
-    def close(self) -> None:
-        """Wait until all checkpoints are on disk, and close both managers."""
-        self._latest.close()
-        self._best.close()
 
     def _save(self, manager: ocp.CheckpointManager, state: TrainState, *, metrics: dict[str, float]) -> None:
         step = int(jax.device_get(state.step))
@@ -270,14 +255,9 @@ def restore(path: str | os.PathLike) -> Restored:
     folder = find(path)
     try:
         record = _read_record(folder)
-        wanted: dict[str, Any] = {"params": {}, "batch_stats": {}}
-        for name, leaf in record["leaves"].items():
-            *parents, last = name.split("/")
-            if parents and parents[0] in wanted:
-                branch = wanted
-                for parent in parents:
-                    branch = branch.setdefault(parent, {})
-                branch[last] = np.zeros(leaf["shape"], np.dtype(leaf["dtype"]))
+        leaves = {name: np.zeros(leaf["shape"], np.dtype(leaf["dtype"])) for name, leaf in record["leaves"].items()}
+        kept = {name: leaf for name, leaf in leaves.items() if name.startswith(("params/", "batch_stats/"))}
+        wanted = {"params": {}, "batch_stats": {}, **flax.traverse_util.unflatten_dict(kept, sep="/")}
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         with ocp.PyTreeCheckpointer() as reader:
             args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
@@ -309,17 +289,14 @@ class _RecordHandler(ocp.CheckpointHandler):
             return
         root = pathlib.Path(directory).parent
         if not (root / "state").is_dir():
-            raise ValueError(
-                f"{root} has no finished state: this version of Orbax finishes handlers in another order than that of "
-                "their registration; install the version that requirements.txt names"
-            )
+            raise ValueError(f"{root} has no finished state: install the version of Orbax that requirements.txt names")
         paths = [*root.glob("*.json"), *(root / "state").rglob("*")]
         files = {path.relative_to(root).as_posix(): zlib.crc32(path.read_bytes()) for path in paths if path.is_file()}
         files["checksums/leaves.json"] = zlib.crc32((directory / "leaves.json").read_bytes())
         (directory / "files.json").write_text(json.dumps(files, indent=1))
 
     def restore(self, directory: Any, args: Any = None) -> None:
-        """Do nothing; ``_read_record`` reads the files without Orbax."""
+        pass  # ``_read_record`` reads the files without Orbax.
 
 
 @ocp.args.register_with_handler(_RecordHandler, for_save=True, for_restore=True)
@@ -333,10 +310,8 @@ class _RecordArgs(ocp.args.CheckpointArgs):
 
 
 def _open_manager(folder: pathlib.Path, *, keep: int, asynchronous: bool) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=ocp.checkpoint_managers.LatestN(keep),
-        enable_async_checkpointing=asynchronous,
-    )
+    policy = ocp.checkpoint_managers.LatestN(keep)
+    options = ocp.CheckpointManagerOptions(preservation_policy=policy, enable_async_checkpointing=asynchronous)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
     _barrier(f"{folder.name} made")
@@ -360,9 +335,8 @@ def _read_record(folder: pathlib.Path) -> dict[str, Any]:
             raise ValueError(f"{name} is missing")
         if zlib.crc32((folder / name).read_bytes()) != crc32:
             raise ValueError(f"{name} is not as it was written")
-    record = json.loads((folder / "checksums" / "leaves.json").read_text())
-    config = json.loads((folder / "config.json").read_text())
-    labels = json.loads((folder / "labels.json").read_text())
+    names = ("checksums/leaves.json", "config.json", "labels.json")
+    record, config, labels = (json.loads((folder / name).read_text()) for name in names)
     return {**record, "config": config, "labels": labels}
 
 
@@ -377,14 +351,10 @@ def _check_leaves(tree: Any, expected: Mapping[str, Any]) -> None:
         raise ValueError(f"the values of {', '.join(bad[:3])} are not those that were saved")
 
 
-def _check_same_model(leaves: Mapping[str, Any], template: TrainState, folder: pathlib.Path) -> None:
+def _model_differences(leaves: Mapping[str, Any], template: TrainState) -> str:
     given = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in leaves.items()}
     expected = {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in named_leaves(template)}
-    if differences := describe_differences(given, expected):
-        raise ValueError(
-            f"the checkpoint {folder} is of another model or optimizer: {differences}; "
-            "use the config it was trained with, or another workdir"
-        )
+    return describe_differences(given, expected)
 
 
 def _one_line(error: Exception) -> str:

@@ -67,8 +67,7 @@ def evaluate(
         batches: clips (b, v, t, h, w, c), label, mask (False for rows that only pad the batch) and index (position in
             the split); the rows of this process. Every process needs the same number of batches.
         parallel: the devices of ``eval_step``.
-        total: number of batches, for the progress bar.
-        description: text of the progress bar.
+        total, description: number of batches and text for the progress bar.
 
     Returns:
         ``(metrics, scores, labels)``: the metrics of ``summarise``; the averaged scores (n, k) in float32 or wider and
@@ -151,11 +150,8 @@ def write_evaluation(
 
     Args:
         workdir: folder to write to; created if absent.
-        metrics: the metrics of ``summarise``.
-        scores: scores averaged over the views, (n, k).
-        labels: labels of the clips, (n,).
-        label_names: class names in the order of the scores.
-        ids: names of the videos, in the order of the split.
+        metrics, scores, labels: as ``evaluate`` returns them.
+        label_names, ids: class names in the order of the scores, and names of the videos in the order of the split.
         protocol: JSON object; its ``average`` tells whether the scores are ``"softmax"`` probabilities or ``"logits"``.
         suffix: added to ``eval`` and ``scores`` in the names of the files.
 
@@ -165,15 +161,9 @@ def write_evaluation(
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"scores{suffix}.npz.tmp"
+    names, ids, average = np.array(label_names, np.str_), np.array(ids, np.str_), np.str_(protocol["average"])
     with temporary.open("wb") as file:
-        np.savez(
-            file,
-            scores=scores,
-            labels=labels,
-            names=np.array(label_names, dtype=np.str_),
-            ids=np.array(ids, dtype=np.str_),
-            average=np.str_(protocol["average"]),
-        )
+        np.savez(file, scores=scores, labels=labels, names=names, ids=ids, average=average)
     os.replace(temporary, folder / f"scores{suffix}.npz")
     result = {name: metrics[name] for name in ("top1", "top5", "mean_class", "clips")}
     target = folder / f"eval{suffix}.json"

@@ -34,11 +34,9 @@ class TrainingData:
     Attributes:
         train_batches: function from the number of completed updates to the batches that follow, without end: ``clips``
             (b, t, h, w, c) and ``label`` (b,), the rows of this process.
-        eval_batches: function that returns one pass over the validation split, see ``evaluate``; None for no
-            evaluation.
+        eval_batches: function that returns one pass over the validation split, see ``evaluate``; None for none.
         train_size: clips per epoch.
-        labels: class names in the order of the logits.
-        clip_shape: ``(t, h, w, c)`` of a training clip.
+        labels, clip_shape: class names in the order of the logits, and ``(t, h, w, c)`` of a training clip.
     """
 
     train_batches: Callable[[int], Iterator[Batch]]
@@ -72,11 +70,7 @@ def fit(
 
     Args:
         model: takes clips (b, t, h, w, c) and ``train``; returns logits (b, k).
-        data: batches, labels and sizes.
-        train: the recipe.
-        parallel: the devices.
-        checkpoint: when to save.
-        evaluation: the protocol of the evaluations during training.
+        data, train, parallel, checkpoint, evaluation: sections of the run, each described by its class.
         seed: seed of the initial parameters, of dropout and of mixing clips.
         workdir: the folder of this run.
         config: JSON object to store in the workdir and with the weights; ``config["model"]["name"]`` names the model.
@@ -116,7 +110,10 @@ def fit(
         def create() -> TrainState:
             return create_state(model, optimizer, seed=seed, clip_shape=data.clip_shape, variables=variables)
 
-        state = _restore_or_create(create, checkpoints, parallel)
+        if checkpoints.latest_step() is None:
+            state = par.place_state(log_compilation(create, "the initial state")(), parallel)
+        else:
+            state = checkpoints.restore_latest(jax.eval_shape(create), sharding=par.state_sharding(parallel))
         _check_classes(state.params, data.labels)
         start = step = int(state.step)
         describe_workdir(workdir, config, data.labels)
@@ -124,7 +121,7 @@ def fit(
         meter = stack.enter_context(contextlib.closing(Meter(metric_log, train=train, train_size=data.train_size)))
 
         where = f"{par.make_mesh(parallel).size} device(s) with {par.backend_in_use(parallel)}"
-        train_step = make_train_step(model, optimizer, schedule=schedule, seed=seed, mixing=train.mixing)
+        train_step = make_train_step(model, optimizer, schedule=schedule, seed=seed, **train.mixing)
         update = log_compilation(par.replicate(train_step, parallel), f"the training step for {where}")
         eval_step = make_eval_step(model, average=evaluation.average)
         eval_step = par.replicate(eval_step, parallel, split=(False, True), donate=False)
@@ -157,15 +154,17 @@ def fit(
             result = find_logged(workdir, step=start, split="val") or evaluate_and_save_best(state, start)
 
         batches = meter.timed(par.place_ahead(data.train_batches(start), parallel))
-        steps = stack.enter_context(
-            bar(range(start + 1, total + 1), initial=start, total=total, desc="train", unit="step")
-        )
+        updates = range(start + 1, total + 1)
+        steps = stack.enter_context(bar(updates, initial=start, total=total, desc="train", unit="step"))
         stack.enter_context(checkpoints.explain_non_finite())
         for step in steps:
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 batch = next(batches, None)
                 if batch is None:
                     raise ValueError(f"train_batches ended after {step - 1} of {total} steps: it must never end")
+                if stop.requested and step == start + 1:  # A signal came before the first update.
+                    step = start
+                    break
                 with par.no_implicit_transfers():
                     state, metrics = update(state, batch)
             meter.add(step, metrics)
@@ -183,25 +182,15 @@ def fit(
             if evaluating:
                 with meter.paused():
                     result = evaluate_and_save_best(state, step)
-            if stopping or (evaluating and result is None):
+            if stopping or (evaluating and (stop.requested or result is None)):
                 break
 
+        checkpoints.save_latest(state)
         checkpoints.wait()
         finished = step >= total and (data.eval_batches is None or result is not None)
         if not finished:
             log(f"stopped by {stop.name} after step {step}, which is saved; start again to go on")
         return {**(result or meter.logged), "step": step, "finished": finished}
-
-
-def _restore_or_create(
-    create: Callable[[], TrainState], checkpoints: Checkpoints, parallel: par.ParallelConfig
-) -> TrainState:
-    """Return the newest checkpoint, or a new state if there is none, on all devices."""
-    if checkpoints.latest_step() is not None:
-        state = checkpoints.restore_latest(jax.eval_shape(create), sharding=par.state_sharding(parallel))
-        if state is not None:
-            return state
-    return par.place_state(log_compilation(create, "the initial state")(), parallel)
 
 
 def _crosses(step: int, period: float) -> bool:
@@ -213,7 +202,6 @@ def _crosses(step: int, period: float) -> bool:
 
 
 def _check_sizes(data: TrainingData, train: TrainConfig, parallel: par.ParallelConfig, evaluation: EvalConfig) -> None:
-    """Raise an error for an empty split, or for batches that do not fit the devices."""
     if data.train_size < 1:
         raise ValueError(f"train_size is {data.train_size}: the training split is empty")
     par.check_batch_size(train.batch_size, parallel)
@@ -229,9 +217,5 @@ def _check_sizes(data: TrainingData, train: TrainConfig, parallel: par.ParallelC
 
 def _check_classes(params: Mapping[str, Any], labels: Sequence[str]) -> None:
     """Raise an error if the classifier's size is not the number of labels: JAX would silently clip larger labels."""
-    if "classifier" in params:
-        classes = params["classifier"]["bias"].shape[-1]
-        if classes != len(labels):
-            raise ValueError(
-                f"the model has {classes} classes and the data {len(labels)} labels: set num_classes to match"
-            )
+    if "classifier" in params and (classes := params["classifier"]["bias"].shape[-1]) != len(labels):
+        raise ValueError(f"the model has {classes} classes and the data {len(labels)} labels: set num_classes to match")

@@ -23,8 +23,7 @@ _LATE = 2
 class Meter:
     """Metrics of the updates between two log lines, with the speed and the share of time spent waiting for input.
 
-    Attributes:
-        logged: values of the last log line; empty before the first.
+    ``logged`` holds the values of the last log line; empty before the first.
     """
 
     def __init__(self, metric_log: MetricLog, *, train: TrainConfig, train_size: int) -> None:
@@ -53,11 +52,8 @@ class Meter:
     def read(self, *, everything: bool) -> list[dict[str, float]]:
         """Read the metrics that are due, and write the log lines that are due.
 
-        Args:
-            everything: whether to wait for the metrics of all updates; else those of the newest two stay unread.
-
-        Returns:
-            The log lines written: their values, with ``step``.
+        With ``everything``, wait for the metrics of all updates; else those of the newest two stay unread. Return the
+        values of the log lines written, with ``step``.
 
         Raises:
             NonFiniteError: if a loss or a gradient norm is not finite.

@@ -1,5 +1,6 @@
 """Metrics from sums over clips, and the files they are logged to."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -90,8 +91,6 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
         return []
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+        with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return records

@@ -1,30 +1,8 @@
 """Mixup and CutMix of the clips in a batch, on the device, and the soft labels that result."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MixingConfig:
-    """What is done to the clips and labels of a training batch; with the defaults, nothing is.
-
-    The fields are those of ``TrainConfig``, which describes and checks them.
-    """
-
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    label_smoothing: float = 0.0
-
-    @property
-    def mixes_clips(self) -> bool:
-        """Whether clips are mixed."""
-        return self.mixup > 0 or self.cutmix > 0
-
-
-NO_MIXING = MixingConfig()
 
 
 def mix(
@@ -43,8 +21,7 @@ def mix(
         key: a random key, not to be used again.
         clips: (b, t, h, w, c) uint8 or floating; a batch of one clip is returned as it is.
         label: (b,) integers.
-        mixup: parameter of the Beta distribution, 0 for no mixup.
-        cutmix: the same for CutMix. At least one of the two must be above 0.
+        mixup, cutmix: parameters of the Beta distributions, 0 for none.
 
     Returns:
         ``(mixed, other, share)``: the mixed clips in the dtype of ``clips``, the labels of the other clips (b,), and

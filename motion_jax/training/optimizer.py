@@ -28,10 +28,8 @@ def sgd(
 
     Args:
         schedule: learning rate as a function of the number of completed updates.
-        momentum: PyTorch's momentum; the buffer starts as the first gradient.
-        nesterov: whether to use Nesterov momentum, in PyTorch's form.
-        weight_decay: multiple of the parameter added to its gradient.
-        clip_norm: largest global norm of the gradients; None does not clip.
+        momentum, nesterov, weight_decay, clip_norm: as in ``TrainConfig``. The momentum buffer starts as the first
+            gradient.
         groups: ``"official"``: weights at rate x1 with decay, biases at x2 without decay, BatchNorm scale and bias at
             x1 without decay, the classifier at ``classifier_lr``. ``"plain"``: all parameters at x1 with decay.
         classifier_lr: factors on the rate for the weight and the bias of ``params["classifier"]`` with ``"official"``
@@ -47,19 +45,13 @@ def sgd(
     if nesterov and momentum <= 0:
         raise ValueError(f"nesterov needs a momentum above 0, got {momentum}: raise it or set nesterov to False")
     official = groups == "official"
-    rates = {
-        "weight": 1,
-        "bias": 2,
-        "norm": 1,
-        "classifier weight": classifier_lr[0],
-        "classifier bias": classifier_lr[1],
-    }
+    rates = {"weight": 1, "bias": 2, "norm": 1}
+    rates |= {"classifier weight": classifier_lr[0], "classifier bias": classifier_lr[1]}
 
     def decayed(params: Any) -> Any:
         return jax.tree.map(lambda kind: not official or kind.endswith("weight"), parameter_kinds(params))
 
-    def scale_by_group(updates: Any, params: Any) -> Any:
-        del params
+    def scale_by_group(updates: Any, _: Any) -> Any:
         return jax.tree.map(lambda update, kind: update * rates[kind], updates, parameter_kinds(updates))
 
     return optax.chain(

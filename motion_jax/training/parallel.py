@@ -78,10 +78,8 @@ def check_batch_size(batch_size: int, parallel: ParallelConfig, *, field: str = 
     if batch_size < 1 or batch_size % devices:
         below = batch_size // devices * devices
         sizes = f"{below} or {below + devices}" if below > 0 else f"{devices}"
-        raise ValueError(
-            f"{field} is {batch_size}, which does not divide over {devices} devices: "
-            f"set it to {sizes}, or set parallel.devices"
-        )
+        cure = f"set it to {sizes}, or set parallel.devices"
+        raise ValueError(f"{field} is {batch_size}, which does not divide over {devices} devices: {cure}")
 
 
 def replicate(
@@ -96,18 +94,17 @@ def replicate(
 
     Args:
         step: function for one device; its collectives are over the axis ``data``.
-        parallel: backend and devices.
+        parallel: the backend, and the devices if there is no ``mesh``.
         split: for each of the two outputs, whether every device returns its own rows, to be read with ``local_rows``.
             Any other output must be equal on all devices.
         donate: whether the outputs may reuse the memory of the first argument, which cannot be read afterwards.
-        mesh: devices to compile for in place of those of ``parallel``; they need not be present.
+        mesh: devices to compile for, which need not be present.
     """
     mesh = make_mesh(parallel) if mesh is None else mesh
     donated = 0 if donate else ()
     if backend_in_use(parallel) == "pmap":
-        out_axes = tuple(0 if rows else None for rows in split)
-        devices = list(mesh.devices)
-        return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=out_axes, devices=devices, donate_argnums=donated)
+        axes = {"in_axes": (None, 0), "out_axes": tuple(0 if rows else None for rows in split)}
+        return jax.pmap(step, AXIS, devices=list(mesh.devices), donate_argnums=donated, **axes)
     out_specs = tuple(P(AXIS) if rows else P() for rows in split)
     mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=out_specs)
     return jax.jit(mapped, donate_argnums=donated)
@@ -137,24 +134,20 @@ def place_batch(batch: Mapping[str, np.ndarray], parallel: ParallelConfig) -> di
     sharding = NamedSharding(mesh, P(AXIS))
     rows = len(next(iter(batch.values())))
     if rows * jax.process_count() % mesh.size:
-        raise ValueError(
-            f"a batch of {rows * jax.process_count()} rows came for {mesh.size} devices: "
-            "set train.batch_size and eval.batch_size to multiples of the number of devices"
-        )
+        came = f"a batch of {rows * jax.process_count()} rows came for {mesh.size} devices"
+        raise ValueError(f"{came}: set train.batch_size and eval.batch_size to multiples of the number of devices")
     if backend_in_use(parallel) == "pmap":
         per_device = {name: x.reshape(mesh.size, rows // mesh.size, *x.shape[1:]) for name, x in batch.items()}
         return jax.device_put(per_device, sharding)
     return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
 
 
-def place_ahead(
-    batches: Iterable[Mapping[str, np.ndarray]], parallel: ParallelConfig, *, ahead: int = 2
-) -> Iterator[dict[str, jax.Array]]:
-    """Yield training batches on the devices; the next ``ahead - 1`` are being copied while one is in use."""
+def place_ahead(batches: Iterable[Mapping[str, np.ndarray]], parallel: ParallelConfig) -> Iterator[dict[str, Any]]:
+    """Yield training batches on the devices; the next one is being copied while one is in use."""
     placed: collections.deque = collections.deque()
     for batch in batches:
         placed.append(place_batch({name: batch[name] for name in ("clips", "label")}, parallel))
-        if len(placed) == ahead:
+        if len(placed) == 2:
             yield placed.popleft()
     yield from placed
 
@@ -174,6 +167,5 @@ def no_implicit_transfers() -> contextlib.AbstractContextManager:
     ``jax.device_put`` and ``jax.device_get`` stay allowed. JAX's debugging modes need implicit transfers, so the
     context allows them there.
     """
-    config = jax.config
-    debugging = config.jax_debug_nans or config.jax_debug_infs or config.jax_disable_jit
+    debugging = jax.config.jax_debug_nans or jax.config.jax_debug_infs or jax.config.jax_disable_jit
     return jax.transfer_guard("allow" if debugging else "disallow")

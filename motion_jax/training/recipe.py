@@ -5,7 +5,6 @@ import math
 
 import optax
 
-from motion_jax.training.mixing import MixingConfig
 from motion_jax.training.optimizer import GROUPS, sgd
 from motion_jax.training.schedules import cosine_schedule, step_schedule
 
@@ -97,9 +96,9 @@ class TrainConfig:
                 raise ValueError(f"train.{name} is {getattr(self, name)!r}, expected {expected}")
 
     @property
-    def mixing(self) -> MixingConfig:
-        """The fields that ``make_train_step`` takes."""
-        return MixingConfig(mixup=self.mixup, cutmix=self.cutmix, label_smoothing=self.label_smoothing)
+    def mixing(self) -> dict[str, float]:
+        """The arguments of ``make_train_step`` that mix clips and labels."""
+        return {"mixup": self.mixup, "cutmix": self.cutmix, "label_smoothing": self.label_smoothing}
 
     def steps_per_epoch(self, train_size: int) -> float:
         """Return the updates per epoch of ``train_size`` clips, a fraction if the batches do not divide the epoch."""
@@ -116,28 +115,13 @@ def make_schedule(train: TrainConfig, *, train_size: int) -> optax.Schedule:
     """Make the learning rate of a run on ``train_size`` clips, as a function of the number of completed updates."""
     steps_per_epoch = train.steps_per_epoch(train_size)
     if train.schedule == "step":
-        return step_schedule(
-            train.learning_rate,
-            milestones=train.milestones,
-            factor=train.decay_factor,
-            steps_per_epoch=steps_per_epoch,
-        )
-    return cosine_schedule(
-        train.learning_rate,
-        warmup_epochs=train.warmup_epochs,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=train.total_steps(train_size),
-    )
+        steps = {"milestones": train.milestones, "factor": train.decay_factor}
+        return step_schedule(train.learning_rate, steps_per_epoch=steps_per_epoch, **steps)
+    steps = {"warmup_epochs": train.warmup_epochs, "total_steps": train.total_steps(train_size)}
+    return cosine_schedule(train.learning_rate, steps_per_epoch=steps_per_epoch, **steps)
 
 
 def make_optimizer(train: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Make the optimizer of a run."""
-    return sgd(
-        schedule,
-        momentum=train.momentum,
-        nesterov=train.nesterov,
-        weight_decay=train.weight_decay,
-        clip_norm=train.clip_norm,
-        groups=train.groups,
-        classifier_lr=train.classifier_lr,
-    )
+    names = ("momentum", "nesterov", "weight_decay", "clip_norm", "groups", "classifier_lr")
+    return sgd(schedule, **{name: getattr(train, name) for name in names})

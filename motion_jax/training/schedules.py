@@ -11,13 +11,7 @@ def step_schedule(base: float, *, milestones: Sequence[float], factor: float, st
     """Multiply the learning rate by ``factor`` at each milestone.
 
     The first update that begins at or after a milestone uses the lower rate, as in a PyTorch loop that sets the rate
-    at the start of every epoch.
-
-    Args:
-        base: rate of the first update.
-        milestones: epochs, in rising order.
-        factor: applied once per milestone.
-        steps_per_epoch: updates per epoch, may be fractional.
+    at the start of every epoch. Milestones are epochs in rising order; ``steps_per_epoch`` may be fractional.
 
     >>> lr = step_schedule(0.5, milestones=(2, 3), factor=0.5, steps_per_epoch=10)
     >>> [float(lr(n)) for n in (0, 19, 20, 29, 30)]
@@ -39,12 +33,6 @@ def cosine_schedule(base: float, *, warmup_epochs: float, steps_per_epoch: float
     ``n < w``, so that the first update does not have a rate of 0, and then
     ``base * (1 + cos(pi * (n - w) / (total_steps - w))) / 2``.
 
-    Args:
-        base: the highest rate.
-        warmup_epochs: epochs of the linear rise, may be 0.
-        steps_per_epoch: updates per epoch, may be fractional.
-        total_steps: updates of the whole run, with the warm-up.
-
     Raises:
         ValueError: if the warm-up takes the whole run.
 
@@ -54,10 +42,8 @@ def cosine_schedule(base: float, *, warmup_epochs: float, steps_per_epoch: float
     """
     warmup = round(warmup_epochs * steps_per_epoch)
     if warmup >= total_steps:
-        raise ValueError(
-            f"the warm-up of {warmup_epochs} epochs takes {warmup} of {total_steps} steps: "
-            "lower train.warmup_epochs or train longer"
-        )
+        taken = f"the warm-up of {warmup_epochs} epochs takes {warmup} of {total_steps} steps"
+        raise ValueError(f"{taken}: lower train.warmup_epochs or train longer")
     schedule = optax.cosine_decay_schedule(base, total_steps - warmup)
     if warmup:
         rise = optax.linear_schedule(base / warmup, base, max(warmup - 1, 1))

@@ -19,11 +19,7 @@ class StopSignals:
     """Context in which the first SIGTERM or SIGINT is recorded; a second one acts as before.
 
     On several processes, which must agree on the step to stop at, JAX's preemption service handles the signals
-    instead: see ``Checkpoints.reached_preemption``.
-
-    Attributes:
-        requested: whether a signal arrived.
-        name: name of that signal; ``"preemption"`` on several processes.
+    instead: see ``Checkpoints.reached_preemption``; ``name`` is then ``"preemption"`` in place of the signal's.
     """
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ def create_state(
 
     Args:
         model: takes clips ``(b, t, h, w, c)`` and ``train``.
-        optimizer: made by ``motion_jax.training.optimizer.sgd``, or any other optax transformation.
+        optimizer: any optax transformation.
         seed: seed of the initial parameters.
         clip_shape: ``(t, h, w, c)`` of one clip.
         variables: initial ``{"params", "batch_stats"}`` in place of random ones; their dtypes are kept.
@@ -90,17 +90,13 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in paths]
 
 
-def describe_differences(given: Mapping[str, Any], expected: Mapping[str, Any], *, most: int = 3) -> str:
-    """Return one line that names the first ``most`` differences of two tables of named leaves; ``""`` for none."""
+def describe_differences(given: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Return one line that names the first three differences of two tables of named leaves; ``""`` for none."""
     lines = [f"{name} is missing" for name in expected if name not in given]
     lines += [f"{name} is unknown" for name in given if name not in expected]
-    lines += [
-        f"{name} is {given[name]} where {expected[name]} is expected"
-        for name in expected
-        if name in given and given[name] != expected[name]
-    ]
-    more = f", and {len(lines) - most} more" if len(lines) > most else ""
-    return ", ".join(lines[:most]) + more
+    both = [name for name in expected if name in given and given[name] != expected[name]]
+    lines += [f"{name} is {given[name]} where {expected[name]} is expected" for name in both]
+    return ", ".join(lines[:3]) + (f", and {len(lines) - 3} more" if len(lines) > 3 else "")
 
 
 def fingerprint(tree: Any) -> str:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from motion_jax.training.mixing import NO_MIXING, MixingConfig, mix, soft_labels
+from motion_jax.training.mixing import mix, soft_labels
 from motion_jax.training.parallel import AXIS
 from motion_jax.training.state import TrainState
 
@@ -25,7 +25,9 @@ def make_train_step(
     *,
     schedule: optax.Schedule,
     seed: int,
-    mixing: MixingConfig = NO_MIXING,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Make ``step(state, batch) -> (state, metrics)`` for ``parallel.replicate``.
 
@@ -41,9 +43,9 @@ def make_train_step(
         optimizer: applied to the averaged gradients.
         schedule: the learning rate to report.
         seed: seed of dropout and of mixing.
-        mixing: how clips and labels are mixed, see ``mixing.mix`` and ``mixing.soft_labels``. The draws depend only on
-            (seed, step, device).
+        mixup, cutmix, label_smoothing: as in ``TrainConfig``. The draws depend only on (seed, step, device).
     """
+    mixes_clips = mixup > 0 or cutmix > 0
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         # Without this cast, shard_map returns the gradient of replicated parameters already summed over the devices.
@@ -53,28 +55,24 @@ def make_train_step(
         clips = batch["clips"]
         label = other = batch["label"]
         share: jax.Array | float = 1.0
-        if mixing.mixes_clips:
+        if mixes_clips:
             mix_key = jax.random.fold_in(key, _MIX_STREAM)
-            clips, other, share = mix(mix_key, clips, label, mixup=mixing.mixup, cutmix=mixing.cutmix)
+            clips, other, share = mix(mix_key, clips, label, mixup=mixup, cutmix=cutmix)
 
         def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            logits, updated = model.apply(
-                {"params": params, "batch_stats": batch_stats},
-                clips,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": key},
-            )
+            variables = {"params": params, "batch_stats": batch_stats}
+            options = {"mutable": ["batch_stats"], "rngs": {"dropout": key}}
+            logits, updated = model.apply(variables, clips, train=True, **options)
             logits = _at_least_float32(logits)
-            if mixing.mixes_clips or mixing.label_smoothing:
-                soft = soft_labels(label, other, share, classes=logits.shape[-1], smoothing=mixing.label_smoothing)
+            if mixes_clips or label_smoothing:
+                soft = soft_labels(label, other, share, classes=logits.shape[-1], smoothing=label_smoothing)
                 losses = optax.softmax_cross_entropy(logits, soft)
             else:
                 losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
             return losses.mean(), (logits, updated.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-        dominant = jnp.where(share < 0.5, other, label) if mixing.mixes_clips else label
+        dominant = jnp.where(share < 0.5, other, label) if mixes_clips else label
         top1 = 100 * jnp.mean(logits.argmax(-1) == dominant)
         grads, batch_stats, loss, top1 = jax.lax.pmean((grads, batch_stats, loss, top1), AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -99,8 +97,7 @@ def make_eval_step(
 
     Args:
         model: called with ``train=False``.
-        average: ``"softmax"`` averages the probabilities of the views, ``"logits"`` their logits; ``scores`` are that
-            average, in float32 or wider.
+        average: as in ``EvalConfig``; ``scores`` are that average, in float32 or wider.
 
     Raises:
         ValueError: if ``average`` is unknown.
@@ -116,7 +113,7 @@ def make_eval_step(
         if average == "softmax":
             # Logarithms keep the loss finite where a probability underflows.
             ranked = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(v)
-            scores, losses = jnp.exp(ranked), -_pick(ranked, label)
+            scores, losses = jnp.exp(ranked), -jnp.take_along_axis(ranked, label[:, None], axis=1)[:, 0]
         else:
             ranked = scores = logits.mean(axis=1)
             losses = optax.softmax_cross_entropy_with_integer_labels(scores, label)
@@ -136,11 +133,6 @@ def make_eval_step(
         return jax.lax.psum(sums, AXIS), scores
 
     return step
-
-
-def _pick(values: jax.Array, label: jax.Array) -> jax.Array:
-    """Return ``values[i, label[i]]`` for each row ``i``."""
-    return jnp.take_along_axis(values, label[:, None], axis=1)[:, 0]
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:

@@ -21,7 +21,6 @@ from motion_jax.training import loop as loop_module
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, restore
 from motion_jax.training.input_wait import InputWait
-from motion_jax.training.mixing import MixingConfig
 from motion_jax.training.recipe import make_optimizer, make_schedule
 from motion_jax.training.state import create_state, fingerprint
 from motion_jax.training.step import make_train_step
@@ -68,7 +67,7 @@ def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
     passed = []
 
     def noted(*arguments, **options):
-        passed.append(options["mixing"])
+        passed.append({name: options[name] for name in mixed})
         return make_train_step(*arguments, **options)
 
     monkeypatch.setattr(loop_module, "make_train_step", noted)
@@ -78,7 +77,7 @@ def test_mixed_clips_and_soft_labels_resume_too(tmp_path, monkeypatch):
     tiny_runs.run(tmp_path / "halves", steps=2, **options, **mixed)
     tiny_runs.run(tmp_path / "halves", steps=4, **options, **mixed)
     assert whole_state(tmp_path / "halves", milestones=()) == whole_state(tmp_path / "straight", milestones=())
-    assert passed == [MixingConfig(**mixed)] * 3
+    assert passed == [mixed] * 3
 
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
@@ -356,6 +355,31 @@ def test_a_signal_during_an_evaluation_costs_only_the_evaluation(tmp_path, monke
     monkeypatch.setattr(tiny_runs, "eval_batches", whole)
     tiny_runs.run(tmp_path, steps=6)
     assert [record["step"] for record in records(tmp_path, "val")] == [3, 6]
+
+
+def test_a_signal_before_the_first_update_stops_at_once(tmp_path):
+    def batches(start):
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from tiny_runs.train_batches(start)
+
+    result = tiny_runs.run(tmp_path, steps=3, train_batches=batches)
+    assert (result["step"], result["finished"]) == (0, False)
+    assert tiny_runs.run(tmp_path, steps=3)["finished"]
+    result = tiny_runs.run(tmp_path, steps=6, train_batches=batches)
+    assert (result["step"], result["finished"]) == (3, False)
+
+
+def test_a_signal_after_the_last_clip_of_an_evaluation_stops_at_once(tmp_path, monkeypatch):
+    whole = tiny_runs.eval_batches
+
+    def interrupted():
+        yield from whole()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(tiny_runs, "eval_batches", interrupted)
+    result = tiny_runs.run(tmp_path, steps=6)
+    assert (result["step"], result["finished"]) == (3, False)
+    assert [record["step"] for record in records(tmp_path, "val")] == [3]
 
 
 def test_sigterm_ends_the_process_with_0_and_sigkill_loses_nothing(tmp_path):

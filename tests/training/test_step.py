@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from motion_jax.training import parallel as par
 from motion_jax.training.metrics import summarise
-from motion_jax.training.mixing import MixingConfig, mix
+from motion_jax.training.mixing import mix
 from motion_jax.training.optimizer import sgd
 from motion_jax.training.state import TrainState, create_state, fingerprint
 from motion_jax.training.step import make_eval_step, make_train_step
@@ -272,9 +272,7 @@ def losses_of_steps(layout, steps, **mixing):
     # Most labels are right, so the accuracy tells which label counts.
     label = np.where(np.arange(8) < 6, clips.mean((1, 2))[..., 0].argmax(1), 0).astype(np.int32)
     optimizer = optax.sgd(0.0)
-    train_step = make_train_step(
-        Columns(), optimizer, schedule=lambda n: jnp.zeros(()), seed=3, mixing=MixingConfig(**mixing)
-    )
+    train_step = make_train_step(Columns(), optimizer, schedule=lambda n: jnp.zeros(()), seed=3, **mixing)
     replicate = par.replicate(train_step, parallel)
     batch = par.place_batch({"clips": clips, "label": label}, parallel)
     params = {"unused": jnp.zeros(())}
@@ -337,8 +335,7 @@ def test_nothing_is_drawn_when_nothing_is_mixed():
     batch = {"clips": jnp.zeros((2, 1, 1, 5, 1)), "label": jnp.zeros(2, jnp.int32)}
 
     def program(**changes):
-        mixing = MixingConfig(**changes)
-        step = make_train_step(Columns(), optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=0, mixing=mixing)
+        step = make_train_step(Columns(), optax.sgd(0.0), schedule=lambda n: jnp.zeros(()), seed=0, **changes)
         return par.replicate(step, parallel).lower(state, batch).as_text()
 
     assert "while" not in program(label_smoothing=0.1)
