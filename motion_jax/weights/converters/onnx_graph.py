@@ -9,7 +9,7 @@ import numpy as np
 
 from motion_jax.weights.plain_graph import plain
 
-INSTALL = "pip install jax2onnx==0.17.1 onnx onnxruntime"
+INSTALL = 'pip install -e ".[onnx]", then pip install --no-deps jax2onnx==0.17.1'
 
 
 def save(
