@@ -350,7 +350,7 @@ def bad_folder(root, kind):
     sound = good.read_bytes()
     if kind == "missing root":
         shutil.rmtree(root)
-        return r"there is no folder .*; give the folder that holds one folder of videos per class"
+        return r"there is no folder .*; give one that holds a folder of videos per class"
     if kind == "no classes":
         shutil.rmtree(root / "train")
         (root / "train").mkdir()
