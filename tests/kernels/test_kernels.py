@@ -143,8 +143,14 @@ def case_outcomes(name, dtype, implementation):
     return outcomes(op, arguments, rng, forward_mode=name in WITH_DERIVATIVES_OF_THEIR_OWN)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-@pytest.mark.parametrize("name", CASES)
+def with_cost(name: str, dtype: str):
+    """Return a case. The options of matching compile for seconds each: beyond float32 they are long tests."""
+    return pytest.param(name, dtype, marks=pytest.mark.long if name.startswith("match_") and dtype != "float32" else ())
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [with_cost(name, dtype) for name in CASES for dtype in ("float32", "bfloat16", "float64")]
+)
 def test_a_kernel_equals_its_reference(name, dtype, platform):
     with jax.enable_x64(dtype == "float64"):
         expected, actual = reference_outcomes(name, dtype), case_outcomes(name, dtype, None)

@@ -34,6 +34,7 @@ def test_any_number_of_frames(name, frames):
         assert aux["stss"].shape == (1, frames, 4, 7, 9, 9, 9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["msnet_tsm_mobilenetv2", "i3d"])
 def test_every_parameter_learns(name):
     model = narrow(name, dropout=0.0)

@@ -10,6 +10,8 @@ from bench import random_variables
 
 from motion_jax import build_model, kernels
 
+pytestmark = pytest.mark.long
+
 NETWORKS = {"msnet_tsm_r18": {"radius": 2}, "selfynet_tsm_r18": {"window": (3, 9, 9)}}
 # Part of the key of JAX's caches, so that what is traced for one platform is not used for another.
 traced_for = jax.make_user_context(default_value="cpu")

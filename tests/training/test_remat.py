@@ -14,6 +14,8 @@ from motion_jax.backbones import ResNet
 from motion_jax.blocks import MotionSqueeze
 from motion_jax.models import VideoClassifier
 
+pytestmark = pytest.mark.long
+
 CLIPS = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3)).astype(np.uint8)
 NAMES = ("msnet_tsm_r18", "tsm_mobilenetv2", "i3d")
 

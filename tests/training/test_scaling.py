@@ -19,6 +19,8 @@ from motion_jax.training.optimizer import sgd
 from motion_jax.training.state import create_state
 from motion_jax.training.step import make_train_step
 
+pytestmark = pytest.mark.long
+
 CLIP = (4, 32, 32, 3)
 PER_DEVICE = 2
 SCHEDULE = optax.constant_schedule(0.01)
