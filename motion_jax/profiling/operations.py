@@ -16,6 +16,7 @@ convolutions of a block that does not are counted in its traced call, and its st
 
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -138,8 +139,7 @@ def _abstract(shape: Shape) -> jax.ShapeDtypeStruct:
 
 
 def _abstract_variables(module: nn.Module, shape: Shape) -> dict[str, Any]:
-    init = lambda clips: module.init(jax.random.key(0), clips, train=False)  # noqa: E731
-    return jax.eval_shape(init, _abstract((1, *shape)))
+    return jax.eval_shape(functools.partial(module.init, train=False), jax.random.key(0), _abstract((1, *shape)))
 
 
 def _at(variables: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:

@@ -28,7 +28,10 @@ traced_for = jax.make_user_context(default_value="cpu")
 def platform(request, monkeypatch):
     """Compute in the forms of each platform; the CPU's are chosen by JAX itself."""
     if request.param != "cpu":
-        form_of = lambda *x, default, **forms: forms.get(request.param, default)(*x)  # noqa: E731
+
+        def form_of(*x, default, **forms):
+            return forms.get(request.param, default)(*x)
+
         monkeypatch.setattr(jax.lax, "platform_dependent", form_of)
     with traced_for(request.param):
         yield request.param
@@ -122,7 +125,10 @@ WITH_DERIVATIVES_OF_THEIR_OWN = ("all_pairs_cosine", "correlation_cosine", "matc
 def outcomes(op, arguments, cotangent_rng, *, forward_mode):
     """Values, gradients of a random direction, and derivatives along one; leaves by leaves."""
     results, pull_back = jax.vjp(jax.jit(op), *arguments)
-    draw = lambda like: jnp.asarray(cotangent_rng.standard_normal(like.shape), like.dtype)  # noqa: E731
+
+    def draw(like):
+        return jnp.asarray(cotangent_rng.standard_normal(like.shape), like.dtype)
+
     outcome = {"values": results, "gradients": pull_back(jax.tree.map(draw, results))}
     if forward_mode:
         outcome["derivatives"] = jax.jvp(op, arguments, tuple(draw(x) for x in arguments))[1]
@@ -169,7 +175,10 @@ def test_an_unknown_implementation_is_refused(annotations_off):
 def test_the_context_selects_the_reference_in_functions_that_were_traced_before():
     x = jax.ShapeDtypeStruct((1, 6, 5, 4), jnp.float32)
     correlate = jax.jit(lambda x: ops.local_correlation(x, x, radius=1))
-    has_product = lambda: "dot_general" in str(jax.make_jaxpr(correlate)(x))  # noqa: E731
+
+    def has_product():
+        return "dot_general" in str(jax.make_jaxpr(correlate)(x))
+
     assert has_product()
     with kernels.reference():
         assert not has_product()
@@ -255,7 +264,10 @@ def test_matching_at_the_papers_temperature(rng, x64, form):
         match = functools.partial(
             ops.match, radius=4, temperature=100.0, cosine=True, implementation=implementation, **form
         )
-        total = lambda a, b: sum(jnp.sum(jnp.sin(3 * out)) for out in match(a, b))  # noqa: E731
+
+        def total(a, b):
+            return sum(jnp.sum(jnp.sin(3 * out)) for out in match(a, b))
+
         return jax.value_and_grad(total, (0, 1))(source, target)
 
     for ours, theirs in zip(*(jax.tree.leaves(gradient(form)) for form in (None, "reference")), strict=True):
@@ -286,7 +298,10 @@ def test_first_argmax_is_that_of_numpy(rng):
 def test_mean_and_variance_in_one_pass(rng, maps, zeros, dtype):
     with jax.enable_x64(dtype == "float64"):
         x = jnp.asarray(1 + normal(rng, 2, 3, maps * 5), dtype)
-        whole = lambda x: jnp.concatenate([x.reshape(-1, 5), jnp.zeros((zeros, 5), dtype)])  # noqa: E731
+
+        def whole(x):
+            return jnp.concatenate([x.reshape(-1, 5), jnp.zeros((zeros, 5), dtype)])
+
         mean, var, count = kernels.mean_and_variance(x, maps=maps, zeros=zeros)
         assert count == len(whole(x))
         assert_close(mean, whole(x).mean(0), dtype=dtype)
@@ -327,7 +342,10 @@ def test_maps_side_by_side_are_convolved_one_by_one(rng, platform, depthwise, wi
 
 def test_recomputed_functions_keep_their_arguments_alone():
     x = jnp.arange(6.0)
-    function = lambda x: jnp.sum(jnp.sin(jnp.outer(x, x)))  # noqa: E731
+
+    def function(x):
+        return jnp.sum(jnp.sin(jnp.outer(x, x)))
+
     kept = [leaf.shape for leaf in jax.tree.leaves(jax.vjp(kernels.recompute(function), x)[1])]
     assert (6, 6) not in kept
     assert_close(jax.grad(kernels.recompute(function))(x), jax.grad(function)(x))
