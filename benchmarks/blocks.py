@@ -18,6 +18,7 @@ import ml_collections
 
 from benchmarks.accuracy import mean_and_spread, train_all
 from benchmarks.cost_over_time import CELLS, CHANNELS, FRAMES, cost_over_time, exponent
+from benchmarks.markdown import markdown_table
 from motion_jax.cli import Parser, print_json, run
 from motion_jax.configs import moving_shapes
 from motion_jax.data.sources.moving_shapes import CLASSES
@@ -178,7 +179,7 @@ another order.
 over {seeds} seeds. *Within pairs* compares only the two classes of a pair, whose single frames are the same. \
 *Step* is a whole update of {recipe["batch_size"]} clips, the median of {ROUNDS} interleaved rounds.
 
-{_markdown_table(("block", "top-1", "within pairs", "step, ms", "/ TSM", "parameters", "GFLOPs"), _rows(results))}
+{markdown_table(("block", "top-1", "within pairs", "step, ms", "/ TSM", "parameters", "GFLOPs"), _rows(results))}
 
 Trained on {as_line(accuracy["setting"])}. Timed on {as_line(time["setting"])}.
 
@@ -190,7 +191,7 @@ papers' convention, and for both the exponent e of the best fit T^e. The cost of
 frames grows with T. The cost of blocks that compare all frames grows with T squared, except for the layers around the \
 comparison.
 
-{_markdown_table(_over_frames_header(), _over_frames_rows(time["over_frames"]))}
+{markdown_table(_over_frames_header(), _over_frames_rows(time["over_frames"]))}
 
 Timed on {as_line(time["setting"])}.
 """
@@ -234,12 +235,6 @@ def _over_frames_rows(costs: dict[str, dict[str, list[float]]]) -> list[tuple[st
         )
         for name, cost in costs.items()
     ]
-
-
-def _markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Format a Markdown table with the first column aligned left and the others right."""
-    lines = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from benchmarks.markdown import markdown_table
 from motion_jax.cli import Parser, print_json, run, table
 from motion_jax.configs.video_folder import get_config
 from motion_jax.data.clips import sampling, transforms
@@ -357,6 +358,38 @@ def comparison_table(variants: dict[str, dict[str, Any]]) -> str:
             for name, row in variants.items()
         ],
     )
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """Return the Markdown of the region ``input_pipeline`` for the content of ``input_pipeline.json``."""
+    labels = {
+        "ours": "ours",
+        "pytorch": "PyTorch DataLoader, Pillow, uint8 out",
+        "pytorch_normalised": "the same, with floats and normalisation as in the official code",
+        "decode_only": "only decoding the frames with libjpeg-turbo",
+    }
+    rows = [
+        (
+            labels[name],
+            f"{statistics.median(row['clips_per_second']):.0f}",
+            f"{statistics.median(row['cpu_ms_per_clip']):.2f}",
+        )
+        for name, row in results["variants"].items()
+    ]
+    speed = {name: results["ratios"][f"clips per second, ours over {name}"] for name in labels if name != "ours"}
+    options, setting = results["options"], dict(results["environment"])
+    del setting["load"]
+    return {
+        "input_pipeline": f"""\
+{markdown_table(("loader", "clips/s", "CPU ms per clip"), rows)}
+
+Our loader delivers {speed["pytorch"]:.1f} times as many clips as the PyTorch loader with uint8 output, and \
+{speed["pytorch_normalised"]:.1f} times as many as with normalisation on the host. It reaches \
+{speed["decode_only"]:.2f} of the speed of decoding alone.
+
+{options["workers"]} workers, medians of {options["rounds"]} interleaved rounds of {options["clips"]} clips, \
+{", ".join(f"{name} {value}" for name, value in setting.items())}."""
+    }
 
 
 def memory_growth(dataset: Dataset, *, batch_size: int, first: int = 200, last: int = 2000) -> dict[str, float]:

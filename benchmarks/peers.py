@@ -37,6 +37,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.markdown import markdown_table
 from motion_jax.cli import Parser, positive, print_json, run, table
 from motion_jax.data.storage.work import progress_bar
 
@@ -513,6 +514,37 @@ def comparison_table(compared: Sequence[dict[str, Any]]) -> str:
             for one in compared
         ],
     )
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """Return the Markdown of the region ``peers_cpu`` for the content of ``peers_cpu.json``."""
+    rows = []
+    for one in results["comparisons"]:
+        case = [row for row in results["rows"] if all(row[key] == one[key] for key in ("model", "mode", "batch"))]
+        times = {row["by"]: statistics.median(row["milliseconds"]) for row in case}
+        first = one["ours_over_first"] == 1
+        rows.append(
+            (
+                one["model"],
+                f"{one['mode']}, {one['batch']}",
+                f"{one['ours']:.0f}",
+                *(f"{times[f'PyTorch eager {layout}']:.0f}" for layout in LAYOUTS),
+                f"{one['ratio']:.2f}",
+                *("" if first else f"{one[key]:.2f}" for key in ("ours_over_first", "peer_over_first")),
+            )
+        )
+    header = ("network", "pass, clips", "ours, ms", "PyTorch NCHW, ms", "PyTorch channels last, ms")
+    header += ("ours / best PyTorch", "ours / our TSM", "best PyTorch / its TSM")
+    setting, case = results["setting"], results["rows"][0]
+    shown = ("processor", "threads", "python", "jax", "jaxlib", "flax", "torch", "date")
+    described = ", ".join(f"{name} {setting[name]}" for name in shown)
+    return {
+        "peers_cpu": f"""\
+{markdown_table(header, rows)}
+
+{case["frames"]} frames of {case["size"]} pixels, {case["dtype"]}, medians of {results["rounds"]} interleaved rounds, \
+{described}."""
+    }
 
 
 def verdict(one: dict[str, Any]) -> str:
