@@ -11,7 +11,7 @@ from motion_jax.configs.common import base, finish, parse
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     """Return the papers' recipe at half width and half size, for a small collection without pretraining.
 
-    With ImageNet weights (train.init_from) set model.width=64, data.size=224 and data.resize=(240, 320).
+    With weights of ImageNet use configs/fine_tune.py.
     """
     model, frames, smoke = parse(arguments, "msnet_tsm_r18,8")
     config = base(model, frames)

@@ -13,7 +13,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,15 +49,21 @@ def open_dataset(section: DataConfig, *, default_dir: str) -> Dataset:
     from motion_jax.data.sources.preparation import prepare
 
     if section.resize is not None and section.crop != "none":
-        stored = (section.resize,) * 2 if isinstance(section.resize, int) else section.resize
-        shown = section.size**2 / math.prod(stored)
-        if shown < _NARROW:
-            _log.warning(
-                "evaluation shows the centre %dx%d of the stored %dx%d pixels, %.0f %% of the frame: reduce "
-                "data.resize together with data.size, or set data.crop to none",
-                *(section.size, section.size, *stored, 100 * shown),
-            )
+        _warn_of_narrow_views(section.size, section.resize)
     return Dataset(section, prepare(section, default_dir=default_dir))
+
+
+@cache
+def _warn_of_narrow_views(size: int, resize: tuple[int, int] | int) -> None:
+    """Warn if evaluation shows a small part of the stored frame; cached, so that a process warns once."""
+    stored = (resize, resize) if isinstance(resize, int) else resize
+    shown = size**2 / math.prod(stored)
+    if shown < _NARROW:
+        _log.warning(
+            "evaluation shows the centre %dx%d of the stored %dx%d pixels, %.0f %% of the frame: reduce data.resize "
+            "together with data.size, or set data.crop to none",
+            *(size, size, *stored, 100 * shown),
+        )
 
 
 def train_batches(

@@ -25,6 +25,7 @@ from motion_jax.training.recipe import TrainConfig, make_optimizer, make_schedul
 from motion_jax.training.state import create_state
 from motion_jax.training.workdir import describe_workdir
 from motion_jax.weights import load_torch
+from motion_jax.weights.load import summary
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, 
     Args:
         model: the model to train.
         source: a PyTorch or safetensors file in an official layout, or a checkpoint or workdir.
-        seed: seed of the variables that ``source`` lacks, such as a new classifier. The log lists them.
+        seed: seed of the variables that ``source`` lacks, such as a new classifier. The log counts them.
 
     Raises:
         ValueError: if ``source`` does not exist, or none of its tensors fits the model.
@@ -208,8 +209,11 @@ def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, 
     taken = {path: given[path] for path, like in wanted.items() if path in given and given[path].shape == like.shape}
     if not taken:
         raise ValueError(f"train.init_from: no tensor of {source} fits the model")
-    if kept := ["/".join(path) for path in wanted if path not in taken]:
-        log.warning("%d tensors loaded; kept at their initial values: %s", len(taken), ", ".join(kept))
+    others = {
+        "keep their initial value": ["/".join(path) for path in wanted if path not in taken],
+        "left over": ["/".join(path) for path in given if path not in taken and path not in wanted],
+    }
+    log.warning("%s", summary(len(taken), others))
     return flax.traverse_util.unflatten_dict({**wanted, **taken})
 
 

@@ -97,8 +97,10 @@ def test_eval_equals_the_evaluation_in_training(trained):
     # The best checkpoint is evaluated, of equally good ones the later.
     best = max(in_training.values(), key=lambda record: (record["top1"], record["step"]))
     assert written["protocol"]["step"] == best["step"]
-    latest = trained.workdir / "checkpoints" / "latest" / "16"
-    of_latest = last_json(succeed("eval.py", f"--checkpoint={latest}", f"--workdir={trained.workdir}", "--json"))
+    assert f"{trained.workdir}/checkpoints/best/{best['step']}: loss" in trained.evaluated.stdout
+    evaluated_latest = succeed("eval.py", f"--workdir={trained.workdir}", "--which=latest", "--json")
+    assert f"{trained.workdir}/checkpoints/latest/16: loss" in evaluated_latest.stdout
+    of_latest = last_json(evaluated_latest)
     for result, record in ((written, best), (of_latest, in_training[16])):
         for name in ("top1", "top5", "mean_class"):
             assert result[name] == pytest.approx(record[name], abs=1e-6)
@@ -181,6 +183,11 @@ def test_workdir_and_checkpoints_describe_themselves(trained):
         (("eval.py", "--average=mean"), r"eval\.average is 'mean', expected one of"),
         (("eval.py", "--corruption=fog:1"), r"no corruption 'fog': choose one of occlusion"),
         (("eval.py", "--corruption=occlusion:1:8"), r"corrupts frame 8, but a clip has frames 0 to 7"),
+        (("eval.py", "--which=first"), r"argument --which: invalid choice: 'first'"),
+        (
+            ("eval.py", "--which=latest", "--checkpoint=x"),
+            r"--which selects a checkpoint of --workdir: give it without",
+        ),
         (("eval.py", "--split=test"), r"no split 'test', only train, val"),
         (("eval.py", "--config.data.size=63"), r"data\.size is 63, expected a multiple of 8"),
         (("eval.py", "--config.model.width=16"), r"model\.width is 8, the config's 16; leave out --config"),

@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "ucf101": ("tsm_r50,8", "selfynet_tsm_r18,16"),
     "hmdb51": ("tsm_r50,8", "msnet_tsm_r18,16"),
     "list_files": ("msnet_tsm_r18,8", "selfynet_tsm_r50,16"),
+    "fine_tune": ("msnet_tsm_r18,8", "tsm_mobilenetv2,8", "selfynet_tsm_r50,16"),
     "video_folder": ("msnet_tsm_r18,8", "tsm_r34,8", "selfynet_tsm_r18,16"),
     "moving_shapes": ("msnet_tsm_r18,8", "tsn_r18,8", "selfynet_tsm_r50,16"),
 }
@@ -70,7 +71,7 @@ def test_builds_an_experiment(name, arguments, smoke):
         # The warm-up fits into the run.
         make_schedule(experiment.train, train_size=experiment.data.clips[0])
     else:
-        assert experiment.data.name == name
+        assert experiment.data.name == ("video_folder" if name == "fine_tune" else name)
         if model.startswith("selfynet"):
             # Generated clips are small: their maps have no room for a window of 9x9.
             side = 5 if name == "moving_shapes" else 9
@@ -104,6 +105,8 @@ MSNET_KINETICS = {
     "nesterov": False,
     "weight_decay": 1e-4,
 }
+# The rate is proportional to the batch.
+SMALL_BATCH = {**SELFY, "batch_size": 16, "learning_rate": 0.01 * 16 / 64, "milestones": (15, 25), "epochs": 30}
 FINE_TUNING = {**SELFY, "learning_rate": 0.001, "milestones": (10, 20), "epochs": 25}
 
 
@@ -124,6 +127,8 @@ FINE_TUNING = {**SELFY, "learning_rate": 0.001, "milestones": (10, 20), "epochs"
         ("ucf101", "", FINE_TUNING, {"version": "split1", "resize": 256, "sampling": "segment"}),
         ("hmdb51", "", FINE_TUNING, {"version": "split1", "resize": 256, "sampling": "segment"}),
         ("list_files", "", SELFY, {"flip": "none"}),
+        ("fine_tune", "", SMALL_BATCH, {"resize": 256, "sampling": "segment"}),
+        ("fine_tune", "tsm_mobilenetv2,8", SMALL_BATCH, {}),
     ],
 )
 def test_recipe(name, arguments, recipe, data):

@@ -28,7 +28,7 @@ from motion_jax.training.progress import bar
 # Experiments, with the arguments of those that choose another recipe than their default ones, after a colon.
 EXPERIMENTS = (
     *("something_v1", "something_v1:msnet_tsm_r50,8", "something_v2", "kinetics400", "kinetics400:msnet_tsm_r50,8"),
-    *("diving48", "finegym", "ucf101", "hmdb51", "list_files", "video_folder", "moving_shapes"),
+    *("diving48", "finegym", "ucf101", "hmdb51", "list_files", "video_folder", "fine_tune", "moving_shapes"),
 )
 SOMETHING_SOMETHING = 174
 SUPPLEMENTS = {"MotionSqueeze": motionsqueeze_supplement, "SELFY": selfy_supplement}

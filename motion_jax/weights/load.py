@@ -26,7 +26,7 @@ LEFT_OVER = "left over"  # in the file only
 UNUSED_BY_ALL = "unused"  # in the file only, and used by no network of this kind
 
 # Most tensors that a log line names.
-MOST_NAMED = 10
+MOST_NAMED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,10 @@ def load_torch(
     if init is None:
         check_complete(assignments)
     else:
-        log.warning("%s", summary(assignments))
+        kept = "keep their initial value"
+        groups = {f"{kept}, of another shape": MISFIT, f"{kept}, not in the file": ABSENT, "left over": LEFT_OVER}
+        others = {what: _of(assignments, outcome) for what, outcome in groups.items()}
+        log.warning("%s", summary(len(_of(assignments, LOADED)), others))
     return variables
 
 
@@ -132,16 +135,23 @@ def check_complete(assignments: Sequence[Assignment]) -> None:
         )
 
 
-def summary(assignments: Sequence[Assignment]) -> str:
-    """Return one line: how many tensors were loaded, how many keep their initial value, and at most ten names."""
-    kept = [*_of(assignments, MISFIT), *_of(assignments, ABSENT)]
-    parts = {"keep their initial value": kept, "of the file are left over": _of(assignments, LEFT_OVER)}
-    text = f"{len(_of(assignments, LOADED))} tensors loaded"
-    for what, found in parts.items():
-        if found:
-            more = ", .." if len(found) > MOST_NAMED else ""
-            text += f"; {len(found)} {what}: {', '.join(found[:MOST_NAMED])}{more}"
-    return text
+def summary(loaded: int, others: Mapping[str, Sequence[str]]) -> str:
+    """Return a line with the number of loaded tensors, and one per group of others with its number and a few names.
+
+    Args:
+        loaded: number of loaded tensors.
+        others: what became of the tensors of a group -> their names.
+
+    >>> print(summary(60, {"keep their initial value": ["fc.bias", "fc.weight"], "left over": []}))
+    60 tensors loaded
+      2 keep their initial value: fc.bias, fc.weight
+    """
+    lines = [f"{loaded} tensors loaded"]
+    for what, names in others.items():
+        if names:
+            more = ", .." if len(names) > MOST_NAMED else ""
+            lines.append(f"{len(names)} {what}: {', '.join(names[:MOST_NAMED])}{more}")
+    return "\n  ".join(lines)
 
 
 def number_of_classes(tensors: Mapping[str, np.ndarray], model: nn.Module) -> int:

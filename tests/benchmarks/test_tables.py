@@ -1,5 +1,6 @@
 """Tables of README and docs: written from the measurements, and by nobody else."""
 
+import doctest
 import json
 import re
 import shutil
@@ -8,7 +9,7 @@ import sys
 import pytest
 from bench import ROOT
 
-from benchmarks import tables
+from benchmarks import markdown, tables
 from motion_jax.cli import run
 
 PAGES = ("README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))))
@@ -70,6 +71,10 @@ def checkout(tmp_path):
     (results / "demo.json").write_text(json.dumps(DEMO))
     assert tables.update(tmp_path, check=False) == []
     return tmp_path
+
+
+def test_the_example_of_a_table():
+    assert doctest.testmod(markdown) == (0, 1)
 
 
 def test_tables_of_the_demo():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bench import call, error_of, last_json, random_variables, succeed
+from bench import call, error_of, last_json, random_variables, save_untrained, succeed
 from safetensors.numpy import save_file
 
 import motion_jax
@@ -184,6 +184,28 @@ def test_init_from_takes_torchvision_names(name, tmp_path, monkeypatch):
     started = initial_variables(model, str(path), seed=0)
     np.testing.assert_array_equal(started["params"]["classifier"]["bias"], np.zeros(5))
     jax.tree.map(np.testing.assert_array_equal, started["params"]["backbone"], variables["params"]["backbone"])
+
+
+def test_init_from_a_run_says_what_was_loaded(tmp_path, monkeypatch, caplog):
+    """Another motion block and another classifier keep their initial values; the log counts all and names a few."""
+    source = moving_shapes.get_config("msnet_tsm_r18,8,smoke").to_dict()
+    save_untrained(source, ["a", "b", "c"], tmp_path)
+    model = motion_jax.build_model("selfynet_tsm_r18", num_classes=5, width=8)
+    initial = random_variables(model, np.zeros((1, 2, 32, 32, 3), np.float32), seed=1)
+    monkeypatch.setattr(type(model), "init", lambda *_, **__: initial)
+    started = initial_variables(model, str(tmp_path), seed=0)
+    given = load_trained(tmp_path).restored.variables
+    for kind in given:
+        backbones = (variables[kind]["backbone"]["layer1_0"] for variables in (started, given))
+        jax.tree.map(np.testing.assert_array_equal, *backbones)
+    np.testing.assert_array_equal(started["params"]["classifier"]["bias"], initial["params"]["classifier"]["bias"])
+    (record,) = caplog.records
+    loaded, kept, left = record.getMessage().splitlines()
+    of_the_block = len(jax.tree.leaves([initial[kind]["backbone"]["blocks_res3"] for kind in initial]))
+    assert loaded == f"{len(jax.tree.leaves(initial)) - of_the_block - 2} tensors loaded"
+    assert kept.startswith(f"  {of_the_block + 2} keep their initial value: ")
+    assert " left over: params/backbone/blocks_res2/" in left
+    assert max(line.count(", ") for line in (kept, left)) <= 4
 
 
 def torchvision_mobilenet(found):
