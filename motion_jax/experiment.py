@@ -21,6 +21,7 @@ from motion_jax.training import checkpoints
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig
 from motion_jax.training.parallel import ParallelConfig
+from motion_jax.training.progress import log_compilation
 from motion_jax.training.recipe import TrainConfig, make_optimizer, make_schedule
 from motion_jax.training.state import create_state
 from motion_jax.training.workdir import describe_workdir
@@ -187,7 +188,8 @@ def random_variables(model: nn.Module, *, seed: int) -> dict[str, Any]:
     """Return the variables a model starts with in training."""
     clips = np.zeros((1, 2, 32, 32, 3), np.float32)
     # Compiled: initialising a network operation by operation takes minutes.
-    return jax.jit(lambda: model.init(jax.random.key(seed), clips, train=False))()
+    init = jax.jit(lambda: model.init(jax.random.key(seed), clips, train=False))
+    return log_compilation(init, "the initial weights")()
 
 
 def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, Any]:

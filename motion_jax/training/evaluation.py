@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from motion_jax.training import parallel as par
 from motion_jax.training.metrics import summarise, write_atomically
-from motion_jax.training.progress import bar
+from motion_jax.training.progress import bar, log_compilation
 from motion_jax.training.step import AVERAGES, make_eval_step
 
 
@@ -128,6 +128,7 @@ def evaluate_model(
     """
     par.check_batch_size(section.batch_size, parallel, field="eval.batch_size")
     step = par.replicate(make_eval_step(model, average=section.average), parallel, split=(False, True), donate=False)
+    step = log_compilation(step, "the evaluation")
     return evaluate(step, par.place_state(variables, parallel), batches, parallel=parallel, total=total)
 
 
