@@ -65,6 +65,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "threads": 8,
         "processes": 0,
         "max_bad_fraction": 0.1,
+        "drift": 0.0,
     }
     config.train = {
         "batch_size": 64,

@@ -15,28 +15,27 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config = base(model, frames)
     config.model.update(width=8, dropout=0.0)
     config.model.block.update(narrow_fields(model))
-    if model.startswith("msnet") and config.model.sites:
-        # Sprites move by 3 to 6 pixels per frame: less than a cell of res3 (8 pixels), about one of res2 (4).
-        config.model.sites = ("res2",)
-        config.model.block.update(radius=3, reduction=16, widths=(8, 16, 16))
+    if model.startswith("msnet"):
+        # Objects move by 4 to 8 pixels per frame: one or two cells of the finest map, half a cell of res3.
+        config.model.block.update(radius=3)
+        if config.model.sites:
+            config.model.sites = ("pool1",)
+            config.model.block.update(reduction_kernel=3)
     if model.startswith("selfynet"):
         # On a map of 4x4 cells a larger window adds only cells outside the frame.
         config.model.block.window = (config.model.block.window[0], 5, 5)
     config.data.update(name="moving_shapes", size=64, crop="none", threads=2)
-    config.data.clips = (4800, 1200)
+    config.data.clips = (2400, 1200)
     config.data.resize = None
     config.train.update(
         batch_size=16,
-        steps=200,
+        steps=400,
         learning_rate=0.05,
         schedule="cosine",
         milestones=(),
-        warmup_epochs=0.1,
+        warmup_epochs=0.2,
         weight_decay=1e-4,
         eval_every_epochs=0.0,
     )
-    if model.startswith("selfynet"):
-        # Its block starts at zero and learns later.
-        config.train.steps = 400
     config.checkpoint.every_steps = 100
     return finish(config, smoke)

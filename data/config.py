@@ -26,7 +26,7 @@ POLICIES = ("skip", "swap", "none", "always")
 class DataConfig:
     """The data set, how its clips are sampled and augmented, and how batches are made.
 
-    There are no defaults: configs hold the values.
+    Configs hold all values.
 
     Attributes:
         name: data set: moving_shapes (generated), something_v1, something_v2, kinetics400, diving48, finegym, ucf101,
@@ -53,6 +53,8 @@ class DataConfig:
         threads: number of threads that make batches ahead of use, one batch each; 0 makes batches when asked for.
         processes: number of worker processes with `threads` threads each; 0 uses threads of the main process.
         max_bad_fraction: largest allowed fraction of unreadable videos, 0 to 1; more stop the run.
+        drift: largest speed of the camera in moving_shapes, in 64ths of the frame per frame; 0 for a still camera and
+            for other data sets.
     """
 
     name: str
@@ -72,6 +74,8 @@ class DataConfig:
     threads: int
     processes: int
     max_bad_fraction: float
+    # Checkpoints from before this option lack it.
+    drift: float = 0.0
 
     def __post_init__(self) -> None:
         # Command lines and JSON give lists.
@@ -115,6 +119,7 @@ class DataConfig:
             expect("quality", self.quality == 95, "95 for moving_shapes")
             expect("clips", _is_pair(self.clips, 1), "two integers of 1 or more: train and val clips")
             expect("frames", self.frames >= 3, "3 or more for moving_shapes")
+            expect("drift", 0 <= self.drift <= 8, "a number from 0 to 8")
             fits = self.size >= 32 and self.size % 8 == 0
             expect("size", fits, "a multiple of 8, 32 or more, for moving_shapes")
         else:
@@ -122,6 +127,7 @@ class DataConfig:
             expect("root", _is_path(self.root), f"the folder of {self.name} (see data/README.md); {cure}")
             expect("quality", _is_count(self.quality, 1) and self.quality <= 100, "an integer, 1 to 100")
             expect("clips", self.clips is None, "None: data.clips belongs to moving_shapes")
+            expect("drift", self.drift == 0, "0: data.drift belongs to moving_shapes")
             shape = self.resize is None or _is_count(self.resize, 1) or _is_pair(self.resize, 1)
             expect("resize", shape, "(height, width), a short side, or None")
             short = self.resize if isinstance(self.resize, int) else min(self.resize or (self.size,))

@@ -1,12 +1,14 @@
-"""The generated data set `moving_shapes`: textured sprites that move over a still textured background.
+"""The generated data set `moving_shapes`: lit, textured objects that move over a textured ground.
 
 There are twelve classes in six pairs. Clips 2k and 2k + 1 show one scene, with one class of a pair each. With an even
 number of frames they show the same frames in another order, except for noise. So neither a single frame nor an average
 over single frames separates the classes of a pair, but motion does. In the last two pairs, both classes also contain
 the same motions between neighbouring frames, and only their order differs.
 
-All sprites of a clip move together. They lie on one layer that repeats in both directions, so a sprite that leaves at
-one border enters at the other. Positions are centred in time.
+All objects of a clip move together. They lie on one layer that repeats in both directions, so an object that leaves at
+one border enters at the other. Positions are centred in time. A drift of the camera moves objects and ground alike.
+
+Textures have the amplitude spectrum of natural images, which falls as 1 / f (Field, 1987).
 """
 
 from collections.abc import Iterator
@@ -34,7 +36,11 @@ CELL = 8
 
 FPS = 8.0
 _SPLITS = ("train", "val")
-_SPRITES = 8
+_OBJECTS = 6
+# Largest opacity of the shadow around an object, which does not count as the object.
+_SHADOW = 0.45
+# Rows: red, green, blue. Columns: luminance, red to blue, green to magenta, as in the colours of natural images.
+_COLOUR_AXES = np.array([[1.0, 0.45, 0.1], [1.0, 0.0, -0.25], [1.0, -0.45, 0.1]])
 
 
 @dataclass(frozen=True)
@@ -42,25 +48,43 @@ class Scene:
     """The content of a clip without noise.
 
     Attributes:
-        background: uint8 (s, s, 3).
-        sprites: uint8 (s, s, 4), colors times opacity, then opacity; repeats in both directions.
-        poses: float64 (t, 2, 3), the affine map from a pixel (x, y, 1) of each frame to a point of `sprites`.
+        ground: uint8 (s, s, 3), repeats in both directions.
+        objects: uint8 (s, s, 4), colors times opacity, then opacity; repeats in both directions.
+        light: float32 (s, s), brightness of every pixel of the frame.
+        poses: float64 (t, 2, 3), the affine map from a pixel (x, y, 1) of each frame to a point of `objects`.
+        drift: float64 (t, 2), the point of `ground` at pixel (0, 0) of each frame.
     """
 
-    background: np.ndarray
-    sprites: np.ndarray
+    ground: np.ndarray
+    objects: np.ndarray
+    light: np.ndarray
     poses: np.ndarray
+    drift: np.ndarray
 
     @cached_property
     def shown(self) -> np.ndarray:
-        """Sprites of each frame: uint8 (t, s, s, 4)."""
-        options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_WRAP}
-        size = self.sprites.shape[1::-1]
-        return np.stack([cv2.warpAffine(self.sprites, pose, size, **options) for pose in self.poses])
+        """Objects of each frame: uint8 (t, s, s, 4)."""
+        return np.stack([_warp(self.objects, pose) for pose in self.poses])
+
+    @cached_property
+    def ground_poses(self) -> np.ndarray:
+        """The affine map from a pixel of each frame to a point of the ground: float64 (t, 2, 3)."""
+        poses = np.tile(np.eye(2, 3), (len(self.drift), 1, 1))
+        poses[:, :, 2] = self.drift
+        return poses
 
 
-def make_scene(name: str, *, frames: int, size: int, rng: np.random.Generator) -> Scene:
+def make_scene(
+    name: str, *, frames: int, size: int, rng: np.random.Generator, drift: float = 0.0, speed: int | None = None
+) -> Scene:
     """Draw a scene of a class. The classes of a pair use the same draws, so equal generators give partner scenes.
+
+    Args:
+        name: one of ``CLASSES``.
+        frames, size: of the clip; size is its height and width in pixels.
+        rng: generator of all draws.
+        drift: largest speed of the camera, in 64ths of the frame per frame, in a random direction.
+        speed: pixels per frame of the classes that translate; None draws from 4 to 8 64ths of the frame.
 
     Raises:
         ValueError: if the name is unknown, ``frames`` is below 3, or ``size`` is below 32 or no multiple of 8.
@@ -71,20 +95,24 @@ def make_scene(name: str, *, frames: int, size: int, rng: np.random.Generator) -
         raise ValueError(f"frames is {frames}, expected 3 frames or more for moving_shapes, so that motion can reverse")
     if size < 4 * CELL or size % CELL:
         raise ValueError(f"size is {size}, expected {4 * CELL} or more, which {CELL} divides, for moving_shapes")
-    texture = _texture(size, rng, cell=size // 8)
-    plain = np.full((size, size, 3), rng.integers(0, 256, 3, np.uint8))
-    background = cv2.addWeighted(texture, 0.4, plain, 0.6, 0)
-    return Scene(background, _sprites(size, rng), _poses(name, frames, size, rng))
+    # Motion is drawn first, so that it does not depend on the number of pixels.
+    poses, halves = _poses(name, frames, size, rng, speed)
+    angle, length = rng.uniform(0, 2 * np.pi), rng.uniform() * drift * size / 64
+    path = halves[:, None] * (length / 2 * np.array([np.cos(angle), np.sin(angle)]))
+    poses[:, :, 2] += np.einsum("tij,tj->ti", poses[:, :, :2], path)
+    ground = rng.uniform(0.15, 0.45) + _colour(rng.uniform(), 0.25, 0.3) + 0.06 * _texture(size, rng)
+    objects, light = _objects(size, rng), _light(size, rng)
+    return Scene(_as_bytes(ground), objects, light, poses, path)
 
 
 def render(scene: Scene) -> np.ndarray:
     """Render the frames of a scene without noise: uint8 (t, s, s, 3)."""
-    size = len(scene.background)
-    # One tall image, because OpenCV's arithmetic has no batches.
-    shown = scene.shown.reshape(-1, size, 4)
-    through = cv2.cvtColor(255 - shown[..., 3], cv2.COLOR_GRAY2RGB)
-    behind = cv2.multiply(np.tile(scene.background, (len(scene.poses), 1, 1)), through, scale=1 / 255)
-    return cv2.add(np.ascontiguousarray(shown[..., :3]), behind).reshape(-1, size, size, 3)
+    ground = scene.ground[None]
+    if scene.drift.any():
+        ground = np.stack([_warp(scene.ground, pose) for pose in scene.ground_poses])
+    through = (255 - scene.shown[..., 3:]) * np.float32(1 / 255)
+    lit = (scene.shown[..., :3] + ground * through) * scene.light[..., None]
+    return np.minimum(lit + 0.5, 255).astype(np.uint8)
 
 
 def truth(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -92,30 +120,35 @@ def truth(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         displacement: float32 (t-1, s/8, s/8, 2), (dx, dy) in pixels at the centre of each cell, right and down
-            positive, 0 where the cell does not move.
-        moving: bool (t-1, s/8, s/8), whether sprites cover at least half of the cell in frame t.
+            positive; where no object covers the cell, that of the ground, which is 0 without a drift of the camera.
+        moving: bool (t-1, s/8, s/8), whether objects cover at least half of the cell in frame t.
     """
-    size = len(scene.background)
-    cells = size // CELL
+    cells = len(scene.ground) // CELL
+    opaque = scene.shown[:-1, ..., 3] > 255 * (1 + _SHADOW) / 2
+    moving = opaque.reshape(-1, cells, CELL, cells, CELL).mean(axis=(2, 4)) >= 0.5
+    objects, ground = (_displacement(poses, cells) for poses in (scene.poses, scene.ground_poses))
+    return np.where(moving[..., None], objects, ground).astype(np.float32), moving
+
+
+def _displacement(poses: np.ndarray, cells: int) -> np.ndarray:
+    """Return the way of each cell's centre to the next frame for a layer: (t-1, cells, cells, 2)."""
     centres = np.arange(cells) * CELL + (CELL - 1) / 2
     x, y = np.meshgrid(centres, centres)
     points = np.stack([x, y, np.ones_like(x)], axis=-1)
-    square = np.concatenate([scene.poses, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(scene.poses), 1, 3))], axis=1)
-    step = np.linalg.solve(square[1:], square[:-1])  # frame t -> sprites -> frame t + 1
-    displacement = (np.einsum("tij,hwj->thwi", step, points) - points)[..., :2].astype(np.float32)
-    moving = scene.shown[:-1, ..., 3].reshape(-1, cells, CELL, cells, CELL).mean(axis=(2, 4)) >= 127.5
-    return displacement * moving[..., None], moving
+    square = np.concatenate([poses, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(poses), 1, 3))], axis=1)
+    step = np.linalg.solve(square[1:], square[:-1])  # frame t -> layer -> frame t + 1
+    return (np.einsum("tij,hwj->thwi", step, points) - points)[..., :2]
 
 
-def make_example(index: int, *, split: str, seed: int, frames: int, size: int) -> dict[str, Any]:
+def make_example(index: int, *, split: str, seed: int, frames: int, size: int, drift: float = 0.0) -> dict[str, Any]:
     """Make example ``index`` of a split, a pure function of the arguments; its label is ``index`` modulo 12."""
     label = index % len(CLASSES)
     rng = np.random.default_rng([seed, _SPLITS.index(split), index // 2])
-    scene = make_scene(CLASSES[label], frames=frames, size=size, rng=rng)
-    clip = render(scene)
-    noise = rng.integers(0, 16, clip.shape, np.uint8)
-    noisy = cv2.add(clip.reshape(-1, size, 3), noise.reshape(-1, size, 3))
-    clip = cv2.subtract(noisy, (8, 8, 8, 0)).reshape(clip.shape)
+    scene = make_scene(CLASSES[label], frames=frames, size=size, rng=rng, drift=drift)
+    clip = render(scene).reshape(-1, size, 3)
+    # Noise from -4 to 4 in saturating arithmetic.
+    noisy = cv2.add(clip, rng.integers(0, 9, clip.shape, np.uint8))
+    clip = cv2.subtract(noisy, (4, 4, 4, 0)).reshape(-1, size, size, 3)
     displacement, moving = truth(scene)
     return {
         "id": f"{split}_{index:06d}",
@@ -129,29 +162,37 @@ def make_example(index: int, *, split: str, seed: int, frames: int, size: int) -
 
 
 class MovingShapes(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of moving_shapes for one choice of size, frames and clips (as in ``DataConfig``) and seed."""
+    """TFDS builder of moving_shapes for one choice of size, frames, clips and drift (as in ``DataConfig``) and seed."""
 
     # Raise this when the same arguments give other pixels.
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     def __init__(
-        self, *, size: int = 64, frames: int = 8, clips: tuple[int, int], seed: int = 0, data_dir: str | Path
+        self,
+        *,
+        size: int = 64,
+        frames: int = 8,
+        clips: tuple[int, int],
+        drift: float = 0.0,
+        seed: int = 0,
+        data_dir: str | Path,
     ) -> None:
-        self._size, self._frames, self._clips, self._seed = size, frames, dict(zip(_SPLITS, clips, strict=True)), seed
-        name = f"{size}px_{frames}frames_{clips[0]}_{clips[1]}_seed{seed}"
+        self._clips = dict(zip(_SPLITS, clips, strict=True))
+        self._options = {"size": size, "frames": frames, "drift": drift, "seed": seed}
+        name = f"{size}px_{frames}frames_{clips[0]}_{clips[1]}_seed{seed}" + (f"_drift{drift:g}" if drift else "")
         super().__init__(data_dir=str(data_dir), file_format="array_record", config=tfds.core.BuilderConfig(name=name))
 
     def _info(self) -> tfds.core.DatasetInfo:
-        cells = self._size // CELL
+        cells, frames = self._options["size"] // CELL, self._options["frames"]
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Textured sprites moving over a still background; see data/README.md.",
+            description="Lit, textured objects moving over a textured ground; see data/README.md.",
             features=video_features(
                 CLASSES,
-                displacement=tfds.features.Tensor(shape=(self._frames - 1, cells, cells, 2), dtype=np.float32),
-                moving=tfds.features.Tensor(shape=(self._frames - 1, cells, cells), dtype=np.bool_),
+                displacement=tfds.features.Tensor(shape=(frames - 1, cells, cells, 2), dtype=np.float32),
+                moving=tfds.features.Tensor(shape=(frames - 1, cells, cells), dtype=np.bool_),
             ),
-            metadata=tfds.core.MetadataDict(frames={name: n * self._frames for name, n in self._clips.items()}),
+            metadata=tfds.core.MetadataDict(frames={name: n * frames for name, n in self._clips.items()}),
             # Records keep the order of the indices.
             disable_shuffling=True,
         )
@@ -163,17 +204,21 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
         # Serial: at this size most of the time is spent in Python, and threads were measured to gain nothing.
         with progress_bar(self._clips[split], label=f"moving_shapes {split}") as bar:
             for index in range(self._clips[split]):
-                yield index, make_example(index, split=split, seed=self._seed, frames=self._frames, size=self._size)
+                yield index, make_example(index, split=split, **self._options)
                 bar.update()
 
 
-def _poses(name: str, frames: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def _poses(
+    name: str, frames: int, size: int, rng: np.random.Generator, speed: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the poses of the objects, and return them with the time of each frame from the middle, in half steps."""
     sign = 1 if CLASSES.index(name) % 2 else -1
     # With an even number of frames, one of the two halves is longer. Draw which.
     turn = (frames - 1) // 2 + int(rng.integers(2)) * (1 - frames % 2)
-    speed = round(rng.integers(3, 7) * size / 64)  # pixels per frame
-    angle = np.radians(rng.uniform(12, 25))  # per frame
-    growth = np.log(rng.uniform(1.08, 1.12))  # per frame
+    drawn = round(rng.integers(4, 9) * size / 64)
+    speed = drawn if speed is None else speed  # pixels per frame
+    angle = np.radians(rng.uniform(14, 26))  # per frame
+    growth = np.log(rng.uniform(1.14, 1.22))  # per frame
     start = rng.integers(0, size, 2)
     tilt = rng.uniform(0, 2 * np.pi)
     centre = rng.uniform(0.375, 0.625, 2) * (size - 1)
@@ -189,7 +234,7 @@ def _poses(name: str, frames: int, size: int, rng: np.random.Generator) -> np.nd
         larger = np.exp(-growth * halves / 2) if name.startswith("zoom") else np.ones(frames)
         cos, sin = np.cos(turned) / larger, np.sin(turned) / larger
         linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
-        return np.concatenate([linear, (start - linear @ centre)[..., None]], axis=-1)
+        return np.concatenate([linear, (start - linear @ centre)[..., None]], axis=-1), halves
     # The odd partners go right and down first. Add half a pixel if the middle of the path lies between pixels.
     way = halves * speed
     along = (way + (way[0] % 2)) // 2
@@ -197,34 +242,73 @@ def _poses(name: str, frames: int, size: int, rng: np.random.Generator) -> np.nd
     poses = np.tile(np.eye(2, 3), (frames, 1, 1))
     poses[:, :, 2] = start
     poses[:, axis, 2] -= along
-    return poses
+    return poses, halves
 
 
-def _sprites(size: int, rng: np.random.Generator) -> np.ndarray:
-    texture = _texture(size, rng, cell=size // 16)
-    layer = np.zeros((size, size, 4), np.uint8)
-    for corners, radius, tilt, (x, y), colour in zip(
-        rng.integers(3, 8, _SPRITES),
-        rng.uniform(0.14, 0.24, _SPRITES) * size,
-        rng.uniform(0, 2 * np.pi, _SPRITES),
-        rng.integers(0, size, (_SPRITES, 2)),
-        rng.integers(0, 256, (_SPRITES, 3)),
-        strict=True,
-    ):
-        reach = int(np.ceil(radius))
-        angles = tilt + np.arange(corners) * (2 * np.pi / corners)
-        outline = np.round(reach + radius * np.stack([np.cos(angles), np.sin(angles)], -1)).astype(np.int32)
-        shape = cv2.fillConvexPoly(np.zeros((2 * reach + 1, 2 * reach + 1), np.uint8), outline, 1).astype(bool)
-        rows, columns = np.nonzero(shape)
-        rows, columns = (rows + y) % size, (columns + x) % size
-        layer[rows, columns, :3] = (texture[rows, columns].astype(np.uint16) * 3 + colour * 2) // 5
-        layer[rows, columns, 3] = 255
-    return layer
+def _objects(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw discs, polygons and flowers with shading, outline and shadow on a layer: uint8 (s, s, 4)."""
+    layer = np.zeros((size, size, 4), np.float32)
+    texture = _texture(size, rng)
+    hues = (np.arange(_OBJECTS) + rng.uniform()) / _OBJECTS
+    for hue in hues:
+        radius = rng.uniform(0.13, 0.21) * size
+        reach = int(1.4 * radius + 0.12 * size)
+        middle = rng.integers(0, size, 2)
+        rows, columns = ((np.arange(-reach, reach + 1) + at) % size for at in middle)
+        window = np.ix_(rows, columns)
+        inside = _distance_inside(reach, radius, rng)[..., None]
+        opaque = np.clip(inside + 0.5, 0, 1)
+        shadow = _SHADOW * np.exp(-np.square(np.minimum(inside, 0) / (0.05 * size)))
+        shading = 0.55 + 0.45 * np.sqrt(np.clip(inside / (0.7 * radius), 0, 1))
+        outline = 0.6 * np.clip(1.2 - np.abs(inside - 0.6), 0, 1)
+        colour = _colour(hue, rng.uniform(0.55, 0.95), rng.uniform(0.75, 1.0))
+        body = np.clip(colour * shading * (1 + 0.28 * texture[window]), 0, 1) * (1 - outline)
+        behind = layer[window] * (1 - shadow)
+        behind[..., 3:] += shadow
+        layer[window] = behind * (1 - opaque) + np.concatenate([body, np.ones_like(opaque)], axis=-1) * opaque
+    return _as_bytes(layer)
 
 
-def _texture(size: int, rng: np.random.Generator, *, cell: int) -> np.ndarray:
-    """Draw smooth colors that repeat in both directions: uint8 (s, s, 3), one draw per `cell` pixels."""
-    coarse = rng.integers(0, 256, (-(-size // cell), -(-size // cell), 3), np.uint8)
-    padded = cv2.copyMakeBorder(coarse, 2, 2, 2, 2, cv2.BORDER_WRAP)
-    fine = cv2.resize(padded, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)
-    return fine[2 * cell : 2 * cell + size, 2 * cell : 2 * cell + size]
+def _distance_inside(reach: int, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a disc, polygon or flower: the distance of each pixel to its outline in pixels, positive inside."""
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    kind, count, tilt = rng.integers(3), int(rng.integers(3, 6)), rng.uniform(0, 2 * np.pi)
+    angle = np.arctan2(y, x) - np.float32(tilt)
+    if kind == 0:
+        edge = np.float32(radius)
+    elif kind == 1:
+        edge = 1.15 * radius * np.cos(np.pi / count) / np.cos(angle % (2 * np.pi / count) - np.pi / count)
+    else:
+        edge = radius * (0.8 + 0.3 * np.cos(count * angle))
+    return edge - np.hypot(x, y)
+
+
+def _light(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the brightness of a frame, which rises along a random direction from 0.7 to 1.3 at most: (s, s)."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:size, :size] / (size - 1) - 0.5
+    return (1 + 0.42 * (np.cos(angle) * x + np.sin(angle) * y)).astype(np.float32)
+
+
+def _texture(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw colors that repeat in both directions, of mean 0 and variance 1, mostly luminance: float32 (s, s, 3)."""
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.normal(size=(3, size, size))) / frequency
+    texture = np.moveaxis(np.fft.irfft2(spectrum, s=(size, size)), 0, -1) @ _COLOUR_AXES.T
+    return (texture / texture.std()).astype(np.float32)
+
+
+def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+    """Return red, green and blue of a colour, all in [0, 1]."""
+    return cv2.cvtColor(np.array([[[360 * hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
+
+
+def _as_bytes(image: np.ndarray) -> np.ndarray:
+    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def _warp(layer: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Return what a frame shows of a layer that repeats in both directions."""
+    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_WRAP}
+    return cv2.warpAffine(layer, pose, layer.shape[1::-1], **options)

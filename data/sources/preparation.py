@@ -35,7 +35,7 @@ def prepare(
     if section.name == "moving_shapes":
         if beam_runner:
             raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")
-        options = {name: getattr(section, name) for name in ("size", "frames", "clips")}
+        options = {name: getattr(section, name) for name in ("size", "frames", "clips", "drift")}
         return prepared(partial(MovingShapes, data_dir=folder, **options))
 
     options = {name: getattr(section, name) for name in ("root", "version", "resize", "quality")}

@@ -34,6 +34,8 @@ class MotionSqueeze(nn.Module):
 
     Attributes:
         reduction: channels the features are reduced to before matching; None matches the input itself.
+        reduction_kernel: side of the reduction's kernel. The papers' 1 compares cells one by one; 3 compares each cell
+            with its surroundings, which leaves fewer false matches where features have few channels.
         radius: largest displacement searched, in steps of ``dilation`` cells; the window is ``2 * radius + 1`` wide
             (P = 15).
         sigma: width of the Gaussian around the best match, in steps.
@@ -52,13 +54,16 @@ class MotionSqueeze(nn.Module):
         dtype: compute dtype; normalisation, matching and displacement are float32 at least.
 
     Raises:
-        ValueError: for an unknown transformation, direction or fusion, or widths that do not fit the transformation.
+        ValueError: for an unknown transformation, direction or fusion, an even ``reduction_kernel``, or widths that do
+            not fit the transformation.
 
     Source: Kwon et al., MotionSqueeze (ECCV 2020), section 3, and its supplement, Table 1; resnet.py of the official
-    code, ``flow_computation`` and ``flow_refinement``. Backward pairs and the fusions other than ``add`` are ours.
+    code, ``flow_computation`` and ``flow_refinement``. Backward pairs, reduction kernels above 1 and the fusions other
+    than ``add`` are ours.
     """
 
     reduction: int | None = 64
+    reduction_kernel: int = 1
     radius: int = 7
     sigma: float = 5.0
     temperature: float = 100.0
@@ -77,7 +82,9 @@ class MotionSqueeze(nn.Module):
         """Fuse motion features with ``x``; the result has its shape and ``dtype``."""
         self._check_fields()
         layer = ConvBNAct(self.norm, self.dtype, train)
-        reduced = x if self.reduction is None else layer(x, self.reduction, (1, 1), name="reduction")
+        reduced = (
+            x if self.reduction is None else layer(x, self.reduction, (self.reduction_kernel,) * 2, name="reduction")
+        )
         batch, frames, *space, _ = x.shape
         motion = []
         for suffix in DIRECTIONS[self.directions]:
@@ -106,6 +113,8 @@ class MotionSqueeze(nn.Module):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}; got {getattr(self, field)!r}")
         own = TRANSFORMATIONS[self.transformation]
+        if self.reduction_kernel < 1 or self.reduction_kernel % 2 == 0:
+            raise ValueError(f"reduction_kernel must be odd and 1 or more; got {self.reduction_kernel}")
         if self.widths is not None and self.transformation != "depthwise_separable" and len(self.widths) != len(own):
             raise ValueError(
                 f"the transformation {self.transformation} has {len(own)} hidden widths; got widths={self.widths}"
@@ -146,6 +155,8 @@ class MotionSqueeze(nn.Module):
             both = jnp.concatenate([x, motion], axis=-1)
             return Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="fusion_conv")(both)
         return motion
+
+    narrow_fields: ClassVar[Mapping[str, Any]] = {"reduction": 32, "widths": (8, 16, 16)}
 
     official_names: ClassVar[TensorNames] = TensorNames(
         (

@@ -175,6 +175,12 @@ class Selfy(nn.Module):
         displacement = displacement.reshape(*scores.shape[:5], 2)
         return jnp.concatenate([displacement, scores.max((-2, -1))[..., None]], axis=-1)
 
+    narrow_fields: ClassVar[Mapping[str, Any]] = {
+        "channels": 32,
+        "extraction_widths": (4, 8, 16, 16),
+        "integration_width": 16,
+    }
+
     official_names: ClassVar[TensorNames] = TensorNames(
         (
             (r"extraction(\d)_conv", r"selfy.stss_extraction.conv\1.0"),

@@ -82,6 +82,21 @@ def end_point_error(estimate: np.ndarray, truth: np.ndarray, moving: np.ndarray)
     return float(np.linalg.norm(estimate - truth, axis=-1)[np.asarray(moving, bool)].mean())
 
 
+def calibration(confidence: np.ndarray, error: np.ndarray, *, groups: int = 5) -> list[dict[str, float]]:
+    """Return the mean confidence and the mean end-point error of cells in groups of equal size, least confident first.
+
+    Args:
+        confidence: (cells,).
+        error: end-point error of the same cells, (cells,).
+        groups: number of groups.
+
+    >>> calibration(np.array([0.2, 0.9, 0.8, 0.1]), np.array([5.0, 1.0, 3.0, 7.0]), groups=2)[0]["epe"]
+    6.0
+    """
+    parts = np.array_split(np.argsort(confidence, kind="stable"), groups)
+    return [{"confidence": float(confidence[part].mean()), "epe": float(error[part].mean())} for part in parts]
+
+
 def colours(displacement: np.ndarray, *, longest: float) -> np.ndarray:
     """Colour a field (..., 2) in pixels as RGB (..., 3) in [0, 1]: hue is direction, saturation is length.
 

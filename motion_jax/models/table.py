@@ -112,7 +112,8 @@ def published_fields(name: str, *, frames: int) -> dict[str, Any]:
 
 def narrow_fields(name: str) -> dict[str, Any]:
     """Return the fields of a model's motion block for a backbone of an eighth of the published width."""
-    return dict(declared(named_model(name).block, "narrow_fields", {}))
+    entry = named_model(name)
+    return {**declared(entry.block, "narrow_fields", {}), **entry.block_fields}
 
 
 def block_fields(block: type[MotionBlock] | None) -> list[str]:

@@ -1,4 +1,3 @@
-import hashlib
 import subprocess
 import sys
 
@@ -51,7 +50,8 @@ def test_mirrored_parameters_give_mirrored_frames(name, axis, swap):
     poses = scene.poses.copy()
     # Frame pixel p shows layer pixel p + offset; mirrored, q = s - 1 - p shows s - 1 - (p + offset) = q - offset.
     poses[:, row, 2] *= -1
-    mirror = Scene(np.flip(scene.background, axis - 1).copy(), np.flip(scene.sprites, axis - 1).copy(), poses)
+    layers = (np.flip(layer, axis - 1).copy() for layer in (scene.ground, scene.objects, scene.light))
+    mirror = Scene(*layers, poses, scene.drift)
     np.testing.assert_array_equal(render(mirror), np.flip(render(scene), axis))
     partner = " ".join(swap.get(word, word) for word in name.split())
     np.testing.assert_array_equal(np.diff(mirror.poses, axis=0), np.diff(scene_of(partner).poses, axis=0))
@@ -71,7 +71,7 @@ def test_truth_of_translations(name, direction):
     steps = displacement[moving]
     assert 0.2 < moving.mean() < 0.9
     assert np.allclose(steps, steps[0], atol=1e-5)
-    assert 3 <= np.abs(steps[0]).max() <= 6
+    assert 4 <= round(np.abs(steps[0]).max(), 3) <= 8
     assert np.sign(np.round(steps[0])).tolist() == list(direction)
     assert not displacement[~moving].any()
 
@@ -104,11 +104,11 @@ def test_truth_of_rotation_and_zoom(name, sign):
     if "rotate" in name:
         # Downward y: counter-clockwise takes (1, 0) to (cos, -sin).
         angle = np.degrees(np.arctan2(-linear[1, 0], linear[0, 0]))
-        assert 12 <= sign * angle <= 25
+        assert 14 <= sign * angle <= 26
         assert np.linalg.det(linear) == pytest.approx(1, abs=1e-4)
     else:
         growth = np.sqrt(np.linalg.det(linear)) ** sign
-        assert 1.08 <= growth <= 1.12
+        assert 1.14 <= growth <= 1.22
         assert linear[0, 1] == pytest.approx(0, abs=1e-4)
 
 
@@ -152,21 +152,26 @@ def test_single_frames_of_partners_have_equal_statistics():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("arguments", "levels", "displacement", "moving"),
     [
-        ((0, "train", 0, 8, 64), "fe5811e51873cbf3"),
-        ((5, "train", 0, 8, 64), "a68979759317731b"),
-        ((6, "val", 0, 8, 64), "7650880932533095"),
-        ((9, "train", 3, 5, 32), "e11e71b557644add"),
-        ((23, "val", 1, 16, 96), "5b55d99d630cc838"),
+        ((0, "train", 0, 8, 64), [139.3, 126.7, 122.4, 120.2], [-2.703, 0.0], 173),
+        ((5, "train", 0, 8, 64), [121.5, 125.3, 138.4, 121.1], [0.782, 0.224], 156),
+        ((6, "val", 0, 8, 64), [86.8, 118.4, 80.5, 100.7], [-0.327, 0.216], 199),
+        ((9, "train", 3, 5, 32), [90.8, 128.5, 96.8, 120.2], [-0.062, 0.0], 20),
+        ((23, "val", 1, 16, 96), [107.9, 160.2, 79.9, 189.4], [0.0, 0.208], 718),
     ],
 )
-def test_stored_bytes_stay(arguments, expected):
-    """Frames, displacement and mask of (index, split, seed, frames, size), with OpenCV 5.0."""
+def test_stored_examples_stay(arguments, levels, displacement, moving):
+    """Quarters of the last frame, mean displacement and mask of (index, split, seed, frames, size).
+
+    The last bit of a float depends on the machine, so single pixels may differ by one level.
+    """
     index, split, seed, frames, size = arguments
     example = make_example(index, split=split, seed=seed, frames=frames, size=size)
-    content = b"".join([*example["frames"], example["displacement"].tobytes(), example["moving"].tobytes()])
-    assert hashlib.sha256(content).hexdigest()[:16] == expected
+    quarters = decode_jpeg(example["frames"][-1]).reshape(2, size // 2, 2, size // 2, 3).mean(axis=(1, 3, 4))
+    np.testing.assert_allclose(quarters.ravel(), levels, atol=0.1)
+    np.testing.assert_allclose(example["displacement"].mean(axis=(0, 1, 2)), displacement, atol=2e-3)
+    assert example["moving"].sum() == moving
 
 
 def test_example_is_a_pure_function_of_its_arguments():
@@ -177,6 +182,46 @@ def test_example_is_a_pure_function_of_its_arguments():
     for change in ({"split": "val"}, {"seed": 2}):
         assert make_example(13, **{**arguments, **change})["frames"] != one["frames"]
     assert make_example(14, **arguments)["frames"] != one["frames"]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_drifting_camera_keeps_the_frames_of_partners_equal(pair):
+    one, other = (render(make_scene(name, frames=8, size=64, rng=np.random.default_rng(2), drift=3.0)) for name in pair)
+    assert sorted(frame.tobytes() for frame in one) == sorted(frame.tobytes() for frame in other)
+
+
+def test_drift_moves_the_ground_and_adds_to_the_motion_of_the_objects():
+    still, drifting = (
+        make_scene("move left", frames=8, size=64, rng=np.random.default_rng(4), drift=drift) for drift in (0.0, 4.0)
+    )
+    (before, _), (after, moving) = truth(still), truth(drifting)
+    ground = after[~moving]
+    assert np.ptp(ground, axis=0) == pytest.approx(0, abs=1e-4)
+    assert 0.5 < np.linalg.norm(ground[0]) <= 4
+    np.testing.assert_allclose(after[moving][0], before[truth(still)[1]][0] + ground[0], atol=1e-4)
+    # The truth of the ground carries one frame onto the next.
+    empty = Scene(
+        drifting.ground, np.zeros_like(drifting.objects), np.ones((64, 64), np.float32), drifting.poses, drifting.drift
+    )
+    frames = render(empty).astype(np.float32)
+    y, x = np.mgrid[8:56, 8:56].astype(np.float32)
+    back = cv2.remap(frames[1], x + ground[0, 0], y + ground[0, 1], cv2.INTER_LINEAR)
+    assert np.abs(back - frames[0, 8:56, 8:56]).mean() < 0.5 * np.abs(frames[1] - frames[0])[8:56, 8:56].mean()
+
+
+def test_a_given_speed_is_that_of_the_objects():
+    scene = make_scene("move down", frames=8, size=64, rng=np.random.default_rng(0), speed=12)
+    displacement, moving = truth(scene)
+    np.testing.assert_allclose(displacement[moving], np.broadcast_to([0, 12], (moving.sum(), 2)), atol=1e-4)
+
+
+def test_textures_have_the_spectrum_of_natural_images():
+    """Amplitude falls as 1 / f: a slope of -1 on logarithmic axes."""
+    ground = np.mean([np.abs(np.fft.fft2(scene_of("move left", key=key).ground.mean(-1))) for key in range(20)], axis=0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64)))
+    chosen = (frequency > 0.03) & (frequency < 0.4)
+    slope = np.polyfit(np.log(frequency[chosen]), np.log(ground[chosen]), 1)[0]
+    assert slope == pytest.approx(-1, abs=0.1)
 
 
 def test_noise_differs_between_frames():
