@@ -1,4 +1,4 @@
-# Two commands: `make demo` trains and compares four networks in a few minutes, `make test` runs the fast tests.
+# Two commands: `make demo` trains four networks in a few minutes and prints what is expected of them, `make test` runs the fast tests.
 # `make test-long` runs the tests that take longer: several processes, documentation, the wheel, another Python.
 PYTHON ?= python3
 OTHER_PYTHON ?= python3.12
@@ -28,8 +28,12 @@ demo: $(VENV)/installed
 	done
 	$(RUN) -m motion_jax.tools.evaluate_motion --checkpoint=$(DEMO)/msnet_tsm_r18
 	$(RUN) -m motion_jax.tools.visualize --checkpoint=$(DEMO)/msnet_tsm_r18 --output=$(DEMO)/displacement.png
-	$(RUN) -m motion_jax.tools.report $(NETWORKS:%=$(DEMO)/%)
+	$(RUN) -m motion_jax.tools.report $(NETWORKS:%=$(DEMO)/%) > $(DEMO)/report.txt
+	@cat $(DEMO)/report.txt; echo
+	$(RUN) -m benchmarks.demo --compare=$(DEMO)
+	@echo
 	@echo "Displacement beside the truth: $(DEMO)/displacement.png"
+	@echo "Accuracies of all classes and pairs: $(DEMO)/report.txt"
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -35,20 +35,20 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder for all runs")
     arguments, options = parser.parse_known_args()
     runs = {network: (f"{arguments.config}:{network},{arguments.frames}", options) for network in arguments.networks}
-    rows = train_all(runs, seeds=arguments.seeds, workdir=arguments.workdir)
+    rows = train_all(runs, seeds=range(arguments.seeds), workdir=arguments.workdir)
     print(accuracy_table(rows))
     if arguments.json:
         print_json({"networks": rows})
 
 
 def train_all(
-    runs: dict[str, tuple[str, Sequence[str]]], *, seeds: int, workdir: pathlib.Path
+    runs: dict[str, tuple[str, Sequence[str]]], *, seeds: Sequence[int], workdir: pathlib.Path
 ) -> dict[str, dict[str, Any]]:
     """Train and evaluate every run with every seed, and return the result of ``read_seeds`` by name.
 
     Args:
         runs: name -> (config with its arguments, options of train.py).
-        seeds: number of runs per name.
+        seeds: seed of each run of a name.
         workdir: folder for all runs, which share its prepared data and compiled programs.
 
     Raises:
@@ -56,7 +56,7 @@ def train_all(
     """
     workdir = workdir.absolute()
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(workdir / "compile_cache")}
-    for seed, name in bar([(seed, name) for seed in range(seeds) for name in runs], desc="runs", unit="run"):
+    for seed, name in bar([(seed, name) for seed in seeds for name in runs], desc="runs", unit="run"):
         config, options = runs[name]
         folder = workdir / name / str(seed)
         if not (folder / "eval.json").is_file():
@@ -64,7 +64,7 @@ def train_all(
             train = [f"--config={config}", f"--config.seed={seed}", f"--config.data.dir={workdir / 'data'}", *options]
             _succeed("train.py", *train, *common, environment=environment)
             _succeed("eval.py", *common, environment=environment)
-    return {name: read_seeds([workdir / name / str(seed) for seed in range(seeds)]) for name in runs}
+    return {name: read_seeds([workdir / name / str(seed) for seed in seeds]) for name in runs}
 
 
 def read_seeds(folders: Sequence[pathlib.Path]) -> dict[str, Any]:
@@ -72,12 +72,15 @@ def read_seeds(folders: Sequence[pathlib.Path]) -> dict[str, Any]:
 
     Returns:
         ``clips``, the number of evaluated clips; ``top1``; and, if the classes form pairs with equal single frames,
-        ``within_pairs``, the mean accuracy between the two classes of a pair. Both accuracies are as in ``over_seeds``.
+        ``within_pairs``, the mean accuracy between the two classes of a pair, and ``long_range_pairs``, the same over
+        the pairs whose classes differ only in the order of their motions. Accuracies are as in ``over_seeds``.
     """
     results = [read_run(folder) for folder in folders]
     accuracies = {"clips": results[0]["clips"], "top1": over_seeds([result["top1"] for result in results])}
     if results[0]["pairs"]:
         accuracies["within_pairs"] = over_seeds([float(np.mean([*result["pairs"].values()])) for result in results])
+        long_range = [[value for pair, value in result["pairs"].items() if "then" in pair] for result in results]
+        accuracies["long_range_pairs"] = over_seeds([float(np.mean(values)) for values in long_range])
     return accuracies
 
 

@@ -81,7 +81,7 @@ def accuracies(workdir: pathlib.Path) -> dict[str, Any]:
     """Train every network with the same recipe and every seed."""
     options = (f"--config.model.sites=('{SITE}',)", f"--config.train.steps={STEPS}")
     runs = {name: (f"configs/moving_shapes.py:{name},{CLIP_FRAMES}", options) for name in NETWORKS.values()}
-    rows = train_all(runs, seeds=SEEDS, workdir=workdir)
+    rows = train_all(runs, seeds=range(SEEDS), workdir=workdir)
     return {
         "setting": describe_setting(),
         "recipe": recipe(),

@@ -10,10 +10,12 @@ and true displacement over the cells that move. "zero field" is the error of an 
 the same clips.
 
 The second table translates new scenes by whole cells of the network's map, as far as its window reaches and at most 6
-cells. The third table sorts the moving cells by confidence: a calibrated confidence is high where the error is low.
+cells. The third table sorts the moving cells by confidence: a calibrated confidence is high where the error is low. All
+numbers are written to motion.json in the workdir.
 """
 
 import itertools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +24,7 @@ import numpy as np
 from motion_jax.cli import Parser, print_json, run, table
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.data.sources.moving_shapes import make_scene, render, truth
-from motion_jax.experiment import Trained, load_trained
+from motion_jax.experiment import Trained, load_trained, workdir_of
 from motion_jax.inspection.displacement import calibration, end_point_error, make_estimator, on_grid
 from motion_jax.inspection.optical_flow import dis, farneback
 
@@ -76,9 +78,12 @@ def main() -> None:
     print(f"\n{table(header, [(cells, *_rounded(row)) for cells, row in by_cells.items()])}")
     header = ("confidence", "end-point error (px)")
     print(f"\nMoving cells in groups of equal size:\n{table(header, [_rounded(level) for level in levels])}")
+    errors["all translations"]["by_cells"] = by_cells
+    errors["all motions"]["calibration"] = levels
+    path = workdir_of(trained.restored.path) / "motion.json"
+    path.write_text(json.dumps(errors, indent=1) + "\n")
+    print(f"\n-> {path}")
     if arguments.json:
-        errors["all translations"]["by_cells"] = by_cells
-        errors["all motions"]["calibration"] = levels
         print_json(errors)
 
 

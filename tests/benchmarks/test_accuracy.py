@@ -33,10 +33,10 @@ def commands(monkeypatch):
 
 def test_every_seed_is_trained_once_and_summed_up(commands, tmp_path):
     runs = {"tsn": ("a.py:tsn_r18,8", ["--config.train.steps=3"]), "msnet": ("a.py:msnet_tsm_r18,8", [])}
-    rows = accuracy.train_all(runs, seeds=2, workdir=tmp_path)
+    rows = accuracy.train_all(runs, seeds=range(2), workdir=tmp_path)
     assert list(rows) == ["tsn", "msnet"]
     halves = {"seeds": [100.0, 0.0], "mean": 50.0, "spread": pytest.approx(100 / np.sqrt(2))}
-    assert rows["tsn"] == {"clips": 24, "top1": halves, "within_pairs": halves}
+    assert rows["tsn"] == {"clips": 24, "top1": halves, "within_pairs": halves, "long_range_pairs": halves}
     trained = [options for program, options in commands if program == "train.py"]
     assert [(options["config"], options["config.seed"]) for options in trained] == [
         (runs[name][0], str(seed)) for seed in range(2) for name in runs
@@ -46,7 +46,7 @@ def test_every_seed_is_trained_once_and_summed_up(commands, tmp_path):
     assert len({options["workdir"] for options in trained}) == 4
 
     commands.clear()
-    assert accuracy.train_all(runs, seeds=2, workdir=tmp_path) == rows
+    assert accuracy.train_all(runs, seeds=range(2), workdir=tmp_path) == rows
     assert not commands
     assert "50.0 ± 70.7" in accuracy.accuracy_table(rows)
 
@@ -57,4 +57,4 @@ def test_one_seed_has_no_spread():
 
 def test_a_run_that_fails_says_why(tmp_path):
     with pytest.raises(ValueError, match=r"train.py .* ended with status 2: train.py: error: there is no config file"):
-        accuracy.train_all({"x": ("absent.py", [])}, seeds=1, workdir=tmp_path)
+        accuracy.train_all({"x": ("absent.py", [])}, seeds=range(1), workdir=tmp_path)
