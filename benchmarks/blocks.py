@@ -1,4 +1,4 @@
-"""Compare all motion blocks on one narrow backbone: accuracy over three seeds, time per step, size, cost per frame.
+"""Compare all motion blocks on one narrow backbone: accuracy over five seeds, time per step, size, cost per frame.
 
 Examples:
     python -m benchmarks.blocks
@@ -6,21 +6,20 @@ Examples:
     python -m benchmarks.blocks --from=benchmarks/results/blocks.json
 
 The first command trains the networks that the workdir lacks, counts operations, measures times, and writes
-benchmarks/results/blocks.json and docs/blocks.md. --time repeats only the time measurements and keeps the accuracies.
---from only writes the page.
+benchmarks/results/blocks.json and docs/blocks.md. It shares its workdir with benchmarks.demo, so networks of the demo
+are trained once. --time repeats only the time measurements and keeps the accuracies. --from only writes the page.
 """
 
+import datetime
 import json
 import pathlib
 from typing import Any
 
-import ml_collections
-
-from benchmarks.accuracy import mean_and_spread, train_all
+from benchmarks import demo
+from benchmarks.accuracy import ROOT, mean_and_spread, train_all
 from benchmarks.cost_over_time import CELLS, CHANNELS, FRAMES, cost_over_time, exponent
 from benchmarks.markdown import markdown_table
-from motion_jax.cli import Parser, print_json, run
-from motion_jax.configs import moving_shapes
+from motion_jax.cli import Parser, print_json, read_config, run
 from motion_jax.data.sources.moving_shapes import CLASSES
 from motion_jax.models import VideoClassifier
 from motion_jax.models.table import ModelConfig
@@ -29,16 +28,25 @@ from motion_jax.profiling.operations import count
 from motion_jax.profiling.timing import as_line, describe_setting
 from motion_jax.training.progress import bar
 
-ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "blocks.json"
 PAGE = ROOT / "docs" / "blocks.md"
 
-# Row of the table -> named model. Rows are named by the class of the block.
+SITE = "res3"
+COMPARED = ("cpnet_tsm_r18", "nonlocal_tsm_r18", "mhsa_tsm_r18", "localattention_tsm_r18", "corrblock_tsm_r18")
+SELFY = demo.RUNS["selfynet_tsm_r18"][0]
+RUNS = {
+    **demo.RUNS,
+    **demo.PAPERS_FORM,
+    "selfynet_one_frame": (SELFY, ("--config.model.block.window=(1,5,5)",)),
+    **{name: (f"configs/moving_shapes.py:{name},8", ()) for name in COMPARED},
+}
+# Row of the table -> run. Rows are named by the class of the block.
 NETWORKS = {
     "none, TSN": "tsn_r18",
     "none, TSM": "tsm_r18",
-    "MotionSqueeze": "msnet_tsm_r18",
+    "MotionSqueeze": "msnet_papers_form",
     "Selfy": "selfynet_tsm_r18",
+    "Selfy, L = 1": "selfynet_one_frame",
     "CorrespondenceProposal": "cpnet_tsm_r18",
     "NonLocal": "nonlocal_tsm_r18",
     "MultiHeadSelfAttention": "mhsa_tsm_r18",
@@ -46,17 +54,17 @@ NETWORKS = {
     "CorrelationBlock": "corrblock_tsm_r18",
 }
 BASELINE = "none, TSM"
-CLIP_FRAMES = 8
-SITE = "res3"
-STEPS = 300
-SEEDS = 3
 ROUNDS = 15
+HEADER = (
+    *("block", "top-1", "within pairs", "long-range pairs", "against TSM"),
+    *("step, ms", "/ TSM", "parameters", "GFLOPs"),
+)
 
 
 def main() -> None:
     """Run the comparison and write its results and page."""
     parser = Parser(__doc__)
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/blocks"), help="folder for all runs")
+    parser.add_argument("--workdir", type=pathlib.Path, default=demo.WORKDIR, help="folder for all runs")
     parser.add_argument("--time", action="store_true", help="only measure times; keep the accuracies")
     parser.add_argument("--from", dest="source", type=pathlib.Path, metavar="FILE", help="only write the page")
     arguments = parser.parse_args()
@@ -79,11 +87,11 @@ def main() -> None:
 
 def accuracies(workdir: pathlib.Path) -> dict[str, Any]:
     """Train every network with the same recipe and every seed."""
-    options = (f"--config.model.sites=('{SITE}',)", f"--config.train.steps={STEPS}")
-    runs = {name: (f"configs/moving_shapes.py:{name},{CLIP_FRAMES}", options) for name in NETWORKS.values()}
-    rows = train_all(runs, seeds=range(SEEDS), workdir=workdir)
+    rows = train_all({name: RUNS[name] for name in NETWORKS.values()}, seeds=demo.SEEDS, workdir=workdir)
     return {
         "setting": describe_setting(),
+        "date": datetime.date.today().isoformat(),
+        "seeds": list(demo.SEEDS),
         "recipe": recipe(),
         "networks": {label: rows[name] for label, name in NETWORKS.items()},
     }
@@ -112,43 +120,42 @@ def times() -> dict[str, Any]:
 def recipe() -> dict[str, Any]:
     """Return the training settings that the page reports."""
     config = config_of(BASELINE)
-    train, data = config.train, config.data
+    train, data = config["train"], config["data"]
     return {
         "site": SITE,
-        "width": config.model.width,
-        "frames": data.frames,
-        "size": data.size,
-        "clips": list(data.clips),
-        "steps": STEPS,
-        "batch_size": train.batch_size,
-        "learning_rate": train.learning_rate,
-        "schedule": train.schedule,
+        "width": config["model"]["width"],
+        "frames": data["frames"],
+        "size": data["size"],
+        "clips": list(data["clips"]),
+        **{name: train[name] for name in ("steps", "batch_size", "learning_rate", "schedule")},
         # The fields of each block, with the types of JSON.
-        "fields": {label: json.loads(json.dumps(config_of(label).model.block.to_dict())) for label in NETWORKS},
+        "fields": {label: json.loads(json.dumps(config_of(label)["model"]["block"])) for label in NETWORKS},
     }
 
 
-def config_of(label: str) -> ml_collections.ConfigDict:
-    """Return the config of a network, before ``SITE`` and ``STEPS`` are set."""
-    return moving_shapes.get_config(f"{NETWORKS[label]},{CLIP_FRAMES}")
+def config_of(label: str) -> dict[str, Any]:
+    """Return the config of a network."""
+    config, options = RUNS[NETWORKS[label]]
+    changes = dict(option.removeprefix("--config.").split("=", 1) for option in options)
+    return read_config(f"{ROOT}/{config}", changes)
 
 
 def network(label: str) -> VideoClassifier:
     """Build the network that is trained."""
-    return ModelConfig(**{**config_of(label).model.to_dict(), "sites": (SITE,)}).build(len(CLASSES))
+    return ModelConfig(**config_of(label)["model"]).build(len(CLASSES))
 
 
 def clip_shape() -> tuple[int, int, int, int]:
     """Return the shape (t, h, w, c) of one clip."""
-    size = config_of(BASELINE).data.size
-    return CLIP_FRAMES, size, size, 3
+    data = config_of(BASELINE)["data"]
+    return data["frames"], data["size"], data["size"], 3
 
 
 def page(results: dict[str, Any]) -> str:
     """Format the results as a Markdown page."""
     accuracy, time = results["accuracy"], results["time"]
     recipe = accuracy["recipe"]
-    seeds = len(accuracy["networks"][BASELINE]["top1"]["seeds"])
+    seeds = ", ".join(map(str, accuracy["seeds"]))
     return f"""# Motion blocks
 
 Comparison of all motion blocks at the same site of the same network, trained with the same recipe. This command \
@@ -167,21 +174,20 @@ channels), trained from scratch.
 - Data: `moving_shapes`, {recipe["clips"][0]:,} training and {recipe["clips"][1]:,} evaluation clips of \
 {recipe["frames"]} frames of {recipe["size"]} pixels, {len(CLASSES)} classes.
 - Recipe: {recipe["steps"]} updates of {recipe["batch_size"]} clips, SGD at {recipe["learning_rate"]} with a \
-{recipe["schedule"]} schedule. The config is `configs/moving_shapes.py` with \
-`--config.model.sites="('{recipe["site"]}',)" --config.train.steps={recipe["steps"]}`.
+{recipe["schedule"]} schedule. The config is `configs/moving_shapes.py`. MotionSqueeze has the papers' site and \
+1x1 reduction here: `--config.model.sites="('{recipe["site"]}',)" --config.model.block.reduction_kernel=1`.
 - Blocks, as narrow as the backbone: {_fields(recipe["fields"])}.
 
-Training stops at a point where some networks have just started to use motion. This point depends on the seed. \
-Differences smaller than the standard deviation are not meaningful, and other sizes, rates and lengths may give \
-another order.
+All values are in percent, mean and standard deviation over the seeds {seeds}. *Top-1* has a chance of \
+{100 / len(CLASSES):.1f}. *Within pairs* and *long-range pairs* (chance 50) compare only the two classes of a pair, \
+whose single frames are the same. Classes of a long-range pair also have the same motions between neighbouring frames, \
+and only their order differs. *Against TSM* compares top-1; a difference that is not larger than one standard \
+deviation, the larger of the two, is called equal. *Step* is a whole update of {recipe["batch_size"]} clips, the \
+median of {ROUNDS} interleaved rounds.
 
-*Top-1* (chance {100 / len(CLASSES):.1f}) and *within pairs* (chance 50) are in percent, mean and standard deviation \
-over {seeds} seeds. *Within pairs* compares only the two classes of a pair, whose single frames are the same. \
-*Step* is a whole update of {recipe["batch_size"]} clips, the median of {ROUNDS} interleaved rounds.
+{markdown_table(HEADER, _rows(results))}
 
-{markdown_table(("block", "top-1", "within pairs", "step, ms", "/ TSM", "parameters", "GFLOPs"), _rows(results))}
-
-Trained on {as_line(accuracy["setting"])}. Timed on {as_line(time["setting"])}.
+Trained on {as_line(accuracy["setting"])}, {accuracy["date"]}. Timed on {as_line(time["setting"])}.
 
 ## Cost over clip length
 
@@ -205,18 +211,31 @@ def _fields(fields: dict[str, dict[str, Any]]) -> str:
 
 def _rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     steps, baseline = results["time"]["step_milliseconds"], results["time"]["step_milliseconds"][BASELINE]
+    networks = results["accuracy"]["networks"]
     return [
         (
             label,
-            mean_and_spread(accuracy["top1"]),
-            mean_and_spread(accuracy["within_pairs"]),
+            *(mean_and_spread(accuracy[measure]) for measure in ("top1", "within_pairs", "long_range_pairs")),
+            "" if label == BASELINE else verdict(accuracy["top1"], networks[BASELINE]["top1"]),
             f"{steps[label]:.0f}",
             f"{steps[label] / baseline:.2f}",
             f"{results['size'][label]['params']:,}",
             f"{results['size'][label]['gflops']:.3f}",
         )
-        for label, accuracy in results["accuracy"]["networks"].items()
+        for label, accuracy in networks.items()
     ]
+
+
+def verdict(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return whether one accuracy is ``higher`` or ``lower`` than another by more than a standard deviation.
+
+    >>> verdict({"mean": 99.0, "spread": 0.5}, {"mean": 98.0, "spread": 2.0})
+    'equal'
+    """
+    difference = one["mean"] - other["mean"]
+    if abs(difference) <= max(one["spread"], other["spread"]):
+        return "equal"
+    return "higher" if difference > 0 else "lower"
 
 
 def _over_frames_header() -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from motion_jax.profiling.timing import as_line, describe_setting
 from motion_jax.tools.report import read_run
 
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
+WORKDIR = pathlib.Path("runs/seeds")
 NETWORKS = ("tsn_r18", "tsm_r18", "msnet_tsm_r18", "selfynet_tsm_r18")
 MOTION_NETWORK = "msnet_tsm_r18"
 # Runs as ``train_all`` takes them: name -> config, options of train.py.
@@ -80,16 +81,11 @@ def measure(workdir: pathlib.Path) -> dict[str, Any]:
     rows = train_all({**RUNS, **PAPERS_FORM}, seeds=SEEDS, workdir=workdir)
     names = (MOTION_NETWORK, *PAPERS_FORM)
     ours, theirs = ([motion_of(workdir / name / str(seed)) for seed in SEEDS] for name in names)
-    config = moving_shapes.get_config(f"{MOTION_NETWORK},8")
     return {
         "command": "python -m benchmarks.demo",
         "date": datetime.date.today().isoformat(),
         "setting": describe_setting(),
-        "recipe": {
-            **{name: config[section][name] for section, name in (("model", "width"), ("data", "size"))},
-            **{name: config[section][name] for section, name in (("data", "frames"), ("train", "steps"))},
-            "batch_size": config.train.batch_size,
-        },
+        "recipe": recipe(),
         "seeds": list(SEEDS),
         "networks": {name: rows[name] for name in NETWORKS},
         "motion": {
@@ -105,6 +101,16 @@ def measure(workdir: pathlib.Path) -> dict[str, Any]:
                 for kind, (group, _) in KINDS.items()
             },
         },
+    }
+
+
+def recipe() -> dict[str, int]:
+    """Return the numbers of the recipe that the page reports."""
+    config = moving_shapes.get_config(f"{MOTION_NETWORK},8")
+    return {
+        "width": config.model.width,
+        **{name: config.data[name] for name in ("size", "frames")},
+        **{name: config.train[name] for name in ("steps", "batch_size")},
     }
 
 

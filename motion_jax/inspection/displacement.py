@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST_ARROWS = 8  # on a side of a picture
+WEIGHT_OF_CONFIDENCE = 20.0
+
+
 def has_displacement(model: VideoClassifier) -> bool:
     """Return whether a network has a motion block that estimates displacement."""
     return any(declared(block, "displacement_reach") for block in model.backbone.blocks.values())
@@ -53,22 +57,27 @@ def in_pixels(displacement: np.ndarray, *, radius: int, image_size: tuple[int, i
     return np.asarray(displacement, np.float64) * radius * cell
 
 
-def on_grid(displacement: np.ndarray, *, grid: tuple[int, int]) -> np.ndarray:
+def on_grid(field: np.ndarray, *, grid: tuple[int, int], confidence: np.ndarray | None = None) -> np.ndarray:
     """Average (..., h, w, 2) over the cells of a coarser grid (rows, columns), or repeat it on a finer one.
+
+    With the ``confidence`` (..., h, w), a cell with 0.1 more confidence has ``exp(2)`` times the weight in an average.
 
     Raises:
         ValueError: if the number of rows or columns of one grid is no multiple of that of the other.
     """
-    *lead, height, width, _ = displacement.shape
+    if confidence is not None:
+        weight = np.exp(WEIGHT_OF_CONFIDENCE * (confidence - confidence.max()))[..., None]
+        return on_grid(field * weight, grid=grid) / on_grid(weight, grid=grid)
+    *lead, height, width, _ = field.shape
     for axis, (have, want) in enumerate(zip((height, width), grid, strict=True), start=len(lead)):
         if have % want == 0:
-            shape = displacement.shape
-            displacement = displacement.reshape(*shape[:axis], want, have // want, *shape[axis + 1 :]).mean(axis + 1)
+            shape = field.shape
+            field = field.reshape(*shape[:axis], want, have // want, *shape[axis + 1 :]).mean(axis + 1)
         elif want % have == 0:
-            displacement = np.repeat(displacement, want // have, axis)
+            field = np.repeat(field, want // have, axis)
         else:
             raise ValueError(f"a displacement field of {(height, width)} cells does not fit a grid of {grid}")
-    return displacement
+    return field
 
 
 def end_point_error(estimate: np.ndarray, truth: np.ndarray, moving: np.ndarray) -> float:
@@ -109,14 +118,37 @@ def colours(displacement: np.ndarray, *, longest: float) -> np.ndarray:
     return hsv_to_rgb(np.stack([hue, strength, np.ones_like(hue)], axis=-1))
 
 
-def draw_field(axis: "Axes", field: np.ndarray, *, size: tuple[int, int], longest: float) -> "tuple[Artist, Artist]":
-    """Draw colours and arrows of a field (h, w, 2) in pixels over an image of ``size`` (height, width)."""
+def draw_field(
+    axis: "Axes", field: np.ndarray, *, size: tuple[int, int], longest: float, confidence: np.ndarray | None = None
+) -> "tuple[Artist, Artist]":
+    """Draw colours and arrows of a field (h, w, 2) in pixels over an image of ``size`` (height, width).
+
+    Colours fade towards white where the ``confidence`` (h, w) is low for this field. At most 8 arrows stand on a side.
+    """
     height, width = size
     rows, cells = field.shape[:2]
     x, y = (np.arange(cells) + 0.5) * width / cells, (np.arange(rows) + 0.5) * height / rows
-    shown = axis.imshow(colours(field, longest=longest), extent=(0, width, height, 0), interpolation="nearest")
-    arrows = axis.quiver(x, y, field[..., 0], field[..., 1], angles="xy", scale_units="xy", scale=1, width=0.008)
+    painted = colours(field, longest=longest)
+    if confidence is not None:
+        painted = 1 - _visibility(confidence)[..., None] * (1 - painted)
+    shown = axis.imshow(painted, extent=(0, width, height, 0), interpolation="nearest")
+    step = -(-max(rows, cells) // MOST_ARROWS)
+    some = (slice(step // 2, None, step),) * 2
+    options = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.008, "color": "0.15"}
+    arrows = axis.quiver(x[some[0]], y[some[0]], field[some][..., 0], field[some][..., 1], **options)
     return shown, arrows
+
+
+def _visibility(confidence: np.ndarray) -> np.ndarray:
+    """Return 0 for the least and 1 for the most confident tenth of the cells, linear between; 1 if all are equal."""
+    low, high = np.percentile(confidence, (10, 90))
+    return np.clip((confidence - low) / (high - low), 0, 1) if high > low else np.ones_like(confidence)
+
+
+def scale_of(fields: Sequence[np.ndarray]) -> float:
+    """Return the length in pixels at which colours are full: the 95th percentile of the lengths above 0."""
+    lengths = np.concatenate([np.linalg.norm(field, axis=-1).ravel() for field in fields])
+    return float(np.percentile(lengths[lengths > 0], 95)) if lengths.any() else 1.0
 
 
 def displacement_figure(
@@ -128,6 +160,8 @@ def displacement_figure(
 ) -> "Figure":
     """Draw one row per clip: a frame, the displacement to the next frame, the true one if known, and the confidence.
 
+    The true fields set the scale of the colours if they are known. A wheel shows the colour of each direction.
+
     Args:
         frames: a frame (H, W, 3) uint8 per clip.
         estimates: a field (h, w, 2) in pixels per clip.
@@ -138,22 +172,36 @@ def displacement_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    fields = [("displacement", estimates)] + ([("truth", truths)] if truths is not None else [])
-    columns = ["frame", *(name for name, _ in fields), "confidence"]
-    longest = max(float(np.linalg.norm(field, axis=-1).max()) for _, group in fields for field in group) or 1.0
-    figure = Figure(figsize=(2.2 * len(columns), 2.3 * len(frames)), layout="constrained")
+    columns = ["frame", "displacement", *(["truth"] if truths is not None else []), "confidence"]
+    longest = scale_of(estimates if truths is None else truths)
+    levels = np.percentile(np.stack(confidences), (5, 95))
+    figure = Figure(figsize=(2.2 * len(columns), 2.2 * len(frames) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(frames), len(columns), squeeze=False)
     for row, frame in enumerate(frames):
-        height, width = frame.shape[:2]
+        size = height, width = frame.shape[:2]
         extent = (0, width, height, 0)
-        axes[row, 0].imshow(frame, extent=extent)
+        axes[row, 0].imshow(frame, extent=extent, interpolation="bicubic")
         axes[row, 0].set_ylabel(titles[row])
-        for axis, (_, group) in zip(axes[row, 1:], fields, strict=False):
-            draw_field(axis, group[row], size=(height, width), longest=longest)
-        axes[row, -1].imshow(confidences[row], extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        draw_field(axes[row, 1], estimates[row], size=size, longest=longest, confidence=confidences[row])
+        if truths is not None:
+            draw_field(axes[row, 2], truths[row], size=size, longest=longest)
+        options = {"cmap": "gray", "vmin": levels[0], "vmax": levels[1], "interpolation": "nearest"}
+        shade = axes[row, -1].imshow(confidences[row], extent=extent, **options)
         for axis in axes[row]:
             axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
     for axis, name in zip(axes[0], columns, strict=True):
         axis.set_title(name)
+    _draw_wheel(axes[-1, 1].inset_axes([0.0, -0.24, 0.2, 0.2]), longest=longest)
+    scale = axes[-1, -1].inset_axes([0.0, -0.09, 1.0, 0.05])
+    figure.colorbar(shade, cax=scale, orientation="horizontal").ax.tick_params(labelsize="small")
     return figure
+
+
+def _draw_wheel(axis: "Axes", *, longest: float) -> None:
+    """Draw the colour of every direction, with the length at the rim."""
+    y, x = np.mgrid[-1:1:65j, -1:1:65j]
+    wheel = colours(np.stack([x, y], axis=-1), longest=1)
+    axis.imshow(np.dstack([wheel, np.hypot(x, y) <= 1]), extent=(-1, 1, 1, -1))
+    axis.set_axis_off()
+    axis.text(1.4, 0, f"up to {longest:.1f} px", va="center", fontsize="small")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from motion_jax.inspection.displacement import draw_field
+from motion_jax.inspection.displacement import draw_field, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -37,7 +37,7 @@ def prediction_figure(frames: np.ndarray, displacement: np.ndarray | None, *, ti
         row, column = divmod(index, _COLUMNS)
         axes[row * bands, column].imshow(frame)
         if displacement is not None and index < len(displacement):
-            _draw(axes[row * bands + 1, column], displacement[index], frame, _longest(displacement))
+            _draw(axes[row * bands + 1, column], displacement[index], frame, scale_of(displacement))
     return figure
 
 
@@ -67,7 +67,7 @@ def prediction_frames(
         if displacement is not None and pair != drawn:
             for artist in artists:
                 artist.remove()
-            drawn, artists = pair, _draw(right[0], displacement[pair], frame, _longest(displacement))
+            drawn, artists = pair, _draw(right[0], displacement[pair], frame, scale_of(displacement))
         figure.canvas.draw()
         figure.set_layout_engine("none")  # Keep the layout of the first frame: it is slow to compute.
         yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
@@ -91,8 +91,3 @@ def _draw(axis: "Axes", field: np.ndarray, frame: np.ndarray, longest: float) ->
     artists = draw_field(axis, field, size=(height, width), longest=longest)
     axis.set(xlim=(0, width), ylim=(height, 0))
     return artists
-
-
-def _longest(displacement: np.ndarray) -> float:
-    """Return the largest length in all fields of a clip, the scale of their colours."""
-    return float(np.linalg.norm(displacement, axis=-1).max()) or 1.0

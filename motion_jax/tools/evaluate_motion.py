@@ -5,7 +5,8 @@ Examples:
     python -m motion_jax.tools.evaluate_motion --checkpoint=runs/demo/msnet_tsm_r18 --clips=100 --json
 
 The data must hold true displacements, as moving_shapes does. The error is the mean distance in pixels between estimated
-and true displacement over the cells that move. "zero field" is the error of an estimate of no motion at all, and
+and true displacement over the cells that move. Where the network's cells are smaller than those of the truth, they are
+averaged with weights that grow with their confidence. "zero field" is the error of an estimate of no motion at all, and
 "ratio" is the network's error over it: below 1 the network sees motion. DIS and Farneback are OpenCV's optical flow on
 the same clips.
 
@@ -46,7 +47,7 @@ def main() -> None:
     """Print the errors per class, per length of the motion and per level of confidence."""
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
-    parser.add_argument("--clips", type=int, default=240, metavar="N", help="clips of the split val; default: 240")
+    parser.add_argument("--clips", type=int, default=480, metavar="N", help="clips of the split val; default: 480")
     arguments = parser.parse_args()
     trained = load_trained(arguments.checkpoint)
     dataset = trained.dataset
@@ -92,7 +93,8 @@ def _on_grid(
 ) -> dict[str, Any]:
     """Bring the fields of a clip and the confidence to the cells of the truth."""
     grid = moving.shape[1:]
-    found = {name: on_grid(field, grid=grid) for name, field in fields.items()}
+    weights = {"found": confidence}
+    found = {name: on_grid(field, grid=grid, confidence=weights.get(name)) for name, field in fields.items()}
     return {**found, "confidence": on_grid(confidence[..., None], grid=grid)[..., 0], "truth": truth, "moving": moving}
 
 

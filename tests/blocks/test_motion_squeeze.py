@@ -21,6 +21,7 @@ FORMS = [
     {"transformation": "4x(3,3)", "widths": (4, 6, 5), "confidence": False, "fusion": "concatenate"},
     {"directions": "forward_and_backward", "widths": (5,), "kernel": False},
     {"directions": "forward_and_backward", "transformation": "1x(3,3)", "confidence": False},
+    {"reduction_kernel": 3},
 ]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from motion_jax.blocks import MotionSqueeze
 from motion_jax.inspection.displacement import (
+    calibration,
     colours,
     displacement_figure,
     end_point_error,
@@ -98,6 +99,16 @@ def test_on_grid(grid, dx):
     np.testing.assert_array_equal(on_grid(np.stack([FIELD, -FIELD]), grid=grid), np.stack([expected, -expected]))
 
 
+def test_confident_cells_have_more_weight_on_a_coarser_grid():
+    confidence = np.array([[0.9, 0.9, 0.8, 0.9], [0.9, 0.9, 0.9, 0.9]])
+    found = on_grid(FIELD, grid=(2, 2), confidence=confidence)
+    np.testing.assert_allclose(found[0, 0], [1, 2])
+    share = 1 / (1 + np.exp(2))  # of the less confident cell
+    np.testing.assert_allclose(found[0, 1, 0], 4 * share + 6 * (1 - share))
+    both = on_grid(np.stack([FIELD, FIELD]), grid=(2, 2), confidence=np.stack([confidence, confidence - 0.5]))
+    np.testing.assert_allclose(both, np.stack([found, found]))
+
+
 def test_a_grid_that_does_not_fit():
     with pytest.raises(ValueError, match=r"a displacement field of \(2, 4\) cells does not fit a grid of \(2, 3\)"):
         on_grid(FIELD, grid=(2, 3))
@@ -109,6 +120,15 @@ def test_end_point_error_is_the_distance_where_something_moves():
     moving = np.array([[1, 0], [1, 1]], np.uint8)
     assert end_point_error(estimate, truth, moving) == pytest.approx((5 + 0 + 1) / 3)
     assert end_point_error(truth + estimate, estimate, moving) == 0
+
+
+def test_calibration_sorts_cells_by_confidence():
+    confidence = np.array([0.9, 0.1, 0.5, 0.7])
+    groups = calibration(confidence, error=np.array([1.0, 8.0, 4.0, 2.0]), groups=2)
+    assert groups == [
+        {"confidence": pytest.approx(0.3), "epe": pytest.approx(6.0)},
+        {"confidence": pytest.approx(0.8), "epe": pytest.approx(1.5)},
+    ]
 
 
 def test_no_end_point_error_where_nothing_moves():

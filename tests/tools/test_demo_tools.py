@@ -76,10 +76,30 @@ def test_visualize_draws_a_picture(msnet, tmp_path):
 
 
 def test_evaluate_motion_reports_every_class_and_the_true_motion(msnet):
+    done = call("evaluate_motion", f"--checkpoint={msnet}", "--clips=24", "--json")
+    result = last_json(done)
+    assert set(result) == {*CLASSES, *evaluate_motion.GROUPS, "all motions"}
+    for group, names in {**evaluate_motion.GROUPS, "all motions": CLASSES}.items():
+        assert result[group]["clips"] == sum(result[name]["clips"] for name in names)
+    for row in result.values():
+        assert row["ratio"] == pytest.approx(row["epe"] / row["motion"])
+        assert row["motion"] > 0.5
+        assert min(row["epe"], row["dis"], row["farneback"]) > 0
+    # On clips this small optical flow finds the translations, and an untrained network does not.
+    assert result["all translations"]["farneback"] < 0.7 * result["all translations"]["motion"]
+    assert json.loads((msnet / "motion.json").read_text()) == result
+
+
+def test_evaluate_motion_reports_whole_cells_and_the_calibration(msnet):
     result = last_json(call("evaluate_motion", f"--checkpoint={msnet}", "--clips=24", "--json"))
-    assert set(result) == {*CLASSES, "all translations"}
-    assert result["all translations"]["clips"] == sum(result[name]["clips"] for name in evaluate_motion.TRANSLATIONS)
-    assert all(row["motion"] > 0.5 and row["epe"] > 0 for row in result.values())
+    by_cells = result["all translations"]["by_cells"]
+    # The window reaches three cells of 4 pixels.
+    assert {cells: row["motion"] for cells, row in by_cells.items()} == pytest.approx(
+        {"1": 4, "2": 8, "3": 12}, abs=1e-3
+    )
+    levels = [level["confidence"] for level in result["all motions"]["calibration"]]
+    assert len(levels) == 5
+    assert levels == sorted(levels)
 
 
 @pytest.mark.parametrize("tool", ["visualize", "evaluate_motion"])
