@@ -70,7 +70,8 @@ class Meter:
                 self.logged = self._average()
                 epoch = step / self._steps_per_epoch
                 self._log.write(step=step, epoch=epoch, split="train", values=self.logged)
-                lines.append({"step": step, **self.logged})
+                left = (self._total - step) * self._train.batch_size / self.logged["clips_per_second"]
+                lines.append({"step": step, "seconds_left": left, **self.logged})
         return lines
 
     @contextlib.contextmanager
@@ -102,6 +103,7 @@ def show(line: Mapping[str, float], steps: tqdm) -> None:
     """Show a log line in the progress bar, or print it where there is no bar."""
     speed = f"{line['clips_per_second']:.1f} clips/s"
     if steps.disable:
+        speed += f", {tqdm.format_interval(line['seconds_left'])} left"
         log(f"step {line['step']}/{steps.total}: loss {line['loss']:.4f}, top1 {line['top1']:.1f}, {speed}")
     else:
         steps.set_postfix_str(f"loss {line['loss']:.4f}, {speed}")
