@@ -123,18 +123,18 @@ def draw_field(
 ) -> "tuple[Artist, Artist]":
     """Draw colours and arrows of a field (h, w, 2) in pixels over an image of ``size`` (height, width).
 
-    Colours fade towards white where the ``confidence`` (h, w) is low for this field. At most 8 arrows stand on a side.
+    Colours and arrows fade where the ``confidence`` (h, w) is low for this field. At most 8 arrows stand on a side.
     """
     height, width = size
     rows, cells = field.shape[:2]
     x, y = (np.arange(cells) + 0.5) * width / cells, (np.arange(rows) + 0.5) * height / rows
-    painted = colours(field, longest=longest)
-    if confidence is not None:
-        painted = 1 - _visibility(confidence)[..., None] * (1 - painted)
+    visible = np.ones((rows, cells)) if confidence is None else _visibility(confidence)
+    painted = 1 - visible[..., None] * (1 - colours(field, longest=longest))
     shown = axis.imshow(painted, extent=(0, width, height, 0), interpolation="nearest")
     step = -(-max(rows, cells) // MOST_ARROWS)
     some = (slice(step // 2, None, step),) * 2
-    options = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.008, "color": "0.15"}
+    paint = [(0.15, 0.15, 0.15, opacity) for opacity in visible[some].ravel()]
+    options = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.008, "color": paint}
     arrows = axis.quiver(x[some[0]], y[some[0]], field[some][..., 0], field[some][..., 1], **options)
     return shown, arrows
 

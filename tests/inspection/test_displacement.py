@@ -16,6 +16,7 @@ from motion_jax.inspection.displacement import (
     in_pixels,
     make_estimator,
     on_grid,
+    scale_of,
 )
 from motion_jax.layers import Conv
 from motion_jax.models import VideoClassifier
@@ -183,6 +184,27 @@ def test_the_figure_with_truth_has_one_scale_and_arrows_in_the_cells():
     np.testing.assert_array_equal(arrows.get_offsets()[:3], [[2, 2], [6, 2], [10, 2]])
     np.testing.assert_array_equal(arrows.U, [0, 2, 0, 0, 0, 0])
     assert axes[0, 1].get_ylim() == (8, 0)
+
+
+def test_colours_and_arrows_fade_where_the_confidence_is_low():
+    field = np.broadcast_to([4.0, 0.0], (2, 10, 2))
+    confidence = np.linspace(0, 1, 20).reshape(2, 10)
+    figure = displacement_figure([np.zeros((8, 40, 3), np.uint8)], [field], [confidence], None, ["fading"])
+    drawn = figure.axes[1]
+    blue = drawn.images[0].get_array()[..., 2]  # 1 where the red of a motion to the right has faded to white
+    assert blue[0, 0] == 1
+    assert blue[1, -1] == 0
+    assert (np.diff(blue.ravel()) <= 0).all()
+    opacity = drawn.collections[0].get_facecolor()[:, 3]
+    assert len(opacity) == 5  # every second column of one row
+    assert (np.diff(opacity) > 0).all()
+
+
+def test_long_outliers_do_not_wash_out_the_scale():
+    field = np.full((10, 10, 2), [3.0, 4.0])
+    field[0, 0] = (300, 400)
+    assert scale_of([field, np.zeros((10, 10, 2))]) == 5
+    assert scale_of([np.zeros((2, 2, 2))]) == 1
 
 
 def test_a_figure_of_stillness():
