@@ -185,8 +185,11 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def measured(results: Mapping[str, Any]) -> str:
-    """Return one line about date and setting of the results."""
-    return f"Measured on {results['date']} on {as_line(results['setting'])}."
+    """Return a paragraph with recipe, date and setting of the results."""
+    recipe = dict(results["recipe"])
+    config = recipe.pop("config")
+    changes = ", ".join(f"`{key}={value}`" for key, value in recipe.items())
+    return f"`{config}` with {changes}. Measured on {results['date']} on {as_line(results['setting'])}."
 
 
 if __name__ == "__main__":

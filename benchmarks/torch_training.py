@@ -78,10 +78,14 @@ def main() -> None:
             for seed in bar(range(SEEDS), desc=f"PyTorch, {network}", unit="run")
         ]
         runs[network] = {**ours[network], "pytorch": {key: over_seeds([run[key] for run in theirs]) for key in KEPT}}
+    described = description()
     results = {
-        **description(),
+        **described,
+        "setting": {**described["setting"], "torch": torch.__version__},
         "collection": COLLECTIONS[COLLECTION],
-        "losses": {network: losses(network, changes, steps=max(COMPARED_STEPS)) for network in LOSSES_OF},
+        "losses": {
+            network: losses(network, changes, file=folder / "losses" / f"{network}.json") for network in LOSSES_OF
+        },
         "runs": runs,
     }
     arguments.output.write_text(json.dumps(results, indent=1) + "\n")
@@ -137,18 +141,22 @@ class Start:
         return network
 
 
-def losses(network: str, changes: Mapping[str, str], *, steps: int) -> dict[str, dict[str, list[float]]]:
+def losses(network: str, changes: Mapping[str, str], *, file: pathlib.Path) -> dict[str, dict[str, list[float]]]:
     """Return ``{"ours", "pytorch"}`` -> ``{"float64", "float32"}`` -> loss of each of the first updates.
 
-    Both frameworks get the same normalised clips. There is no dropout.
+    Both frameworks get the same normalised clips. There is no dropout. The result is kept in ``file`` and read from
+    there if it exists.
     """
-    start = Start.of(network, changes, seed=0)
-    batches = [normalised(batch) for batch in itertools.islice(start.batches(), steps)]
-    dtypes = ("float64", "float32")
-    return {
-        "ours": {dtype: our_losses(start, batches, dtype=dtype) for dtype in dtypes},
-        "pytorch": {dtype: torch_losses(start, batches, dtype=getattr(torch, dtype)) for dtype in dtypes},
-    }
+    if not file.is_file():
+        start = Start.of(network, changes, seed=0)
+        batches = [normalised(batch) for batch in itertools.islice(start.batches(), max(COMPARED_STEPS))]
+        dtypes = ("float64", "float32")
+        found = {
+            "ours": {dtype: our_losses(start, batches, dtype=dtype) for dtype in dtypes},
+            "pytorch": {dtype: torch_losses(start, batches, dtype=getattr(torch, dtype)) for dtype in dtypes},
+        }
+        write_json(file, found)
+    return json.loads(file.read_text())
 
 
 def normalised(batch: Batch) -> Batch:
@@ -210,9 +218,14 @@ def whole_run(network: str, changes: Mapping[str, str], *, seed: int, file: path
         found = list(torch_updates(start, twin, itertools.islice(start.batches(), steps)))
         # As in a log line of ours.
         result = {"top1": torch_accuracy(twin, start), "train_loss": float(np.mean(found[-train.log_every :]))}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result) + "\n")
+        write_json(file, result)
     return json.loads(file.read_text())
+
+
+def write_json(file: pathlib.Path, result: Mapping[str, Any]) -> None:
+    """Write a result, into a new folder if needed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result) + "\n")
 
 
 def torch_accuracy(network: MobileNetV2, start: Start) -> float:

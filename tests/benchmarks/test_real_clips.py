@@ -75,6 +75,7 @@ def made_up_results():
     collection = {"clips": 20, "chance": 50.0, "majority": 55.0, "networks": dict.fromkeys(real_clips.NETWORKS, row)}
     return {
         "date": "2026-01-31",
+        "recipe": {"config": "configs/any.py:NETWORK", "data.size": "64"},
         "setting": {"device": "cpu", "jax": "0.10.2"},
         "collections": {"first": {**collection, "name": "First"}, "second": {**collection, "name": "Second"}},
     }
@@ -93,7 +94,9 @@ def test_table_of_real_clips():
         "| chance | 50.0 |  |  | 50.0 |  |  |",
         "| one clip | 5.0 |  |  | 5.0 |  |  |",
     ]
-    assert lines[-1] == "Measured on 2026-01-31 on device cpu, jax 0.10.2."
+    assert (
+        lines[-1] == "`configs/any.py:NETWORK` with `data.size=64`. Measured on 2026-01-31 on device cpu, jax 0.10.2."
+    )
 
 
 def test_absent_weights_are_explained(monkeypatch):

@@ -78,6 +78,7 @@ def test_tables():
     theirs = {"top1": over_seeds([55.0, 70.0, 85.0]), "train_loss": over_seeds([0.25])}
     results = {
         "date": "2026-01-31",
+        "recipe": {"config": "configs/any.py:NETWORK", "data.size": "64"},
         "setting": {"device": "cpu"},
         "collection": "First",
         "losses": {"tsm_mobilenetv2": losses},
@@ -91,4 +92,7 @@ def test_tables():
     ]
     runs = tables["torch_runs"].splitlines()
     assert runs[2] == "| TSN | 70.0 ± 10.0 | 70.0 ± 15.0 | +0.0 | 12.7 | 0.50 | 0.25 |"
-    assert runs[-1] == "First, 20 clips. Measured on 2026-01-31 on device cpu."
+    assert (
+        runs[-1]
+        == "First, 20 clips. `configs/any.py:NETWORK` with `data.size=64`. Measured on 2026-01-31 on device cpu."
+    )
