@@ -13,7 +13,6 @@ PyTorch (benchmarks/requirements.txt).
 import dataclasses
 import itertools
 import json
-import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,8 +23,7 @@ import numpy as np
 import optax
 import torch
 
-from benchmarks.accuracy import mean_and_spread, over_seeds
-from benchmarks.markdown import markdown_table
+from benchmarks.accuracy import over_seeds
 from benchmarks.real_clips import (
     COLLECTIONS,
     FRAMES,
@@ -33,11 +31,11 @@ from benchmarks.real_clips import (
     add_arguments,
     config_changes,
     description,
-    measured,
     network_results,
     packaged_weights,
 )
-from benchmarks.torch_mobilenetv2 import NETWORKS, MobileNetV2, build_network
+from benchmarks.torch_comparison import COMPARED_STEPS, tables
+from benchmarks.torch_mobilenetv2 import MobileNetV2, build_network
 from benchmarks.torch_networks import MEAN, STD, make_optimizer, predict, train_step
 from motion_jax.cli import Parser, print_json, read_config, run
 from motion_jax.data.pipeline import Dataset, eval_batches, train_batches
@@ -52,9 +50,8 @@ from motion_jax.weights.save import torch_state_dict
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "torch_training.json"
-LABELS = {"tsn_mobilenetv2": "TSN", "tsm_mobilenetv2": "TSM", "msnet_tsm_mobilenetv2": "MSNet-TSM"}
-COMPARED_STEPS = (1, 5, 10, 20, 30)
-LOSSES_OF = ("tsm_mobilenetv2", "msnet_tsm_mobilenetv2")
+LOSSES_OF = ("tsm_mobilenetv2",)
+RUNS_OF = ("tsn_mobilenetv2", "tsm_mobilenetv2")
 COLLECTION = "fight_surv"
 # Results of whole runs.
 KEPT = ("top1", "train_loss")
@@ -70,9 +67,9 @@ def main() -> None:
     torch.set_num_threads(1)  # The maps are small: with more threads, a step takes longer.
     folder = arguments.workdir / COLLECTION
     changes = {**config_changes(COLLECTION, arguments.root, weights), "data.dir": str((folder / "data").absolute())}
-    ours = network_results(COLLECTION, arguments.root, weights, workdir=arguments.workdir, networks=NETWORKS)
+    ours = network_results(COLLECTION, arguments.root, weights, workdir=arguments.workdir, networks=RUNS_OF)
     runs = {}
-    for network in NETWORKS:
+    for network in RUNS_OF:
         theirs = [
             whole_run(network, changes, seed=seed, file=folder / "pytorch" / network / f"{seed}.json")
             for seed in bar(range(SEEDS), desc=f"PyTorch, {network}", unit="run")
@@ -235,58 +232,6 @@ def torch_accuracy(network: MobileNetV2, start: Start) -> float:
         logits = predict(network.eval(), torch.from_numpy(batch["clips"][:, 0]), dtype=torch.float32)
         right.extend((logits.argmax(1).numpy() == batch["label"])[batch["mask"]])
     return 100 * float(np.mean(right))
-
-
-def tables(results: Mapping[str, Any]) -> dict[str, str]:
-    """Return the Markdown tables ``torch_losses`` and ``torch_runs`` of the results."""
-    return {"torch_losses": _losses_table(results), "torch_runs": _runs_table(results)}
-
-
-def _losses_table(results: Mapping[str, Any]) -> str:
-    """Format the relative differences of the losses after the compared numbers of updates."""
-    rows = []
-    for network, loss in results["losses"].items():
-        pairs = {
-            "float64, ours and PyTorch": (loss["ours"]["float64"], loss["pytorch"]["float64"]),
-            "float32, ours and PyTorch": (loss["ours"]["float32"], loss["pytorch"]["float32"]),
-            "ours, float32 and float64": (loss["ours"]["float32"], loss["ours"]["float64"]),
-            "PyTorch, float32 and float64": (loss["pytorch"]["float32"], loss["pytorch"]["float64"]),
-        }
-        for name, (first, second) in pairs.items():
-            differences = [abs(first[step - 1] / second[step - 1] - 1) for step in COMPARED_STEPS]
-            rows.append((LABELS[network], name, *(f"{difference:.0e}" for difference in differences)))
-    header = ("network", "losses compared", *(f"step {step}" for step in COMPARED_STEPS))
-    return f"{markdown_table(header, rows)}\n\n{measured(results)}"
-
-
-def _runs_table(results: Mapping[str, Any]) -> str:
-    """Format the accuracies of whole runs beside PyTorch's, and their differences."""
-    rows = []
-    for network, row in results["runs"].items():
-        ours, theirs = row["top1"], row["pytorch"]["top1"]
-        rows.append(
-            (
-                LABELS[network],
-                mean_and_spread(ours),
-                mean_and_spread(theirs),
-                f"{ours['mean'] - theirs['mean']:+.1f}",
-                f"{pooled_spread(ours, theirs):.1f}",
-                *(f"{losses['mean']:.2f}" for losses in (row["train_loss"], row["pytorch"]["train_loss"])),
-            )
-        )
-    header = ("network", "top-1, ours", "top-1, PyTorch", "difference", "pooled standard deviation")
-    header += ("training loss, ours", "training loss, PyTorch")
-    clips = next(iter(results["runs"].values()))["clips"]
-    return f"{markdown_table(header, rows)}\n\n{results['collection']}, {clips} clips. {measured(results)}"
-
-
-def pooled_spread(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
-    """Return the pooled standard deviation of two results of ``over_seeds`` with equal numbers of seeds.
-
-    >>> pooled_spread({"spread": 3.0}, {"spread": 4.0})
-    3.5355339059327378
-    """
-    return math.sqrt((first["spread"] ** 2 + second["spread"] ** 2) / 2)
 
 
 if __name__ == "__main__":

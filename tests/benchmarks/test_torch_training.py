@@ -1,4 +1,4 @@
-"""The comparison of training runs with PyTorch: its updates, accuracy and tables, on made-up data."""
+"""The comparison of training runs with PyTorch: its updates and accuracy, on made-up data."""
 
 import pathlib
 import types
@@ -9,7 +9,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -r benchmarks/requirements.txt")
 
 from benchmarks import torch_training  # noqa: E402
-from benchmarks.accuracy import over_seeds  # noqa: E402
 from benchmarks.real_clips import config_changes  # noqa: E402
 from benchmarks.torch_mobilenetv2 import build_network  # noqa: E402
 from benchmarks.torch_networks import make_optimizer  # noqa: E402
@@ -68,31 +67,3 @@ def test_a_finished_run_is_not_repeated(tmp_path):
     file = tmp_path / "0.json"
     file.write_text('{"top1": 75.0, "train_loss": 0.25}')
     assert torch_training.whole_run("tsn_mobilenetv2", {}, seed=0, file=file) == {"top1": 75.0, "train_loss": 0.25}
-
-
-def test_tables():
-    curve = [1.0] * 30
-    drifting = [1.0, *[1.001] * 29]
-    losses = {"ours": {"float64": curve, "float32": drifting}, "pytorch": {"float64": curve, "float32": curve}}
-    row = {"clips": 20, "top1": over_seeds([60.0, 70.0, 80.0]), "train_loss": over_seeds([0.5])}
-    theirs = {"top1": over_seeds([55.0, 70.0, 85.0]), "train_loss": over_seeds([0.25])}
-    results = {
-        "date": "2026-01-31",
-        "recipe": {"config": "configs/any.py:NETWORK", "data.size": "64"},
-        "setting": {"device": "cpu"},
-        "collection": "First",
-        "losses": {"tsm_mobilenetv2": losses},
-        "runs": {"tsn_mobilenetv2": {**row, "pytorch": theirs}},
-    }
-    tables = torch_training.tables(results)
-    assert list(tables) == ["torch_losses", "torch_runs"]
-    assert tables["torch_losses"].splitlines()[2:4] == [
-        "| TSM | float64, ours and PyTorch | 0e+00 | 0e+00 | 0e+00 | 0e+00 | 0e+00 |",
-        "| TSM | float32, ours and PyTorch | 0e+00 | 1e-03 | 1e-03 | 1e-03 | 1e-03 |",
-    ]
-    runs = tables["torch_runs"].splitlines()
-    assert runs[2] == "| TSN | 70.0 ± 10.0 | 70.0 ± 15.0 | +0.0 | 12.7 | 0.50 | 0.25 |"
-    assert (
-        runs[-1]
-        == "First, 20 clips. `configs/any.py:NETWORK` with `data.size=64`. Measured on 2026-01-31 on device cpu."
-    )
