@@ -164,10 +164,8 @@ class MSNet(TSM):
         self.flow_refinement = FlowRefinement((3, 16, 32, 64, self.motion_channels))
 
     def with_motion(self, x: Tensor, frames: int) -> Tensor:
-        """Add the refined displacement and confidence to the features. The last frame repeats the last pair."""
-        reduced = normalised(self.chnl_reduction(x)).unflatten(0, (-1, frames))
-        motion = match(reduced[:, :-1].flatten(0, 1), reduced[:, 1:].flatten(0, 1)).unflatten(0, (-1, frames - 1))
-        motion = torch.cat([motion, motion[:, -1:]], 1).flatten(0, 1)
+        """Add the refined displacement and confidence to the features."""
+        motion = motion_of(self.chnl_reduction(x), frames)
         return x + self.flow_refinement(motion.contiguous(memory_format=self.memory_format))
 
 
@@ -218,6 +216,16 @@ def match(source: Tensor, target: Tensor, *, radius: int = 7, sigma: float = 5.0
         weights = torch.softmax(scores * kernel.flatten(3), -1)
         steps = torch.stack([cell.repeat(side), cell.repeat_interleave(side)], 1) / radius
         return torch.cat([weights @ steps, confidence[..., None]], 3).permute(0, 3, 1, 2)
+
+
+def motion_of(x: Tensor, frames: int) -> Tensor:
+    """Match features (b*t, c, h, w) with those of the next frame: (b*t, 3, h, w). The last frame repeats the last pair.
+
+    Source: MotionSqueeze, resnet.py, ``flow_computation``.
+    """
+    x = normalised(x).unflatten(0, (-1, frames))
+    motion = match(x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)).unflatten(0, (-1, frames - 1))
+    return torch.cat([motion, motion[:, -1:]], 1).flatten(0, 1)
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -363,7 +371,7 @@ KINDS = {"tsm": TSM, "msnet_tsm": MSNet, "selfynet_tsm": SELFYNet}
 NAMES = tuple(f"{kind}_{depth}" for depth in RESNETS for kind in KINDS)
 
 
-def make_optimizer(model: nn.Module) -> torch.optim.SGD:
+def make_optimizer(model: nn.Module, *, learning_rate: float = 0.01) -> torch.optim.SGD:
     """Build SGD with the official parameter groups: biases at twice the rate, weight decay only on weights.
 
     ``fused`` is several times as fast as ``foreach`` on a CPU.
@@ -374,10 +382,10 @@ def make_optimizer(model: nn.Module) -> torch.optim.SGD:
     others = [p for p in model.parameters() if id(p) not in norms]
     groups = [
         {"params": [p for p in others if p.ndim > 1]},
-        {"params": [p for p in others if p.ndim == 1], "lr": 0.02, "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim == 1], "lr": 2 * learning_rate, "weight_decay": 0.0},
         {"params": [p for p in model.parameters() if id(p) in norms], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
 
 
 def train_step(

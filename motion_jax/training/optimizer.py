@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 GROUPS = ("official", "plain")
@@ -22,9 +23,7 @@ def sgd(
     """Make the optimizer equal to ``clip_grad_norm_`` followed by ``torch.optim.SGD``.
 
     Order: clip the gradients by their global norm, add the weight decay, apply momentum, multiply by the learning rate.
-    The momentum buffer does not contain the rate, so a lower rate acts at once on all of the buffer. PyTorch adds 1e-6
-    to the norm before it divides; optax does not, which changes a clipped gradient by at most ``1e-6 / clip_norm`` of
-    its size.
+    The momentum buffer does not contain the rate, so a lower rate acts at once on all of the buffer.
 
     Args:
         schedule: learning rate as a function of the number of completed updates.
@@ -55,12 +54,28 @@ def sgd(
         return jax.tree.map(lambda update, kind: update * rates[kind], updates, parameter_kinds(updates))
 
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity(),
+        clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity(),
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.trace(momentum, nesterov=nesterov),
         optax.stateless(scale_by_group) if official else optax.identity(),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def clip_by_global_norm(clip_norm: float) -> optax.GradientTransformation:
+    """Make a transformation that multiplies the gradients by ``min(1, clip_norm / (norm + 1e-6))``.
+
+    optax's transformation of this name does not add 1e-6, which changes a clipped gradient in the eighth digit. Runs
+    in PyTorch and here would differ by that from the first update.
+
+    Source: PyTorch, ``torch.nn.utils.clip_grad_norm_``.
+    """
+
+    def clip(gradients: Any, _: Any) -> Any:
+        scale = jnp.minimum(1, clip_norm / (optax.tree.norm(gradients) + 1e-6))
+        return jax.tree.map(lambda gradient: gradient * scale, gradients)
+
+    return optax.stateless(clip)
 
 
 def parameter_kinds(params: Mapping[str, Any]) -> dict[str, Any]:
