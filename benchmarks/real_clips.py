@@ -15,7 +15,7 @@ import importlib.util
 import json
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ NETWORKS = {
     "msnet_tsm_mobilenetv2": "MSNet-TSM",
     "selfynet_tsm_mobilenetv2": "SELFYNet-TSM",
 }
-SEEDS = 3
+SEEDS = range(3)
 FRAMES = 8
 # Changes to configs/video_folder.py. The evaluation at the end makes the last checkpoint the best one.
 RECIPE = {
@@ -109,7 +109,7 @@ def collection_results(
         ``name``; ``clips``, the number of evaluated clips; ``chance`` and ``majority``, the accuracy in percent of a
         random guess and of always naming the most frequent class; and ``networks``, as ``network_results`` returns it.
     """
-    networks = network_results(folder, root, weights, workdir=workdir, networks=NETWORKS)
+    networks = network_results(folder, root, weights, workdir=workdir, networks=NETWORKS, seeds=SEEDS)
     first = next(iter(NETWORKS))
     with np.load(workdir / folder / first / "0" / "scores.npz") as file:
         rates = label_rates(file["labels"], classes=len(file["names"]))
@@ -117,7 +117,13 @@ def collection_results(
 
 
 def network_results(
-    folder: str, root: pathlib.Path, weights: pathlib.Path, *, workdir: pathlib.Path, networks: Iterable[str]
+    folder: str,
+    root: pathlib.Path,
+    weights: pathlib.Path,
+    *,
+    workdir: pathlib.Path,
+    networks: Iterable[str],
+    seeds: Sequence[int],
 ) -> dict[str, dict[str, Any]]:
     """Train and evaluate networks on one collection with every seed, unless ``workdir`` holds the runs.
 
@@ -129,11 +135,11 @@ def network_results(
     runs = {network: (f"configs/video_folder.py:{network},{FRAMES}", options) for network in networks}
     return {
         network: {
-            "seeds": list(range(SEEDS)),
+            "seeds": list(seeds),
             **row,
-            "train_loss": over_seeds([last_loss(workdir / folder / network / str(seed)) for seed in range(SEEDS)]),
+            "train_loss": over_seeds([last_loss(workdir / folder / network / str(seed)) for seed in seeds]),
         }
-        for network, row in train_all(runs, seeds=SEEDS, workdir=workdir / folder).items()
+        for network, row in train_all(runs, seeds=seeds, workdir=workdir / folder).items()
     }
 
 

@@ -27,7 +27,6 @@ from benchmarks.accuracy import over_seeds
 from benchmarks.real_clips import (
     COLLECTIONS,
     FRAMES,
-    SEEDS,
     add_arguments,
     config_changes,
     description,
@@ -53,6 +52,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "torch_training.json"
 LOSSES_OF = ("tsm_mobilenetv2",)
 RUNS_OF = ("tsn_mobilenetv2", "tsm_mobilenetv2")
 COLLECTION = "fight_surv"
+SEEDS = range(5)
 # Results of whole runs.
 KEPT = ("top1", "train_loss")
 Batch = Mapping[str, np.ndarray]
@@ -67,12 +67,14 @@ def main() -> None:
     torch.set_num_threads(1)  # The maps are small: with more threads, a step takes longer.
     folder = arguments.workdir / COLLECTION
     changes = {**config_changes(COLLECTION, arguments.root, weights), "data.dir": str((folder / "data").absolute())}
-    ours = network_results(COLLECTION, arguments.root, weights, workdir=arguments.workdir, networks=RUNS_OF)
+    ours = network_results(
+        COLLECTION, arguments.root, weights, workdir=arguments.workdir, networks=RUNS_OF, seeds=SEEDS
+    )
     runs = {}
     for network in RUNS_OF:
         theirs = [
             whole_run(network, changes, seed=seed, file=folder / "pytorch" / network / f"{seed}.json")
-            for seed in bar(range(SEEDS), desc=f"PyTorch, {network}", unit="run")
+            for seed in bar(SEEDS, desc=f"PyTorch, {network}", unit="run")
         ]
         runs[network] = {**ours[network], "pytorch": {key: over_seeds([run[key] for run in theirs]) for key in KEPT}}
     described = description()
