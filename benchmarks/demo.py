@@ -48,8 +48,8 @@ KINDS = {
 }
 # Other fields of the same clips: column -> key of the results.
 OTHER_FIELDS = {"DIS": "dis", "Farneback": "farneback", "papers' form": "papers_form"}
-# A verdict allows three standard deviations, and one point where the seeds hardly differ.
-DEVIATIONS, LEAST_POINTS = 3, 1.0
+# A verdict allows three standard deviations, and two points where the seeds hardly differ.
+DEVIATIONS, LEAST_POINTS = 3, 2.0
 WITHIN_PAIRS_OF_TSN = (45.0, 55.0)
 
 
@@ -57,10 +57,7 @@ def main() -> None:
     """Measure all seeds, or compare one demo with them."""
     parser = Parser(__doc__)
     parser.add_argument("--compare", type=pathlib.Path, metavar="DIR", help="folder of a finished demo")
-    default = pathlib.Path("runs/demo_seeds")
-    parser.add_argument(
-        "--workdir", type=pathlib.Path, default=default, help="folder for all runs; default: %(default)s"
-    )
+    parser.add_argument("--workdir", type=pathlib.Path, default=WORKDIR, help="folder for all runs")
     arguments = parser.parse_args()
     if arguments.compare:
         rows = compare(arguments.compare, json.loads(RESULTS.read_text()))
@@ -143,7 +140,7 @@ def expected(values: Mapping[str, Any]) -> tuple[float, float]:
     """Return the lowest and the highest accuracy in percent that is expected of any seed.
 
     >>> expected({"mean": 98.0, "spread": 0.5})
-    (96.5, 99.5)
+    (96.0, 100.0)
     """
     margin = max(DEVIATIONS * values["spread"], LEAST_POINTS)
     return max(0.0, values["mean"] - margin), min(100.0, values["mean"] + margin)

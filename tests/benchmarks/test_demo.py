@@ -39,9 +39,9 @@ def test_every_result_is_printed_beside_its_range_and_has_a_verdict(runs):
     assert len(rows) == len(demo.NETWORKS) + 1 + len(demo.KINDS)
 
 
-def test_a_range_is_three_deviations_and_one_point_at_least():
-    assert demo.expected({"mean": 97.0, "spread": 0.5}) == (95.5, 98.5)
-    assert demo.expected({"mean": 99.9, "spread": 0.0}) == (98.9, 100.0)
+def test_a_range_is_three_deviations_and_two_points_at_least():
+    assert demo.expected({"mean": 95.0, "spread": 1.0}) == (92.0, 98.0)
+    assert demo.expected({"mean": 99.5, "spread": 0.0}) == (97.5, 100.0)
 
 
 def test_the_results_are_of_the_demo_as_it_is():

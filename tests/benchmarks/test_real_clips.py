@@ -28,14 +28,14 @@ def runs(monkeypatch, tmp_path):
     def train_all(runs, *, seeds, workdir):
         called.update(runs)
         for network in runs:
-            for seed in range(seeds):
+            for seed in seeds:
                 folder = workdir / network / str(seed)
                 folder.mkdir(parents=True)
                 lines = [("train", 2.0), ("train", 0.5), ("val", 1.0)]
                 logged = [json.dumps({"split": split, "loss": loss}) for split, loss in lines]
                 (folder / "metrics.jsonl").write_text("\n".join(logged))
                 np.savez(folder / "scores.npz", labels=np.array([0, 1, 1, 2]), names=np.array(["a", "b", "c"]))
-        return {network: {"clips": 4, "top1": over_seeds([50.0 + seed for seed in range(seeds)])} for network in runs}
+        return {network: {"clips": 4, "top1": over_seeds([50.0 + seed for seed in seeds])} for network in runs}
 
     monkeypatch.setattr(real_clips, "train_all", train_all)
     return called
