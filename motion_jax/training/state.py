@@ -61,19 +61,21 @@ def create_state(
         ValueError: if ``variables`` lack a tensor, or hold one that the model lacks or has in another shape.
     """
 
-    def init() -> dict[str, Any]:
-        key = jax.random.fold_in(jax.random.key(seed), jnp.uint32(_INIT_STREAM))
+    def init(key: jax.Array) -> dict[str, Any]:
+        key = jax.random.fold_in(key, jnp.uint32(_INIT_STREAM))
         return dict(model.init(key, jnp.zeros((1, *clip_shape), jnp.uint8), train=False))
 
     def complete(variables: Mapping[str, Any]) -> TrainState:
         params = variables["params"]
         return TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), optimizer.init(params))
 
-    # Compiled: initialising a network operation by operation takes minutes.
+    # Compiled: initialising a network operation by operation takes minutes. The key is an argument, so that all seeds
+    # share one entry of the compilation cache.
+    key = jax.random.key(seed)
     if variables is None:
-        return jax.jit(lambda: complete(init()))()
+        return jax.jit(lambda key: complete(init(key)))(key)
     variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-    drawn = jax.eval_shape(init)
+    drawn = jax.eval_shape(init, key)
     expected = {name: leaf.shape for name, leaf in named_leaves({"batch_stats": {}, **drawn})}
     given = {name: np.shape(leaf) for name, leaf in named_leaves(variables)}
     if differences := describe_differences(given, expected):

@@ -167,7 +167,7 @@ def test_selfynet_for_16_frames_has_its_count():
         ({"name": "x"}, r"there is no model 'x'; motion_jax.list_models\(\) gives all names$"),
         (
             {"name": "msnet_tsm_r18", "windw": 3},
-            "msnet_tsm_r18 has no field windw; its block's fields are reduction, radius",
+            "msnet_tsm_r18 has no field windw; its block's fields are reduction, reduction_kernel, radius",
         ),
         ({"name": "tsm_r18", "radius": 3}, "tsm_r18 has no field radius; it has no motion block"),
         ({"name": "i3d", "radius": 3}, "i3d has no field radius; it has no motion block$"),
