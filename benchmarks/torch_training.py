@@ -5,7 +5,7 @@ Examples:
     python -m benchmarks.torch_training --root=DIR --weights=mobilenet_v2.pth --workdir=runs/real_clips
 
 The first part compares the losses of 30 updates, step by step, in float64 and in float32, without dropout. The second
-part compares the accuracy of whole runs over three seeds; dropout differs, because each framework draws its own. Clips,
+part compares the accuracy of whole runs over five seeds; dropout differs, because each framework draws its own. Clips,
 weights, options and recipe are those of benchmarks/real_clips.py. Runs that --workdir holds are not repeated. Requires
 PyTorch (benchmarks/requirements.txt).
 """
