@@ -178,3 +178,16 @@ def test_the_block_adds_to_its_input(rng):
     variables = block.init(jax.random.key(0), clip, train=False)
     variables["params"]["transform4_pointwise_bn"] = {"scale": jnp.zeros(8), "bias": jnp.full(8, 2.0)}
     np.testing.assert_allclose(block.apply(variables, clip, train=False), clip + 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_the_reduction_has_the_kernel_that_is_asked_for(side):
+    block = MotionSqueeze(reduction=8, radius=2, reduction_kernel=side)
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), jnp.zeros((1, 2, 8, 8, 4)), train=False))
+    assert shapes["params"]["reduction_conv"]["kernel"].shape == (side, side, 4, 8)
+
+
+def test_an_even_reduction_kernel_is_refused():
+    block = MotionSqueeze(reduction_kernel=2)
+    with pytest.raises(ValueError, match="reduction_kernel must be odd and 1 or more; got 2"):
+        block.init(jax.random.key(0), jnp.zeros((1, 2, 8, 8, 4)), train=False)
