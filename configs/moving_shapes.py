@@ -29,7 +29,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.data.resize = None
     config.train.update(
         batch_size=16,
-        steps=300,
+        steps=400,
         learning_rate=0.05,
         schedule="cosine",
         milestones=(),

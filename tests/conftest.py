@@ -1,5 +1,6 @@
 """Settings every test shares: eight CPU devices, one compilation cache, shape checks on the public arrays."""
 
+import logging
 import os
 import pathlib
 
@@ -23,11 +24,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(autouse=True)
-def same_xla_flags():
-    """Commands called in this process add settings that only the processes started later would heed."""
-    before = os.environ["XLA_FLAGS"]
+def same_settings():
+    """Undo what a command called in this process sets for its whole process: XLA's flags and the log.
+
+    The log's handler holds the stderr of its test, which is closed when the next test writes to it.
+    """
+    flags, handlers, level = os.environ["XLA_FLAGS"], list(logging.root.handlers), logging.getLogger("motion_jax").level
     yield
-    os.environ["XLA_FLAGS"] = before
+    os.environ["XLA_FLAGS"] = flags
+    logging.getLogger("motion_jax").setLevel(level)
+    for handler in logging.root.handlers[:]:
+        if type(handler) is logging.StreamHandler and handler not in handlers:
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture
