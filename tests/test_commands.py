@@ -53,7 +53,8 @@ def records(workdir, split):
 
 def measured(record):
     """A line of the log without the times, which differ between runs."""
-    return {name: value for name, value in record.items() if name not in ("clips_per_second", "input_wait")}
+    times = ("clips_per_second", "input_wait", "goodput", "time")
+    return {name: value for name, value in record.items() if name not in times and not name.startswith("seconds_")}
 
 
 class Trained:

@@ -19,6 +19,7 @@ from motion_jax.data.pipeline import eval_batches, train_batches
 from motion_jax.experiment import Experiment, initial_variables, open_data
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
+from motion_jax.training.profile import step_range
 
 
 def main() -> None:
@@ -28,19 +29,22 @@ def main() -> None:
     parser.add_argument("--workdir", metavar="DIR", help="folder of this run: checkpoints, logs, prepared data")
     processes = "this is one of several processes (TPU pod, several hosts)"
     parser.add_argument("--distributed", action="store_true", help=processes)
+    profile = "record these updates with JAX's profiler, such as 100:105, in DIR/profile"
+    parser.add_argument("--profile", metavar="FIRST:LAST", help=profile)
     arguments = parser.parse_args()
     if not (arguments.config and arguments.workdir):
         parser.error("--config=FILE and --workdir=DIR are needed")
     config = read_config(arguments.config, arguments.changes)
     if arguments.distributed:
         jax.distributed.initialize()
-    result = train(config, pathlib.Path(arguments.workdir))
+    profile = step_range(arguments.profile) if arguments.profile else None
+    result = train(config, pathlib.Path(arguments.workdir), profile=profile)
     if arguments.json:
         print_json(result)
 
 
-def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
-    """Train the experiment of a config, and return what ``fit`` returns."""
+def train(config: dict, workdir: pathlib.Path, *, profile: tuple[int, int] | None = None) -> dict[str, float]:
+    """Train the experiment of a config, and return what ``fit`` returns; ``profile`` is as in ``fit``."""
     experiment = Experiment.from_config(config)
     # The run keeps absolute paths, so that its checkpoints find the data from any folder.
     config["data"] = dataclasses.asdict(experiment.data)
@@ -73,6 +77,7 @@ def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
         workdir=workdir,
         config=config,
         variables=initial_variables(model, source, seed=experiment.seed) if source else None,
+        profile=profile,
     )
 
 

@@ -17,6 +17,7 @@ from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig, evaluate
 from motion_jax.training.meter import Meter, show
 from motion_jax.training.metrics import MetricLog, find_logged
+from motion_jax.training.profile import StepProfile
 from motion_jax.training.progress import bar, log, log_compilation
 from motion_jax.training.recipe import TrainConfig, make_optimizer, make_schedule
 from motion_jax.training.signals import Stopped, StopSignals
@@ -58,6 +59,7 @@ def fit(
     workdir: str | os.PathLike,
     config: Mapping[str, Any],
     variables: Mapping[str, Any] | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Train a model in a workdir, from its newest checkpoint if it has one.
 
@@ -75,6 +77,7 @@ def fit(
         workdir: the folder of this run.
         config: JSON object to store in the workdir and with the weights; ``config["model"]["name"]`` names the model.
         variables: initial ``{"params", "batch_stats"}`` of a new run; random if None.
+        profile: first and last update to record with JAX's profiler, into ``profile/`` of the workdir.
 
     Returns:
         The metrics of the last evaluation (of the last log line without one), ``step``, and ``finished``, which is
@@ -157,7 +160,9 @@ def fit(
         updates = range(start + 1, total + 1)
         steps = stack.enter_context(bar(updates, initial=start, total=total, desc="train", unit="step"))
         stack.enter_context(checkpoints.explain_non_finite())
+        profiled = stack.enter_context(StepProfile(profile, workdir / "profile"))
         for step in steps:
+            profiled.before(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 batch = next(batches, None)
                 if batch is None:
@@ -168,6 +173,7 @@ def fit(
                 with par.no_implicit_transfers():
                     state, metrics = update(state, batch)
             meter.add(step, metrics)
+            profiled.after(step, metrics)
 
             # What is due now, in this order: metrics and log, latest checkpoint, evaluation and best checkpoint, stop.
             stopping = stop.requested or checkpoints.reached_preemption(step)
@@ -178,9 +184,10 @@ def fit(
                 show(line, steps)
             # Saved before the evaluation, so that an interruption costs only the evaluation.
             if saving:
-                checkpoints.save_latest(state)
+                with meter.paused("saving"):
+                    checkpoints.save_latest(state)
             if evaluating:
-                with meter.paused():
+                with meter.paused("evaluation"):
                     result = evaluate_and_save_best(state, step)
             if stopping or (evaluating and (stop.requested or result is None)):
                 break

@@ -43,12 +43,17 @@ class MetricLog:
     """
 
     def __init__(self, workdir: str | os.PathLike, *, start_step: int) -> None:
-        """Open the log of a run that continues after ``start_step`` updates, and delete the lines of later steps."""
+        """Open the log of a run that continues after ``start_step`` updates, and delete the lines of later steps.
+
+        ``last_train_line`` is the last kept line of the split train; None on other processes or without such a line.
+        """
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
         self._file = self._board = None
+        self.last_train_line: dict[str, Any] | None = None
         if jax.process_index() != 0:
             return
         records = [record for record in _read(self._path) if record["step"] <= start_step]
+        self.last_train_line = next((record for record in reversed(records) if record["split"] == "train"), None)
         write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in records))
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=start_step + 1)
@@ -60,8 +65,8 @@ class MetricLog:
         record = {"step": step, "epoch": round(epoch, 4), "split": split, **values}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+        for name in values.keys() - {"time"}:  # TensorBoard stores the time of every value by itself.
+            self._board.add_scalar(f"{split}/{name}", values[name], step)
 
     def close(self) -> None:
         """Close the files."""
