@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 VERSIONS = {
     "diving48": ("v1", "v2"),
@@ -76,6 +77,8 @@ class DataConfig:
     max_bad_fraction: float
     # Checkpoints from before this option lack it.
     drift: float = 0.0
+
+    SAME_RESULT: ClassVar = ("root", "dir", "threads", "processes", "max_bad_fraction")
 
     def __post_init__(self) -> None:
         # Command lines and JSON give lists.

@@ -6,7 +6,7 @@ import logging
 import pathlib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ import numpy as np
 from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.pipeline import DataConfig, Dataset, open_dataset
 from motion_jax.models import ModelConfig
-from motion_jax.training import checkpoints
+from motion_jax.training import checkpoints, history
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig
 from motion_jax.training.parallel import ParallelConfig
@@ -163,6 +163,34 @@ def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoin
                 f"the checkpoint {checkpoint} is of another model: its model.{name} is {trained.get(name)!r}, the "
                 f"config's {value!r}; leave out --config, or give the one it was trained with"
             )
+
+
+def check_restart(experiment: Experiment, workdir: pathlib.Path, *, allowed: Collection[str]) -> dict[str, Any]:
+    """Compare an experiment with the newest checkpoint in its workdir, and return key -> (old value, new value).
+
+    A checkpoint of step 0, such as one of imported weights, says nothing about the recipe.
+
+    Args:
+        experiment: the config of this start.
+        workdir: may be new.
+        allowed: keys whose change is allowed although it changes the result.
+
+    Raises:
+        ValueError: if other values change that change the result. The message names all.
+    """
+    newest = checkpoints.newest_config(workdir)
+    changes = {}
+    if newest and newest[0] > 0:
+        try:
+            stored = Experiment.from_config(newest[1])
+        except ValueError as error:
+            raise ValueError(f"the config of the checkpoint of step {newest[0]} in {workdir}: {error}") from error
+        changes = history.changed_fields(stored, experiment)
+        if "model.name" in changes:
+            kept, given, _ = changes["model.name"]
+            raise ValueError(f"{workdir} holds a run of {kept}, this one is of {given}: choose another workdir")
+    history.check_changes(changes, allowed=allowed, keys=keys_of(), workdir=workdir)
+    return {key: (old, new) for key, (old, new, _) in changes.items()}
 
 
 def open_data(data: DataConfig, workdir: pathlib.Path) -> Dataset:

@@ -11,12 +11,13 @@ A workdir that holds a checkpoint is resumed from it.
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Collection
 
 import jax
 
 from motion_jax.cli import Parser, print_json, read_config, run
 from motion_jax.data.pipeline import eval_batches, train_batches
-from motion_jax.experiment import Experiment, initial_variables, open_data
+from motion_jax.experiment import Experiment, check_restart, initial_variables, open_data
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
 from motion_jax.training.profile import step_range
@@ -31,6 +32,8 @@ def main() -> None:
     parser.add_argument("--distributed", action="store_true", help=processes)
     profile = "record these updates with JAX's profiler, such as 100:105, in DIR/profile"
     parser.add_argument("--profile", metavar="FIRST:LAST", help=profile)
+    change = "values of the config that a restart may change although they change the result"
+    parser.add_argument("--change", default="", metavar="KEY[,KEY]", help=change)
     arguments = parser.parse_args()
     if not (arguments.config and arguments.workdir):
         parser.error("--config=FILE and --workdir=DIR are needed")
@@ -38,14 +41,21 @@ def main() -> None:
     if arguments.distributed:
         jax.distributed.initialize()
     profile = step_range(arguments.profile) if arguments.profile else None
-    result = train(config, pathlib.Path(arguments.workdir), profile=profile)
+    allowed = [key for key in arguments.change.split(",") if key]
+    result = train(config, pathlib.Path(arguments.workdir), profile=profile, allowed=allowed)
     if arguments.json:
         print_json(result)
 
 
-def train(config: dict, workdir: pathlib.Path, *, profile: tuple[int, int] | None = None) -> dict[str, float]:
-    """Train the experiment of a config, and return what ``fit`` returns; ``profile`` is as in ``fit``."""
+def train(
+    config: dict, workdir: pathlib.Path, *, profile: tuple[int, int] | None = None, allowed: Collection[str] = ()
+) -> dict[str, float]:
+    """Train the experiment of a config, and return what ``fit`` returns.
+
+    ``profile`` is as in ``fit``, and ``allowed`` as in ``check_restart``.
+    """
     experiment = Experiment.from_config(config)
+    changes = check_restart(experiment, workdir, allowed=allowed)
     # The run keeps absolute paths, so that its checkpoints find the data from any folder.
     config["data"] = dataclasses.asdict(experiment.data)
     # Checked before data are prepared and anything is compiled.
@@ -78,6 +88,7 @@ def train(config: dict, workdir: pathlib.Path, *, profile: tuple[int, int] | Non
         config=config,
         variables=initial_variables(model, source, seed=experiment.seed) if source else None,
         profile=profile,
+        changes=changes,
     )
 
 

@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.traverse_util
 import jax
@@ -47,6 +47,8 @@ class CheckpointConfig:
     every_epochs: float | None
     keep: int
     asynchronous: bool
+
+    SAME_RESULT: ClassVar = ("every_steps", "every_epochs", "keep", "asynchronous")
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_epochs"):
@@ -244,6 +246,16 @@ def find(path: str | os.PathLike) -> pathlib.Path:
         if steps:
             return place / str(max(steps))
     raise ValueError(f"no checkpoint in {path}: give a workdir that train.py wrote, or the folder of a step")
+
+
+def newest_config(workdir: str | os.PathLike) -> tuple[int, dict[str, Any]] | None:
+    """Return step and config of the newest checkpoint of a workdir whose files pass their checksums, or None."""
+    folders = (pathlib.Path(workdir) / "checkpoints" / "latest").glob("*")
+    steps = [int(folder.name) for folder in folders if folder.name.isdecimal()]
+    for step in sorted(steps, reverse=True):
+        with contextlib.suppress(Exception):  # Broken: training names it when it restores.
+            return step, _read_record(pathlib.Path(workdir) / "checkpoints" / "latest" / str(step))["config"]
+    return None
 
 
 def restore(path: str | os.PathLike) -> Restored:

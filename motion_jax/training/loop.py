@@ -15,8 +15,10 @@ from flax import linen as nn
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig, evaluate
+from motion_jax.training.history import add_start, describe_changes
 from motion_jax.training.meter import Meter, show
 from motion_jax.training.metrics import MetricLog, find_logged
+from motion_jax.training.owner import own
 from motion_jax.training.profile import StepProfile
 from motion_jax.training.progress import bar, log, log_compilation
 from motion_jax.training.recipe import TrainConfig, make_optimizer, make_schedule
@@ -60,6 +62,7 @@ def fit(
     config: Mapping[str, Any],
     variables: Mapping[str, Any] | None = None,
     profile: tuple[int, int] | None = None,
+    changes: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train a model in a workdir, from its newest checkpoint if it has one.
 
@@ -67,8 +70,8 @@ def fit(
     SIGTERM or SIGINT ends the run after the update in progress, with a checkpoint. A finished workdir returns its
     metrics at once.
 
-    Writes ``config.json``, ``labels.json``, ``metrics.jsonl``, ``tensorboard/``, ``checkpoints/`` and, unless a
-    compilation cache is set already, ``compile_cache/``.
+    Writes ``config.json``, ``labels.json``, ``history.jsonl``, ``owner.json``, ``metrics.jsonl``, ``tensorboard/``,
+    ``checkpoints/`` and, unless a compilation cache is set already, ``compile_cache/``.
 
     Args:
         model: takes clips (b, t, h, w, c) and ``train``; returns logits (b, k).
@@ -78,18 +81,19 @@ def fit(
         config: JSON object to store in the workdir and with the weights; ``config["model"]["name"]`` names the model.
         variables: initial ``{"params", "batch_stats"}`` of a new run; random if None.
         profile: first and last update to record with JAX's profiler, into ``profile/`` of the workdir.
+        changes: key -> (old value, new value) of what a restart changes, for the log and ``history.jsonl``.
 
     Returns:
         The metrics of the last evaluation (of the last log line without one), ``step``, and ``finished``, which is
         False after a signal.
 
     Raises:
-        ValueError: if the batch does not divide over the devices, the workdir belongs to another model, every
-            checkpoint is broken, or the loss or the state is not finite; such a state is never saved.
+        ValueError: if the batch does not divide over the devices, another run owns the workdir, the workdir belongs to
+            another model, its newest checkpoint is beyond the last step, every checkpoint is broken, or the loss or the
+            state is not finite; such a state is never saved.
     """
     workdir = pathlib.Path(workdir).absolute()
     _check_sizes(data, train, parallel, evaluation)
-    check_workdir(workdir, config, data.labels)
     use_compile_cache(workdir)
     total = train.total_steps(data.train_size)
     steps_per_epoch = train.steps_per_epoch(data.train_size)
@@ -101,11 +105,19 @@ def fit(
         return due and step > 0 and data.eval_batches is not None
 
     with contextlib.ExitStack() as stack:
+        workdir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(own(workdir))
+        check_workdir(workdir, config, data.labels)
         checkpoints = stack.enter_context(Checkpoints(workdir, section=checkpoint, config=config, labels=data.labels))
         newest = checkpoints.latest_step() or 0
+        if newest > total:
+            raise ValueError(
+                f"the newest checkpoint in {workdir} is of step {newest}, but the run ends at step {total}: "
+                "raise train.steps, or choose another workdir"
+            )
         split = "train" if data.eval_batches is None else "val"
         if newest >= total and (result := find_logged(workdir, step=newest, split=split)):
-            log(f"{workdir} is finished: {newest} of {total} steps are done (raise train.steps to go on)")
+            log(f"{workdir} is finished: {newest} of {total} steps are done (--change=train.steps with more goes on)")
             return {**result, "step": newest, "finished": True}
 
         stop = stack.enter_context(StopSignals())
@@ -120,6 +132,9 @@ def fit(
         _check_classes(state.params, data.labels)
         start = step = int(state.step)
         describe_workdir(workdir, config, data.labels)
+        add_start(workdir, step=start, changes=changes or {})
+        if changes:
+            log(f"changed since the last start: {describe_changes(changes)}")
         metric_log = stack.enter_context(contextlib.closing(MetricLog(workdir, start_step=start)))
         meter = stack.enter_context(contextlib.closing(Meter(metric_log, train=train, train_size=data.train_size)))
 

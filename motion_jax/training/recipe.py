@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import optax
 
@@ -64,6 +65,8 @@ class TrainConfig:
     init_from: str | None
     log_every: int
     eval_every_epochs: float
+
+    SAME_RESULT: ClassVar = ("log_every", "eval_every_epochs")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))

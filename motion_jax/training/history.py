@@ -1,0 +1,96 @@
+"""What a restart may change, and the history of a run."""
+
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import flax
+import jax
+
+
+def changed_fields(stored: Any, given: Any, prefix: str = "") -> dict[str, tuple[Any, Any, bool]]:
+    """Compare two configs field by field.
+
+    Args:
+        stored, given: dataclasses of one type, whose fields may be dataclasses. The class attribute ``SAME_RESULT``
+            names the fields of a class that do not change the result of a run.
+        prefix: put before the name of each field.
+
+    Returns:
+        key -> (stored value, given value, whether it changes the result), for the fields that differ.
+    """
+    changes = {}
+    for field in dataclasses.fields(stored):
+        key, old, new = prefix + field.name, getattr(stored, field.name), getattr(given, field.name)
+        if dataclasses.is_dataclass(old):
+            changes |= changed_fields(old, new, f"{key}.")
+        elif isinstance(old, Mapping) and isinstance(new, Mapping):
+            names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+            changes |= {f"{key}.{name}": (old.get(name), new.get(name), True) for name in names}
+        elif old != new:
+            changes[key] = (old, new, field.name not in getattr(stored, "SAME_RESULT", ()))
+    return changes
+
+
+def check_changes(
+    changes: Mapping[str, tuple[Any, Any, bool]], *, allowed: Collection[str], keys: Collection[str], workdir: object
+) -> None:
+    """Raise an error if a restart changes the result of its run without being told to.
+
+    Args:
+        changes: as returned by ``changed_fields``.
+        allowed: keys that the user allows to change.
+        keys: all keys of the config.
+        workdir: named in the message.
+
+    Raises:
+        ValueError: naming each value, or an allowed key that does not exist.
+    """
+    for key in allowed:
+        if key not in keys and key not in changes:
+            near = difflib.get_close_matches(key, [*keys, *changes], n=1)
+            raise ValueError(f"--change: the config has no {key}" + (f"; did you mean {near[0]}?" if near else ""))
+    refused = {key: (old, new) for key, (old, new, matters) in changes.items() if matters and key not in allowed}
+    if refused:
+        raise ValueError(
+            f"the run in {workdir} has other values: {describe_changes(refused)}. They change its result. Give the "
+            f"old values, another workdir, or allow this with --change={','.join(refused)}"
+        )
+
+
+def add_start(workdir: str | os.PathLike, *, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """Append this start to ``history.jsonl``, on the first process only.
+
+    The line holds the time in seconds since 1970, the step it starts from, the host, the numbers of processes and
+    devices, the versions, and key -> (old value, new value) of what the restart changes.
+    """
+    if jax.process_index() != 0:
+        return
+    line = {
+        "time": round(time.time(), 3),
+        "step": step,
+        "host": socket.gethostname(),
+        "processes": jax.process_count(),
+        "devices": jax.device_count(),
+        "kind": jax.devices()[0].device_kind,
+        "versions": {"jax": jax.__version__, "flax": flax.__version__},
+        "changes": changes,
+    }
+    with (pathlib.Path(workdir) / "history.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return changes as text, such as ``train.steps 6 -> 12, data.threads 2 -> 4``."""
+    return ", ".join(f"{key} {_short(old)} -> {_short(new)}" for key, (old, new) in changes.items())
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
