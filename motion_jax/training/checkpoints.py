@@ -182,7 +182,8 @@ class Checkpoints:
             left = "no checkpoint was written yet" if good is None else f"the last good checkpoint is step {good}"
             raise NonFiniteError(
                 f"{error}: training stopped, {left}; lower train.learning_rate, set train.clip_norm, lengthen "
-                "train.warmup_epochs, or compute in float32"
+                "train.warmup_epochs, or compute in float32",
+                step=error.step,
             ) from error
 
     def wait(self) -> None:
@@ -197,7 +198,7 @@ class Checkpoints:
         leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(jax.device_get(state))}
         bad = [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]
         if bad:
-            raise NonFiniteError(f"the state after step {step} is not finite in {', '.join(bad[:3])}")
+            raise NonFiniteError(f"the state after step {step} is not finite in {', '.join(bad[:3])}", step=step)
         sums = {name: _leaf_record(leaf) for name, leaf in leaves.items()}
         record = _RecordArgs(step, self._config, self._labels, metrics, sums)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), checksums=record)

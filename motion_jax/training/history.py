@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import logging
 import os
 import pathlib
 import socket
@@ -12,6 +13,9 @@ from typing import Any
 
 import flax
 import jax
+
+NAME = "history.jsonl"
+_log = logging.getLogger(__name__)
 
 
 def changed_fields(stored: Any, given: Any, prefix: str = "") -> dict[str, tuple[Any, Any, bool]]:
@@ -65,15 +69,12 @@ def check_changes(
 
 
 def add_start(workdir: str | os.PathLike, *, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
-    """Append this start to ``history.jsonl``, on the first process only.
+    """Append this start to ``history.jsonl``.
 
     The line holds the time in seconds since 1970, the step it starts from, the host, the numbers of processes and
     devices, the versions, and key -> (old value, new value) of what the restart changes.
     """
-    if jax.process_index() != 0:
-        return
     line = {
-        "time": round(time.time(), 3),
         "step": step,
         "host": socket.gethostname(),
         "processes": jax.process_count(),
@@ -82,8 +83,34 @@ def add_start(workdir: str | os.PathLike, *, step: int, changes: Mapping[str, tu
         "versions": {"jax": jax.__version__, "flax": flax.__version__},
         "changes": changes,
     }
-    with (pathlib.Path(workdir) / "history.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    add_line(workdir, line)
+
+
+def add_line(workdir: str | os.PathLike, line: Mapping[str, Any]) -> None:
+    """Append an object, with the ``time``, to ``history.jsonl``, on the first process only."""
+    if jax.process_index() == 0:
+        with (pathlib.Path(workdir) / NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), **line}) + "\n")
+
+
+def read_lines(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the objects in ``history.jsonl``, without lines that are damaged; a warning counts those."""
+    path = pathlib.Path(workdir) / NAME
+    if not path.is_file():
+        return []
+    lines, damaged = [], 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if isinstance(line, dict):
+            lines.append(line)
+        else:
+            damaged += 1
+    if damaged:
+        _log.warning("%s: %d damaged lines are ignored", path, damaged)
+    return lines
 
 
 def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:

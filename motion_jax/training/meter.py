@@ -67,7 +67,7 @@ class Meter:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(values[name]):
-                    raise NonFiniteError(f"{name} is {values[name]} at step {step}")
+                    raise NonFiniteError(f"{name} is {values[name]} at step {step}", step=step)
             self._window.append(values)
             if step % self._train.log_every == 0 or step == self._total:
                 self.logged = self._average()

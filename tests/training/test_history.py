@@ -14,6 +14,7 @@ CONFIG = moving_shapes.get_config("tsm_r18,8,smoke").to_dict()
 EXPERIMENT = Experiment.from_config(CONFIG)
 # These do not change the result of a run; every other field does.
 FREE = {
+    "train.on_nan",
     *("data.root", "data.dir", "data.threads", "data.processes", "data.max_bad_fraction"),
     *("train.log_every", "train.eval_every_epochs", "model.remat", "parallel.backend", "parallel.devices"),
     *(key for key in keys_of() if key.startswith(("eval.", "checkpoint."))),
