@@ -1,15 +1,20 @@
 """Reading tensors from files without running code in them."""
 
+import json
 import os
 import pickle
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 INSTALL_TORCH = "pip install torch"
+CHECKSUMS = "crc32"
+"""Key of the metadata of a safetensors file: JSON of name -> CRC-32 of each tensor."""
 
 
 def read_tensors(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -42,12 +47,28 @@ def _read_file(path: str) -> Any:
 
 
 def _read_safetensors(path: str) -> dict[str, np.ndarray]:
+    from safetensors import safe_open
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        with safe_open(path, framework="np") as file:
+            checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
+        damaged = [
+            name for name, expected in checksums.items() if name not in tensors or crc32(tensors[name]) != expected
+        ]
     except Exception as error:  # the package's own errors, and NumPy's for impossible sizes
         raise ValueError(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
+    if damaged:
+        raise ValueError(
+            f"{path}: the values of {', '.join(damaged[:3])} are not those that were written; copy it again"
+        )
+    return tensors
+
+
+def crc32(array: np.ndarray) -> int:
+    """Return the CRC-32 of the values of an array in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def _read_torch(path: str) -> Any:
@@ -58,9 +79,16 @@ def _read_torch(path: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of unusual pickles, and raises for bad ones
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile pickle or archive raises
         raise ValueError(f"{path} is not a PyTorch file of plain tensors: {_why_refused(error)}") from error
+    # PyTorch writes the checksums of a zip archive and does not verify them.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"{path}: {damaged} is not as it was written; copy or download it again")
+    return content
 
 
 def _why_refused(error: Exception) -> str:
