@@ -10,13 +10,14 @@ A workdir that holds a checkpoint is resumed from it.
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
+from etils import epath
 
 from motion_jax.cli import Parser, print_json, read_config, run
 from motion_jax.data.pipeline import eval_batches, train_batches
 from motion_jax.experiment import Experiment, initial_variables, open_data
+from motion_jax.places import place
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
 
@@ -34,12 +35,12 @@ def main() -> None:
     config = read_config(arguments.config, arguments.changes)
     if arguments.distributed:
         jax.distributed.initialize()
-    result = train(config, pathlib.Path(arguments.workdir))
+    result = train(config, place(arguments.workdir))
     if arguments.json:
         print_json(result)
 
 
-def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
+def train(config: dict, workdir: epath.Path) -> dict[str, float]:
     """Train the experiment of a config, and return what ``fit`` returns."""
     experiment = Experiment.from_config(config)
     # The run keeps absolute paths, so that its checkpoints find the data from any folder.

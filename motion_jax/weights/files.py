@@ -1,5 +1,6 @@
 """Reading tensors from files without running code in them."""
 
+import io
 import os
 import pickle
 import re
@@ -8,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from motion_jax.places import is_bucket, place
 
 INSTALL_TORCH = "pip install torch"
 
@@ -36,21 +39,24 @@ def read_tensors(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.
 
 
 def _read_file(path: str) -> Any:
-    if not os.path.isfile(path):
+    file = place(path)
+    if not file.is_file():
         raise ValueError(f"there is no file {path}")
-    return _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
+    # The readers map local files into memory.
+    source = io.BytesIO(file.read_bytes()) if is_bucket(file) else os.fspath(file)
+    return _read_safetensors(path, source) if path.endswith(".safetensors") else _read_torch(path, source)
 
 
-def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
+def _read_safetensors(path: str, source: str | io.BytesIO) -> dict[str, np.ndarray]:
+    from safetensors import numpy as safetensors
 
     try:
-        return load_file(path)
+        return safetensors.load_file(source) if isinstance(source, str) else safetensors.load(source.getvalue())
     except Exception as error:  # the package's own errors, and NumPy's for impossible sizes
         raise ValueError(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
 
 
-def _read_torch(path: str) -> Any:
+def _read_torch(path: str, source: str | io.BytesIO) -> Any:
     try:
         import torch
     except ImportError as error:
@@ -58,7 +64,7 @@ def _read_torch(path: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of unusual pickles, and raises for bad ones
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile pickle or archive raises
         raise ValueError(f"{path} is not a PyTorch file of plain tensors: {_why_refused(error)}") from error
 
