@@ -93,13 +93,19 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
             with waiting(f"{path} to be written"):
                 path.write_bytes(data)
         except Exception as error:
-            raise OSError(
-                f"{path} cannot be written ({first_line(error)}): check that the bucket exists and lets you write"
-            ) from error
+            problem = "there is no such bucket" if isinstance(error, FileNotFoundError) else first_line(error)
+            raise OSError(f"{path} cannot be written: {problem}") from error
         return
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+def check_writable(folder: epath.Path) -> None:
+    """Raise an OSError if a folder of a bucket cannot be written to, such as for a misspelt name of the bucket."""
+    if is_bucket(folder):
+        write_whole(folder / "writable", "")
+        (folder / "writable").unlink()
 
 
 def move_folder(source: epath.Path, target: epath.Path) -> None:
@@ -180,5 +186,10 @@ def _set_up_buckets() -> None:
     # Other processes and TensorStore write to the bucket too, so that a kept listing would be wrong.
     for protocol in ("gs", "gcs"):
         fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
-    # It logs each exception that it raises with its traceback.
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # gcsfs, and Orbax in its threads, log each exception with its traceback before they raise it.
+    for name in ("gcsfs", "absl"):
+        logging.getLogger(name).addFilter(_has_no_traceback)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return not record.exc_info

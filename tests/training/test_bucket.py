@@ -2,16 +2,14 @@
 
 import json
 import re
-import shutil
-import threading
+import time
 
 import bucket
-import jax
 import numpy as np
 import optax
 import pytest
 import tiny_runs
-from bench import ROOT, call, error_of, last_json, start, succeed, write_video
+from bench import ROOT, call, error_of, last_json, random_variables, start, succeed, wait_for, write_video
 
 from motion_jax.experiment import initial_variables, load_trained
 from motion_jax.places import entries_of, files_below, place
@@ -26,6 +24,8 @@ pytestmark = [
     pytest.mark.xdist_group("bucket"),
     pytest.mark.skipif(not bucket.INSTALLED, reason="the packages that tests/bucket.py needs are not installed"),
 ]
+# aiohttp recommends another type for bodies of more than 1 MB, which gcsfs does not use.
+pytestmark.append(pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning"))
 ONE_DEVICE = par.ParallelConfig(backend="pmap", devices=1)
 
 
@@ -56,6 +56,7 @@ def command(workdir, data):
         "train.py",
         "--config=configs/moving_shapes.py:tsn_r18,8,smoke",
         "--config.checkpoint.every_steps=4",
+        "--config.checkpoint.keep=3",
         f"--config.data.dir={data}",
         f"--workdir={workdir}",
     )
@@ -111,7 +112,8 @@ def test_commands_read_a_run_in_a_bucket(killed, straight, tmp_path):
     workdir, _ = killed
     one = "--config.parallel.devices=1"
     in_bucket, on_disk = (last_json(call("eval", f"--workdir={each}", one, "--json")) for each in (workdir, straight))
-    assert in_bucket == on_disk == json.loads((place(workdir) / "eval.json").read_text()) | in_bucket
+    assert in_bucket == on_disk
+    assert in_bucket.items() <= json.loads((place(workdir) / "eval.json").read_text()).items()
     both = (workdir, straight)
     reported = last_json(call("report", *both, "--json"))["runs"]
     assert [run["workdir"] for run in reported] == list(map(str, both))
@@ -126,9 +128,12 @@ def test_commands_read_a_run_in_a_bucket(killed, straight, tmp_path):
     assert first == second
 
 
-def test_weights_from_a_bucket(killed, straight, tmp_path):
+def test_weights_from_a_bucket(killed, straight, tmp_path, monkeypatch):
     workdir, _ = killed
     trained = load_trained(workdir)
+    clips = np.zeros((1, 8, 32, 32, 3), np.float32)
+    drawn = random_variables(trained.model, clips)
+    monkeypatch.setattr("motion_jax.experiment.random_variables", lambda model, *, seed: drawn)
     variables = initial_variables(trained.model, workdir, seed=1)
     assert fingerprint(variables) == fingerprint(restore(straight).variables)
     save_safetensors(tmp_path / "net.safetensors", variables)
@@ -182,28 +187,24 @@ def test_a_half_written_step_is_removed(saved):
     assert [entry.name for entry in entries_of(workdir / "checkpoints" / "latest")] == ["1"]
 
 
-def test_a_copy_of_a_local_run_is_a_run(straight, gate, tmp_path):
+def test_a_copy_of_a_local_run_is_a_run(straight, gate):
     copy = place(f"gs://{bucket.NAME}/copy")
     for file in files_below(place(straight / "checkpoints")):
         file.copy(copy / file.relative_to(straight))
     assert fingerprint(restore(copy).variables) == fingerprint(restore(straight).variables)
-    shutil.rmtree(tmp_path)
 
 
-def refuse_after_step_4(gate, process, *, status):
+def refuse_after_step_4(gate, process, workdir, *, status):
     """Refuse writes with a status as soon as the checkpoint of step 4 is complete."""
-    end = threading.Event()
-    while process.poll() is None and not any("latest/4/commit_success.txt" in name for name in gate.written):
-        end.wait(0.01)
+    wait_for(place(workdir) / "checkpoints" / "latest" / "4" / "commit_success.txt", process)
     gate.refuse = status
 
 
 def test_writes_that_are_refused_for_10_seconds_are_repeated(gate, straight, data):
     workdir = f"gs://{bucket.NAME}/waiting"
-    gate.written.clear()
     process = start(*command(workdir, data))
-    refuse_after_step_4(gate, process, status=503)
-    threading.Event().wait(10)
+    refuse_after_step_4(gate, process, workdir, status=503)
+    time.sleep(10)
     gate.refuse = None
     _, stderr = process.communicate(timeout=100)
     assert process.returncode == 0, stderr
@@ -215,17 +216,18 @@ def test_writes_that_are_refused_for_10_seconds_are_repeated(gate, straight, dat
 
 def test_writes_that_are_refused_for_good_end_the_run(gate, straight, data):
     workdir = f"gs://{bucket.NAME}/refused"
-    gate.written.clear()
     process = start(*command(workdir, data))
-    refuse_after_step_4(gate, process, status=403)
-    stdout, stderr = process.communicate(timeout=100)
+    refuse_after_step_4(gate, process, workdir, status=403)
+    _, stderr = process.communicate(timeout=100)
     gate.refuse = None
     assert process.returncode == 2, stderr
-    print(stderr)
+    *before, cause = stderr.splitlines()
+    assert re.fullmatch(rf"train.py: error: .*{workdir}/.*: Forbidden: .*", cause)
+    assert not any("Traceback" in line or "Error" in line for line in before), stderr
     assert restore(workdir).step == 4
     assert leaves(find(workdir)) == leaves(straight / "checkpoints/latest/4")
 
 
 def test_a_bucket_that_does_not_exist(gate, data):
     done = call("train", *command("gs://absent/run", data)[1:], "--config.parallel.devices=1")
-    assert "no such bucket" in error_of(done, only=False)
+    assert error_of(done, only=False).endswith("gs://absent/run/writable cannot be written: there is no such bucket")
