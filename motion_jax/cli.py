@@ -23,10 +23,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import ml_collections
+from etils import epath
 
 from motion_jax.configs import something_v1
 from motion_jax.experiment import Experiment, expected, keys_of, with_root
 from motion_jax.kernels import cpu_flags
+from motion_jax.places import is_bucket_error, local_place, place
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
@@ -49,7 +51,11 @@ def run(main: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         fail(error)
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:
+        if is_bucket_error(error):
+            fail(f"{type(error).__name__} from Google Cloud Storage: {error}")
+        if not isinstance(error, RuntimeError | AssertionError):
+            raise
         # JAX raises either when it starts and JAX_PLATFORMS names a platform that is not there.
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
         if "Unable to initialize backend" not in str(error) and not raised_in.endswith("xla_bridge.py"):
@@ -168,10 +174,12 @@ def add_runs(parser: Parser, *, metavar: str = "RUN", help: str) -> None:
 
 
 def runs_of(parser: Parser, arguments: argparse.Namespace) -> list[str]:
-    """Return the runs given, in order; exit if there is none."""
+    """Return the runs given, in order and as typed, ``~`` expanded; exit if there is none, ValueError for a scheme."""
     if not (runs := [*arguments.runs, *arguments.checkpoint]):
         parser.error("give one or more runs")
-    return runs
+    for each in runs:
+        place(each)
+    return list(map(os.path.expanduser, runs))
 
 
 def read_config(source: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -362,6 +370,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for row in cells
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def any_place(text: str) -> epath.Path:
+    """Parse a path of this machine or gs://BUCKET/PATH, as the ``type`` of an option."""
+    try:
+        return place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def this_machine(text: str) -> pathlib.Path:
+    """Parse a path of this machine, as the ``type`` of an option."""
+    try:
+        return local_place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive(text: str) -> int:

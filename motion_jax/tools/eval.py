@@ -17,7 +17,6 @@ optimistic: evaluate the latest checkpoint with --which=latest.
 import argparse
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -26,6 +25,7 @@ from motion_jax.cli import Parser, change, print_json, read_config, run
 from motion_jax.data.clips.corruption import Corruption
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.experiment import Experiment, check_same_model, open_data, workdir_of
+from motion_jax.places import place
 from motion_jax.training.checkpoints import restore
 from motion_jax.training.evaluation import evaluate_model, write_evaluation
 
@@ -38,7 +38,7 @@ def main() -> None:
     corruption = Corruption.parse(arguments.corruption) if arguments.corruption else None
     folder = "checkpoints/latest" if arguments.which == "latest" else ""
     restored = restore(arguments.checkpoint or os.path.join(arguments.workdir, folder))
-    workdir = pathlib.Path(arguments.workdir or workdir_of(restored.path))
+    workdir = place(arguments.workdir or workdir_of(restored.path))
     config = read_config(arguments.config) if arguments.config else restored.config
     experiment = Experiment.from_config(change(config, arguments.changes))
     check_same_model(experiment.model, restored.config, checkpoint=restored.path)

@@ -10,14 +10,15 @@ A workdir that holds a checkpoint is resumed from it.
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Collection
 
 import jax
+from etils import epath
 
 from motion_jax.cli import Parser, print_json, read_config, run
 from motion_jax.data.pipeline import eval_batches, train_batches
 from motion_jax.experiment import Experiment, check_restart, initial_variables, open_data
+from motion_jax.places import place
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
 from motion_jax.training.profile import step_range
@@ -42,13 +43,13 @@ def main() -> None:
         jax.distributed.initialize()
     profile = step_range(arguments.profile) if arguments.profile else None
     allowed = [key for key in arguments.change.split(",") if key]
-    result = train(config, pathlib.Path(arguments.workdir), profile=profile, allowed=allowed)
+    result = train(config, place(arguments.workdir), profile=profile, allowed=allowed)
     if arguments.json:
         print_json(result)
 
 
 def train(
-    config: dict, workdir: pathlib.Path, *, profile: tuple[int, int] | None = None, allowed: Collection[str] = ()
+    config: dict, workdir: epath.Path, *, profile: tuple[int, int] | None = None, allowed: Collection[str] = ()
 ) -> dict[str, float]:
     """Train the experiment of a config, and return what ``fit`` returns.
 

@@ -5,7 +5,6 @@ import difflib
 import json
 import logging
 import os
-import pathlib
 import socket
 import time
 from collections.abc import Collection, Mapping
@@ -13,6 +12,8 @@ from typing import Any
 
 import flax
 import jax
+
+from motion_jax.places import append, place
 
 NAME = "history.jsonl"
 _log = logging.getLogger(__name__)
@@ -89,13 +90,12 @@ def add_start(workdir: str | os.PathLike, *, step: int, changes: Mapping[str, tu
 def add_line(workdir: str | os.PathLike, line: Mapping[str, Any]) -> None:
     """Append an object, with the ``time``, to ``history.jsonl``, on the first process only."""
     if jax.process_index() == 0:
-        with (pathlib.Path(workdir) / NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), **line}) + "\n")
+        append(place(workdir) / NAME, json.dumps({"time": round(time.time(), 3), **line}) + "\n")
 
 
 def read_lines(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     """Return the objects in ``history.jsonl``, without lines that are damaged; a warning counts those."""
-    path = pathlib.Path(workdir) / NAME
+    path = place(workdir) / NAME
     if not path.is_file():
         return []
     lines, damaged = [], 0

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from motion_jax.places import place
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig, evaluate
@@ -93,7 +93,7 @@ def fit(
             another model, its newest checkpoint is beyond the last step, every checkpoint is broken, or the loss or the
             state is not finite; such a state is never saved.
     """
-    workdir = pathlib.Path(workdir).absolute()
+    workdir = place(workdir)
     _check_sizes(data, train, parallel, evaluation)
     use_compile_cache(workdir)
     total = train.total_steps(data.train_size)

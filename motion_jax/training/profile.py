@@ -1,10 +1,14 @@
 """Profile of some updates of a run, on demand."""
 
 import os
+import pathlib
+import shutil
+import tempfile
 from typing import Any
 
 import jax
 
+from motion_jax.places import files_below, is_bucket, place, write_whole
 from motion_jax.training.progress import log
 
 
@@ -16,8 +20,8 @@ class StepProfile:
 
     def __init__(self, steps: tuple[int, int] | None, folder: str | os.PathLike) -> None:
         self._first, self._last = steps or (0, -1)
-        self._folder = str(folder)
-        self._running = False
+        self._folder = place(folder)
+        self._running: str | None = None
 
     def __enter__(self) -> "StepProfile":
         return self
@@ -28,8 +32,9 @@ class StepProfile:
     def before(self, step: int) -> None:
         """Begin before the first update of the range, also if the run resumes inside it."""
         if not self._running and self._first <= step <= self._last:
-            jax.profiler.start_trace(self._folder)
-            self._running = True
+            # The profiler writes to local disks only.
+            self._running = tempfile.mkdtemp() if is_bucket(self._folder) else str(self._folder)
+            jax.profiler.start_trace(self._running)
 
     def after(self, step: int, outputs: Any) -> None:
         """End after the last update of the range, when its outputs are computed."""
@@ -39,8 +44,12 @@ class StepProfile:
 
     def _stop(self) -> None:
         if self._running:
-            self._running = False
+            written, self._running = pathlib.Path(self._running), None
             jax.profiler.stop_trace()
+            if is_bucket(self._folder):
+                for file in files_below(written):
+                    write_whole(self._folder / file.relative_to(written), file.read_bytes())
+                shutil.rmtree(written)
             log(f"profile of steps {self._first} to {self._last} -> {self._folder}; tensorboard --logdir shows it")
 
 

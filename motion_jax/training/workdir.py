@@ -1,21 +1,24 @@
 """Files that describe the run in a workdir, and its compilation cache."""
 
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
-from motion_jax.training.metrics import write_atomically
+from motion_jax.places import check_writable, write_whole
 
 
-def check_workdir(workdir: pathlib.Path, config: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """Raise an error if a workdir belongs to a run of another model or of other classes.
+def check_workdir(workdir: epath.Path, config: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Raise an error if a workdir belongs to a run of another model or of other classes, or cannot be written to.
 
     Raises:
         ValueError: naming both models, or both numbers of labels.
+        OSError: if there is no such bucket, or it cannot be written to.
     """
+    if jax.process_index() == 0:
+        check_writable(workdir)
 
     def name_of(config: Mapping[str, Any]) -> Any:
         return config.get("model", {}).get("name")
@@ -29,14 +32,14 @@ def check_workdir(workdir: pathlib.Path, config: Mapping[str, Any], labels: Sequ
         raise ValueError(f"{workdir} holds a run with {len(kept)} other labels than these {len(labels)}: {cure}")
 
 
-def describe_workdir(workdir: pathlib.Path, config: Mapping[str, Any], labels: Sequence[str]) -> None:
+def describe_workdir(workdir: epath.Path, config: Mapping[str, Any], labels: Sequence[str]) -> None:
     """Write ``config.json`` and ``labels.json``, on the first process only."""
     if jax.process_index() == 0:
-        write_atomically(workdir / "config.json", json.dumps(config, indent=1))
-        write_atomically(workdir / "labels.json", json.dumps(list(labels), indent=1, ensure_ascii=False))
+        write_whole(workdir / "config.json", json.dumps(config, indent=1))
+        write_whole(workdir / "labels.json", json.dumps(list(labels), indent=1, ensure_ascii=False))
 
 
-def use_compile_cache(workdir: pathlib.Path) -> None:
+def use_compile_cache(workdir: epath.Path) -> None:
     """Store compiled programs in the workdir, so that a restart need not compile; keep a cache that is already set."""
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compile_cache"))

@@ -1,5 +1,7 @@
 """Reading tensors from files without running code in them."""
 
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -11,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from motion_jax.places import is_bucket, place
 
 INSTALL_TORCH = "pip install torch"
 CHECKSUMS = "crc32"
@@ -41,19 +45,20 @@ def read_tensors(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.
 
 
 def _read_file(path: str) -> Any:
-    if not os.path.isfile(path):
+    file = place(path)
+    if not file.is_file():
         raise ValueError(f"there is no file {path}")
-    return _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
+    # The readers map local files into memory.
+    source = io.BytesIO(file.read_bytes()) if is_bucket(file) else os.fspath(file)
+    return _read_safetensors(path, source) if path.endswith(".safetensors") else _read_torch(path, source)
 
 
-def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-    from safetensors import safe_open
-    from safetensors.numpy import load_file
+def _read_safetensors(path: str, source: str | io.BytesIO) -> dict[str, np.ndarray]:
+    from safetensors import numpy as safetensors
 
     try:
-        tensors = load_file(path)
-        with safe_open(path, framework="np") as file:
-            checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
+        tensors = safetensors.load_file(source) if isinstance(source, str) else safetensors.load(source.getvalue())
+        checksums = json.loads(_metadata(source).get(CHECKSUMS, "{}"))
         damaged = [
             name for name, expected in checksums.items() if name not in tensors or crc32(tensors[name]) != expected
         ]
@@ -66,12 +71,20 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
     return tensors
 
 
+def _metadata(source: str | io.BytesIO) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file: eight bytes of its length, then JSON."""
+    with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext(source) as file:
+        file.seek(0)
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return header.get("__metadata__", {})
+
+
 def crc32(array: np.ndarray) -> int:
     """Return the CRC-32 of the values of an array in C order."""
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
-def _read_torch(path: str) -> Any:
+def _read_torch(path: str, source: str | io.BytesIO) -> Any:
     try:
         import torch
     except ImportError as error:
@@ -79,12 +92,12 @@ def _read_torch(path: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of unusual pickles, and raises for bad ones
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile pickle or archive raises
         raise ValueError(f"{path} is not a PyTorch file of plain tensors: {_why_refused(error)}") from error
     # PyTorch writes the checksums of a zip archive and does not verify them.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
             damaged = archive.testzip()
         if damaged:
             raise ValueError(f"{path}: {damaged} is not as it was written; copy or download it again")
