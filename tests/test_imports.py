@@ -30,7 +30,7 @@ ROOMS = {
     "data": set(),
     "configs": {"models"},
     "experiment": {*NETWORKS, "weights", "training", "data"},
-    "cli": {"kernels", "experiment", "configs"},
+    "cli": {"kernels", "training", "experiment", "configs"},
 }
 TOOLS = {*ROOMS, "tools"}
 FILES = [

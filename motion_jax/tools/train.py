@@ -17,6 +17,7 @@ import jax
 from motion_jax.cli import Parser, print_json, read_config, run
 from motion_jax.data.pipeline import eval_batches, train_batches
 from motion_jax.experiment import Experiment, initial_variables, open_data
+from motion_jax.training import processes
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
 
@@ -26,14 +27,12 @@ def main() -> None:
     parser = Parser(__doc__, configurable=True)
     parser.add_argument("--config", metavar="FILE[:ARGUMENTS]", help="config file, with its arguments after a colon")
     parser.add_argument("--workdir", metavar="DIR", help="folder of this run: checkpoints, logs, prepared data")
-    processes = "this is one of several processes (TPU pod, several hosts)"
-    parser.add_argument("--distributed", action="store_true", help=processes)
+    processes.add_arguments(parser)
     arguments = parser.parse_args()
     if not (arguments.config and arguments.workdir):
         parser.error("--config=FILE and --workdir=DIR are needed")
+    processes.join(arguments, program=parser.prog)
     config = read_config(arguments.config, arguments.changes)
-    if arguments.distributed:
-        jax.distributed.initialize()
     result = train(config, pathlib.Path(arguments.workdir))
     if arguments.json:
         print_json(result)
@@ -44,6 +43,8 @@ def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
     experiment = Experiment.from_config(config)
     # The run keeps absolute paths, so that its checkpoints find the data from any folder.
     config["data"] = dataclasses.asdict(experiment.data)
+    processes.compare_config(config)
+    processes.check_shared(workdir)
     # Checked before data are prepared and anything is compiled.
     check_batch_size(experiment.train.batch_size, experiment.parallel)
     check_batch_size(experiment.eval.batch_size, experiment.parallel, field="eval.batch_size")
@@ -52,12 +53,12 @@ def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
     model = experiment.model.build(len(dataset.labels))
     source = experiment.train.init_from
     views = {name: getattr(experiment.eval, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
-    processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     data = TrainingData(
         train_batches=lambda step: train_batches(
-            dataset, batch_size=experiment.train.batch_size, seed=experiment.seed, start_step=step, **processes
+            dataset, batch_size=experiment.train.batch_size, seed=experiment.seed, start_step=step, **share
         ),
-        eval_batches=functools.partial(eval_batches, dataset, **views, **processes),
+        eval_batches=functools.partial(eval_batches, dataset, **views, **share),
         train_size=dataset.size("train"),
         labels=dataset.labels,
         clip_shape=(experiment.data.frames, experiment.data.size, experiment.data.size, 3),
