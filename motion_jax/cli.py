@@ -151,6 +151,8 @@ class Parser(argparse.ArgumentParser):
             close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        if "distributed" not in namespace:
+            processes.refuse_tasks(self.prog, able=False)
         return namespace
 
     def error(self, message: str) -> NoReturn:

@@ -14,7 +14,7 @@ import pathlib
 
 import jax
 
-from motion_jax.cli import Parser, print_json, read_config, run
+from motion_jax.cli import Parser, print_json, program, read_config, run
 from motion_jax.data.pipeline import eval_batches, train_batches
 from motion_jax.experiment import Experiment, initial_variables, open_data
 from motion_jax.training import processes
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.config and arguments.workdir):
         parser.error("--config=FILE and --workdir=DIR are needed")
-    processes.join(arguments, program=parser.prog)
+    processes.join(arguments, program=program())
     config = read_config(arguments.config, arguments.changes)
     result = train(config, pathlib.Path(arguments.workdir))
     if arguments.json:

@@ -10,6 +10,7 @@ import contextlib
 import glob
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -122,6 +123,7 @@ def join(arguments: argparse.Namespace, *, program: str) -> None:
     threading.Thread(target=_watch, args=(_group,), daemon=True, name="errors of other processes").start()
     if _group.index > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        logging.getLogger("motion_jax").setLevel(logging.WARNING)
     _group.hosts = exchange("start", socket.gethostname())
     compare("", _versions(), cure="install the same versions everywhere")
     _warn_of_idle_accelerators(_group.hosts)
@@ -315,8 +317,16 @@ def _watch(group: _Group) -> None:
 
 
 def _end(group: _Group, line: str, *, tell: bool = True) -> NoReturn:
-    """Print an error as the last line and exit with 2. Process 0, which hosts the service, goes last."""
-    group.ending.acquire()  # for good: only one thread ends the process
+    """Print an error as the last line and exit with 2. Process 0, which hosts the service, goes last.
+
+    ``tell`` says whether the service can still be asked.
+    """
+    # A thread that aborts may hold what the calls below wait for.
+    deadline = threading.Timer(10, os._exit, (2,))
+    deadline.daemon = True
+    deadline.start()
+    if not group.ending.acquire(timeout=6):  # for good: only one thread prints
+        os._exit(2)
     print(f"{group.program}: error: {line}", file=sys.stderr, flush=True)
     end = time.monotonic() + 5
     with contextlib.suppress(jax.errors.JaxRuntimeError):
