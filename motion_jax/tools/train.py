@@ -19,7 +19,7 @@ from motion_jax.data.pipeline import eval_batches, train_batches
 from motion_jax.experiment import Experiment, initial_variables, open_data
 from motion_jax.training import processes
 from motion_jax.training.loop import TrainingData, fit
-from motion_jax.training.parallel import check_batch_size
+from motion_jax.training.parallel import check_batch_size, note_devices
 
 
 def main() -> None:
@@ -50,13 +50,15 @@ def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
     check_batch_size(experiment.eval.batch_size, experiment.parallel, field="eval.batch_size")
     dataset = open_data(experiment.data, workdir)
     dataset.size("val")
+    batch_size, batch_norm = experiment.train.batch_size, experiment.model.batch_norm
+    note_devices(workdir, experiment.parallel, batch_size=batch_size, batch_norm=batch_norm)
     model = experiment.model.build(len(dataset.labels))
     source = experiment.train.init_from
     views = {name: getattr(experiment.eval, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     data = TrainingData(
         train_batches=lambda step: train_batches(
-            dataset, batch_size=experiment.train.batch_size, seed=experiment.seed, start_step=step, **share
+            dataset, batch_size=batch_size, seed=experiment.seed, start_step=step, **share
         ),
         eval_batches=functools.partial(eval_batches, dataset, **views, **share),
         train_size=dataset.size("train"),
