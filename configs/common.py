@@ -72,6 +72,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "steps": placeholder(int),
         "epochs": 50.0,
         "learning_rate": 0.01,
+        "base_batch_size": placeholder(int),
         "schedule": "step",
         "milestones": (30.0, 40.0),
         "decay_factor": 0.1,

@@ -19,7 +19,7 @@ from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.pipeline import DataConfig, Dataset, open_dataset
 from motion_jax.models import ModelConfig
 from motion_jax.places import data_folder, place
-from motion_jax.training import checkpoints, history
+from motion_jax.training import checkpoints, history, processes
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig
 from motion_jax.training.parallel import ParallelConfig
@@ -196,14 +196,17 @@ def check_restart(experiment: Experiment, workdir: epath.Path, *, allowed: Colle
 
 
 def open_data(data: DataConfig, workdir: epath.Path) -> Dataset:
-    """Open the data, and prepare it first if needed: the first process prepares it while the others wait."""
-    from jax.experimental import multihost_utils
+    """Open the data, and prepare it first if needed.
 
-    if jax.process_index() > 0:
-        multihost_utils.sync_global_devices("data prepared")
+    Of several processes, each host prepares its own copy. They wait for each other and then compare what they hold.
+
+    Raises:
+        ValueError: if the data do not fit, or the processes hold different videos.
+    """
     dataset = open_dataset(data, default_dir=data.dir or data_folder(workdir))
-    if jax.process_index() == 0 and jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data prepared")
+    processes.introduce(dataset.contents)
+    cure = "give all hosts the same videos, or copies of one prepared folder (--config.data.dir)"
+    processes.compare("data", dataset.contents, cure=cure)
     return dataset
 
 

@@ -14,6 +14,7 @@ import flax
 import jax
 
 from motion_jax.places import append, place
+from motion_jax.training.progress import log
 
 NAME = "history.jsonl"
 _log = logging.getLogger(__name__)
@@ -69,22 +70,43 @@ def check_changes(
         )
 
 
-def add_start(workdir: str | os.PathLike, *, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
-    """Append this start to ``history.jsonl``.
+def add_start(
+    workdir: str | os.PathLike, *, step: int, devices: int, batch_size: int, changes: Mapping[str, tuple[Any, Any]]
+) -> None:
+    """Append this start to ``history.jsonl``, and log the changes since the last one.
 
     The line holds the time in seconds since 1970, the step it starts from, the host, the numbers of processes and
-    devices, the versions, and key -> (old value, new value) of what the restart changes.
+    devices, the clips per update, the versions, and key -> (old value, new value) of what the restart changes.
     """
     line = {
         "step": step,
         "host": socket.gethostname(),
         "processes": jax.process_count(),
-        "devices": jax.device_count(),
+        "devices": devices,
+        "batch_size": batch_size,
         "kind": jax.devices()[0].device_kind,
         "versions": {"jax": jax.__version__, "flax": flax.__version__},
         "changes": changes,
     }
+    if changes:
+        log(f"changed since the last start: {describe_changes(changes)}")
+    starts = [earlier for earlier in read_lines(workdir) if "devices" in earlier]
+    if starts and (text := describe_devices(starts[-1], line)):
+        log(text)
     add_line(workdir, line)
+
+
+def describe_devices(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what differs in the devices of two starts and what it means; empty if nothing does."""
+    names = [name for name in ("processes", "devices") if before[name] != now[name]]
+    if not names:
+        return ""
+    changed = ", ".join(f"{before[name]} -> {now[name]} {name}" for name in names)
+    share_before, share = (line["batch_size"] // line["devices"] for line in (before, now))
+    meaning = "BatchNorm sees as many clips per device as before"
+    if share != share_before:
+        meaning = f"per-device BatchNorm now sees {share} clips, {share_before} before"
+    return f"{changed}: {meaning}; the clips and their order stay the same"
 
 
 def add_line(workdir: str | os.PathLike, line: Mapping[str, Any]) -> None:
@@ -99,7 +121,7 @@ def read_lines(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines, damaged = [], 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in path.read_bytes().decode(errors="replace").splitlines():
         try:
             line = json.loads(text)
         except ValueError:

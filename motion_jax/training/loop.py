@@ -15,7 +15,7 @@ from motion_jax.places import place
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig, evaluate
-from motion_jax.training.history import add_start, describe_changes
+from motion_jax.training.history import add_start
 from motion_jax.training.meter import Meter, show
 from motion_jax.training.metrics import MetricLog, find_logged
 from motion_jax.training.owner import own
@@ -136,11 +136,10 @@ def fit(
         state = first_state()
         _check_classes(state.params, data.labels)
         describe_workdir(workdir, config, data.labels)
-        add_start(workdir, step=int(state.step), changes=changes or {})
-        if changes:
-            log(f"changed since the last start: {describe_changes(changes)}")
+        devices = par.make_mesh(parallel).size
+        add_start(workdir, step=int(state.step), devices=devices, batch_size=train.batch_size, changes=changes or {})
 
-        where = f"{par.make_mesh(parallel).size} device(s) with {par.backend_in_use(parallel)}"
+        where = f"{devices} device(s) with {par.backend_in_use(parallel)}"
         train_step = make_train_step(model, optimizer, schedule=schedule, seed=seed, **train.mixing)
         update = log_compilation(par.replicate(train_step, parallel), f"the training step for {where}")
         eval_step = make_eval_step(model, average=evaluation.average)

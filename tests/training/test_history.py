@@ -8,7 +8,7 @@ import tiny_runs
 
 from motion_jax.configs import moving_shapes
 from motion_jax.experiment import Experiment, check_restart, keys_of
-from motion_jax.training.history import changed_fields, check_changes
+from motion_jax.training.history import changed_fields, check_changes, describe_devices
 
 CONFIG = moving_shapes.get_config("tsm_r18,8,smoke").to_dict()
 EXPERIMENT = Experiment.from_config(CONFIG)
@@ -87,6 +87,25 @@ def test_the_history_has_one_line_per_start(tmp_path):
     assert (first["step"], first["changes"], first["devices"], first["processes"]) == (0, {}, 8, 1)
     assert (second["step"], second["changes"]) == (2, {"train.steps": [2, 4]})
     assert {"time", "host", "kind", "versions"} < set(first)
+
+
+def test_another_number_of_devices_is_logged(tmp_path, capsys):
+    for steps, devices in ((2, 8), (4, 4), (6, 4)):
+        tiny_runs.run(tmp_path, steps=steps, devices=devices, evaluate=False)
+        said = [line for line in capsys.readouterr().err.splitlines() if "->" in line]
+        expected = (
+            "8 -> 4 devices: per-device BatchNorm now sees 2 clips, 1 before; the clips and their order stay the same"
+        )
+        assert said == ([expected] if steps == 4 else [])
+
+
+def test_what_another_number_of_devices_means():
+    before = {"processes": 1, "devices": 8, "batch_size": 64}
+    assert describe_devices(before, before) == ""
+    now = {"processes": 2, "devices": 16, "batch_size": 128}
+    assert describe_devices(before, now).startswith(
+        "1 -> 2 processes, 8 -> 16 devices: BatchNorm sees as many clips per device as before; the clips"
+    )
 
 
 def test_an_end_before_the_newest_checkpoint_is_refused(tmp_path):
