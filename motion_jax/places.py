@@ -145,7 +145,7 @@ def waiting(what: str) -> Iterator[None]:
     def report() -> None:
         period = FIRST_LINE
         while not done.wait(period):
-            _log.info("waiting for %s since %.0f s", what, time.monotonic() - began)
+            _log.info("waiting for %s, %.0f s so far", what, time.monotonic() - began)
             period = NEXT_LINES
 
     thread = threading.Thread(target=report, daemon=True)

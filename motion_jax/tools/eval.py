@@ -16,7 +16,6 @@ optimistic: evaluate the latest checkpoint with --which=latest.
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -37,7 +36,7 @@ def main() -> None:
     arguments = _parse_arguments()
     corruption = Corruption.parse(arguments.corruption) if arguments.corruption else None
     folder = "checkpoints/latest" if arguments.which == "latest" else ""
-    restored = restore(arguments.checkpoint or os.path.join(arguments.workdir, folder))
+    restored = restore(arguments.checkpoint or place(arguments.workdir) / folder)
     workdir = place(arguments.workdir or workdir_of(restored.path))
     config = read_config(arguments.config) if arguments.config else restored.config
     experiment = Experiment.from_config(change(config, arguments.changes))
