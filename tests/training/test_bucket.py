@@ -187,6 +187,15 @@ def test_a_half_written_step_is_removed(saved):
     assert [entry.name for entry in entries_of(workdir / "checkpoints" / "latest")] == ["1"]
 
 
+def test_questions_about_checkpoints_send_no_requests(saved, gate):
+    workdir, state = saved
+    with opened(workdir) as checkpoints:
+        gate.read.clear()
+        assert checkpoints.latest_step() == 2
+        checkpoints.save_latest(state)
+        assert not gate.read
+
+
 def test_a_copy_of_a_local_run_is_a_run(straight, gate):
     copy = place(f"gs://{bucket.NAME}/copy")
     for file in files_below(place(straight / "checkpoints")):
