@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 VERSIONS = {
     "diving48": ("v1", "v2"),
@@ -32,7 +33,8 @@ class DataConfig:
     Attributes:
         name: data set: moving_shapes (generated), something_v1, something_v2, kinetics400, diving48, finegym, ucf101,
             hmdb51, list_files or video_folder; data/README.md says where each comes from.
-        root: folder of the videos and annotations, on this machine; None for moving_shapes. Stored as an absolute path.
+        root: folder of the videos and annotations, on this machine; None for moving_shapes, or if `dir` holds the
+            prepared records. Stored as an absolute path.
         version: version of the labels or of the split: v1 or v2 for diving48, gym99 or gym288 for finegym, split1 to
             split3 for ucf101 and hmdb51; None for other data sets.
         dir: folder of the prepared records, on this machine; None means WORKDIR/data, or ~/.cache/motion_jax/data if
@@ -78,6 +80,8 @@ class DataConfig:
     max_bad_fraction: float
     # Checkpoints from before this option lack it.
     drift: float = 0.0
+
+    SAME_RESULT: ClassVar = ("root", "dir", "threads", "processes", "max_bad_fraction")
 
     def __post_init__(self) -> None:
         # Command lines and JSON give lists.
@@ -129,7 +133,9 @@ class DataConfig:
             expect("size", fits, "a multiple of 8, 32 or more, for moving_shapes")
         else:
             cure = "set --config.data.root=DIR, or --root=DIR for tools.prepare"
-            expect("root", _is_path(self.root), f"the folder of {self.name} (see data/README.md); {cure}")
+            # Prepared records alone are enough.
+            valid = _is_path(self.root) or (self.root is None and self.dir is not None)
+            expect("root", valid, f"the folder of {self.name} (see data/README.md); {cure}")
             expect("quality", _is_count(self.quality, 1) and self.quality <= 100, "an integer, 1 to 100")
             expect("clips", self.clips is None, "None: data.clips belongs to moving_shapes")
             expect("drift", self.drift == 0, "0: data.drift belongs to moving_shapes")

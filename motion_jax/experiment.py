@@ -6,7 +6,7 @@ import logging
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.pipeline import DataConfig, Dataset, open_dataset
 from motion_jax.models import ModelConfig
 from motion_jax.places import data_folder, place
-from motion_jax.training import checkpoints
+from motion_jax.training import checkpoints, history, processes
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig
 from motion_jax.training.parallel import ParallelConfig
@@ -167,15 +167,46 @@ def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoin
             )
 
 
-def open_data(data: DataConfig, workdir: epath.Path) -> Dataset:
-    """Open the data, and prepare it first if needed: the first process prepares it while the others wait."""
-    from jax.experimental import multihost_utils
+def check_restart(experiment: Experiment, workdir: epath.Path, *, allowed: Collection[str]) -> dict[str, Any]:
+    """Compare an experiment with the newest checkpoint in its workdir, and return key -> (old value, new value).
 
-    if jax.process_index() > 0:
-        multihost_utils.sync_global_devices("data prepared")
+    A checkpoint of step 0, such as one of imported weights, says nothing about the recipe.
+
+    Args:
+        experiment: the config of this start.
+        workdir: may be new.
+        allowed: keys whose change is allowed although it changes the result.
+
+    Raises:
+        ValueError: if other values change that change the result. The message names all.
+    """
+    newest = checkpoints.newest_config(workdir)
+    changes = {}
+    if newest and newest[0] > 0:
+        try:
+            stored = Experiment.from_config(newest[1])
+        except ValueError as error:
+            raise ValueError(f"the config of the checkpoint of step {newest[0]} in {workdir}: {error}") from error
+        changes = history.changed_fields(stored, experiment)
+        if "model.name" in changes:
+            kept, given, _ = changes["model.name"]
+            raise ValueError(f"{workdir} holds a run of {kept}, this one is of {given}: choose another workdir")
+    history.check_changes(changes, allowed=allowed, keys=keys_of(), workdir=workdir)
+    return {key: (old, new) for key, (old, new, _) in changes.items()}
+
+
+def open_data(data: DataConfig, workdir: epath.Path) -> Dataset:
+    """Open the data, and prepare it first if needed.
+
+    Of several processes, each host prepares its own copy. They wait for each other and then compare what they hold.
+
+    Raises:
+        ValueError: if the data do not fit, or the processes hold different videos.
+    """
     dataset = open_dataset(data, default_dir=data.dir or data_folder(workdir))
-    if jax.process_index() == 0 and jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data prepared")
+    processes.introduce(dataset.contents)
+    cure = "give all hosts the same videos, or copies of one prepared folder (--config.data.dir)"
+    processes.compare("data", dataset.contents, cure=cure)
     return dataset
 
 

@@ -101,6 +101,15 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
     os.replace(temporary, path)
 
 
+def append(path: epath.Path, text: str) -> None:
+    """Append text to a file. In a bucket, the file is replaced as a whole."""
+    if is_bucket(path):
+        write_whole(path, (path.read_text() if path.exists() else "") + text)
+    else:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
 def check_writable(folder: epath.Path) -> None:
     """Raise an OSError if a folder of a bucket cannot be written to, such as for a misspelt name of the bucket."""
     if is_bucket(folder):

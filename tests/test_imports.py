@@ -31,7 +31,7 @@ ROOMS = {
     "data": set(),
     "configs": {"models"},
     "experiment": {*NETWORKS, "weights", "training", "data", "places"},
-    "cli": {"kernels", "experiment", "configs", "places"},
+    "cli": {"kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}
 FILES = [

@@ -1,6 +1,7 @@
 """Base class of the builders of videos: from a layout to records with random access."""
 
 import abc
+import hashlib
 import logging
 import os
 import shutil
@@ -20,7 +21,8 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
 
     Videos without a readable frame are left out and named in the log. ``info.metadata`` holds ``"unreadable"``, their
     (path, reason); ``"remarks"``, (path, remark) of unusual videos that are kept; ``"missing"``, the names of annotated
-    videos that are absent, where that is usual; and ``"frames"``, the number of frames per split. The name of the
+    videos that are absent, where that is usual; ``"frames"``, the number of frames per split; ``"ids"``, a digest of
+    the stored ids, labels and numbers of frames; and ``"resize"`` and ``"quality"``. The name of the
     configuration is the version and a digest of the files and options, so a changed folder is prepared again. A killed
     preparation continues where it stopped.
 
@@ -121,9 +123,13 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         for path, remark in remarks:
             _log.warning("%s is kept: %s", path, remark)
         self.info.set_splits(tfds.core.SplitDict(infos))
+        left_out = {path for path, _ in unreadable}
+        stored = [(entry.split, entry.id, entry.label) for entry in layout.entries if entry.path not in left_out]
+        ids = hashlib.sha256(repr((stored, frames)).encode()).hexdigest()[:8]
         missing = [[entry.split, entry.id] for entry in layout.missing]
         self.info.metadata.update(version=self._labels_version, class_order=layout.class_order, frames=frames)
         self.info.metadata.update(unreadable=unreadable, remarks=remarks, missing=missing)
+        self.info.metadata.update(ids=ids, resize=self._resize, quality=self._quality)
 
     def _post_download_and_prepare_hook(self) -> None:
         shutil.rmtree(self._parts_folder)

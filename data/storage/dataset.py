@@ -1,5 +1,6 @@
 """Random access to the records of a prepared data set."""
 
+import hashlib
 import logging
 import threading
 from functools import cached_property
@@ -14,13 +15,26 @@ _log = logging.getLogger(__name__)
 
 
 class Dataset:
-    """A prepared data set with random access, its config ``section``, and its class names ``labels`` in label order."""
+    """A prepared data set with random access.
+
+    Attributes:
+        section: its config.
+        labels: the class names in label order.
+        contents: numbers and digests of its labels and videos, equal for copies and for data made of equal videos.
+    """
 
     def __init__(self, section: DataConfig, builder: Any) -> None:
         self.section = section
         self.labels: tuple[str, ...] = tuple(builder.info.features["label"].names)
         self._folder = str(builder.data_path)
         self._sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
+        metadata = builder.info.metadata or {}
+        self.contents: dict[str, Any] = {
+            "labels": len(self.labels),
+            **{f"clips of {name}": size for name, size in self._sizes.items()},
+            "names of labels": hashlib.sha256(repr(self.labels).encode()).hexdigest()[:8],
+            "ids": metadata.get("ids"),
+        }
         self._unreadable: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 

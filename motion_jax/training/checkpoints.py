@@ -14,7 +14,7 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.traverse_util
 import jax
@@ -48,6 +48,8 @@ class CheckpointConfig:
     every_epochs: float | None
     keep: int
     asynchronous: bool
+
+    SAME_RESULT: ClassVar = ("every_steps", "every_epochs", "keep", "asynchronous")
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_epochs"):
@@ -182,7 +184,8 @@ class Checkpoints:
             left = "no checkpoint was written yet" if good is None else f"the last good checkpoint is step {good}"
             raise NonFiniteError(
                 f"{error}: training stopped, {left}; lower train.learning_rate, set train.clip_norm, lengthen "
-                "train.warmup_epochs, or compute in float32"
+                "train.warmup_epochs, or compute in float32",
+                step=error.step,
             ) from error
 
     def wait(self) -> None:
@@ -198,7 +201,7 @@ class Checkpoints:
         leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(jax.device_get(state))}
         bad = [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]
         if bad:
-            raise NonFiniteError(f"the state after step {step} is not finite in {', '.join(bad[:3])}")
+            raise NonFiniteError(f"the state after step {step} is not finite in {', '.join(bad[:3])}", step=step)
         sums = {name: _leaf_record(leaf) for name, leaf in leaves.items()}
         record = _RecordArgs(step, self._config, self._labels, metrics, sums)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), checksums=record)
@@ -256,6 +259,16 @@ def find(path: str | os.PathLike) -> epath.Path:
         if steps:
             return folder / str(max(steps))
     raise ValueError(f"no checkpoint in {path}: give a workdir that train.py wrote, or the folder of a step")
+
+
+def newest_config(workdir: str | os.PathLike) -> tuple[int, dict[str, Any]] | None:
+    """Return step and config of the newest checkpoint of a workdir whose files pass their checksums, or None."""
+    folder = place(workdir) / "checkpoints" / "latest"
+    steps = [int(entry.name) for entry in entries_of(folder) if entry.name.isdecimal()]
+    for step in sorted(steps, reverse=True):
+        with contextlib.suppress(Exception):  # Broken: training names it when it restores.
+            return step, _read_record(folder / str(step))["config"]
+    return None
 
 
 def restore(path: str | os.PathLike) -> Restored:

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -41,6 +41,8 @@ class EvalConfig:
     crops: int
     average: str
     full_resolution: bool
+
+    SAME_RESULT: ClassVar = ("batch_size", "clips", "crops", "average", "full_resolution")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "clips", "crops"):

@@ -47,14 +47,19 @@ class MetricLog:
     """
 
     def __init__(self, workdir: str | os.PathLike, *, start_step: int) -> None:
-        """Open the log of a run that continues after ``start_step`` updates, and delete the lines of later steps."""
+        """Open the log of a run that continues after ``start_step`` updates, and delete the lines of later steps.
+
+        ``last_train_line`` is the last kept line of the split train; None on other processes or without such a line.
+        """
         self._workdir = place(workdir)
         self._path = self._workdir / "metrics.jsonl"
         self._file = self._board = None
+        self.last_train_line: dict[str, Any] | None = None
         self._opened = contextlib.ExitStack()
         if jax.process_index() != 0:
             return
         records = [record for record in _read(self._path) if record["step"] <= start_step]
+        self.last_train_line = next((record for record in reversed(records) if record["split"] == "train"), None)
         self._text = "".join(json.dumps(record) + "\n" for record in records)
         write_whole(self._path, self._text)
         board = str(self._workdir / "tensorboard")
@@ -71,8 +76,8 @@ class MetricLog:
             return
         record = {"step": step, "epoch": round(epoch, 4), "split": split, **values}
         line = json.dumps(record, allow_nan=False) + "\n"
-        for name, value in values.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+        for name in values.keys() - {"time"}:  # TensorBoard stores the time of every value by itself.
+            self._board.add_scalar(f"{split}/{name}", values[name], step)
         if self._file:
             self._file.write(line)
             self._file.flush()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import optax
 
@@ -9,6 +10,7 @@ from motion_jax.training.optimizer import GROUPS, sgd
 from motion_jax.training.schedules import cosine_schedule, step_schedule
 
 SCHEDULES = ("step", "cosine")
+ON_NAN = ("stop", "rollback")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class TrainConfig:
         batch_size: clips per update, summed over all devices and processes.
         steps: updates of the whole run; if given, ``epochs`` is ignored.
         epochs: passes over the training clips, may be fractional; used if ``steps`` is None.
-        learning_rate: highest learning rate of the schedule.
+        learning_rate: highest learning rate of the schedule, for ``base_batch_size`` clips per update.
         schedule: ``"step"`` lowers the rate at ``milestones``; ``"cosine"`` lowers it to 0 along half a cosine.
         milestones: epochs at which the ``"step"`` schedule lowers the rate, in rising order.
         decay_factor: factor on the rate at each milestone.
@@ -37,8 +39,12 @@ class TrainConfig:
         label_smoothing: share of the target probability spread evenly over all classes, 0 for none.
         init_from: weights to start from: a PyTorch or safetensors file, a checkpoint or a workdir; None starts from
             random weights.
+        on_nan: ``"stop"`` ends a run whose loss or state is not finite; ``"rollback"`` goes back to its newest
+            checkpoint and takes another batch in place of that of the update, up to three times per run.
         log_every: updates between two log lines.
         eval_every_epochs: epochs between two evaluations, may be fractional; 0 evaluates only at the end.
+        base_batch_size: if given, the learning rate is multiplied by ``batch_size / base_batch_size``; None does not
+            scale it.
 
     Raises:
         ValueError: if a value is out of range, or both ``steps`` and ``epochs`` are None.
@@ -64,6 +70,11 @@ class TrainConfig:
     init_from: str | None
     log_every: int
     eval_every_epochs: float
+    # Checkpoints from before this option lack it.
+    on_nan: str = "stop"
+    base_batch_size: int | None = None
+
+    SAME_RESULT: ClassVar = ("log_every", "eval_every_epochs", "on_nan")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -71,6 +82,7 @@ class TrainConfig:
         if self.steps is None and self.epochs is None:
             raise ValueError("train.steps and train.epochs are both None: set one of them")
         rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
+        base = self.base_batch_size
         for name, valid, expected in (
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("steps", self.steps is None or self.steps >= 1, "at least 1, or None"),
@@ -89,11 +101,18 @@ class TrainConfig:
             ("mixup", self.mixup >= 0, "0 for none, or a positive number"),
             ("cutmix", self.cutmix >= 0, "0 for none, or a positive number"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            ("on_nan", self.on_nan in ON_NAN, f"one of {ON_NAN}"),
             ("log_every", self.log_every >= 1, "at least 1"),
             ("eval_every_epochs", self.eval_every_epochs >= 0, "0 or more"),
+            ("base_batch_size", base is None or base >= 1, "at least 1, or None for no scaling"),
         ):
             if not valid:
                 raise ValueError(f"train.{name} is {getattr(self, name)!r}, expected {expected}")
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest learning rate of the schedule, scaled with the batch if ``base_batch_size`` is given."""
+        return self.learning_rate * self.batch_size / (self.base_batch_size or self.batch_size)
 
     @property
     def mixing(self) -> dict[str, float]:
@@ -116,9 +135,9 @@ def make_schedule(train: TrainConfig, *, train_size: int) -> optax.Schedule:
     steps_per_epoch = train.steps_per_epoch(train_size)
     if train.schedule == "step":
         steps = {"milestones": train.milestones, "factor": train.decay_factor}
-        return step_schedule(train.learning_rate, steps_per_epoch=steps_per_epoch, **steps)
+        return step_schedule(train.highest_rate, steps_per_epoch=steps_per_epoch, **steps)
     steps = {"warmup_epochs": train.warmup_epochs, "total_steps": train.total_steps(train_size)}
-    return cosine_schedule(train.learning_rate, steps_per_epoch=steps_per_epoch, **steps)
+    return cosine_schedule(train.highest_rate, steps_per_epoch=steps_per_epoch, **steps)
 
 
 def make_optimizer(train: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:

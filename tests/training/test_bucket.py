@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 
 import bucket
@@ -13,6 +14,7 @@ from bench import ROOT, call, error_of, last_json, random_variables, start, succ
 
 from motion_jax.experiment import initial_variables, load_trained
 from motion_jax.places import entries_of, files_below, place, write_whole
+from motion_jax.training import owner
 from motion_jax.training import parallel as par
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints, find, restore
 from motion_jax.training.state import create_state, fingerprint
@@ -251,3 +253,44 @@ def test_writes_that_are_refused_for_good_end_the_run(gate, straight, data):
 def test_a_bucket_that_does_not_exist(gate, data):
     done = call("train", *command("gs://absent/run", data)[1:], "--config.parallel.devices=1")
     assert error_of(done, only=False).endswith("gs://absent/run/writable cannot be written: there is no such bucket")
+
+
+@pytest.fixture
+def short_lease(monkeypatch):
+    monkeypatch.setattr(owner, "RENEWED", 0.2)
+    monkeypatch.setattr(owner, "EXPIRES", 1.0)
+    # Processes of this machine are known to have ended: these tests are about those of other machines.
+    monkeypatch.setattr(owner, "_has_ended", lambda content: False)
+
+
+def test_a_lease_refuses_a_second_run_as_long_as_it_is_renewed(gate, short_lease):
+    workdir = f"gs://{bucket.NAME}/leased"
+    with owner.own(workdir):
+        time.sleep(1.5)
+        with pytest.raises(ValueError, match=r"leased is in use by process \d+ on \S+, which began 0 min ago"):
+            owner.own(workdir).__enter__()
+    assert not (place(workdir) / owner.NAME).exists()
+    with owner.own(workdir):
+        pass
+
+
+def test_a_lease_that_is_not_renewed_expires(gate, short_lease, monkeypatch):
+    workdir = f"gs://{bucket.NAME}/expired"
+    monkeypatch.setattr(owner._Lease, "_renew_until_done", lambda lease: None)
+    with owner.own(workdir):
+        began = time.monotonic()
+        with owner.own(workdir):
+            assert 0.9 < time.monotonic() - began < 5
+
+
+def test_a_lease_of_a_killed_process_of_this_machine_is_free(gate):
+    workdir = place(f"gs://{bucket.NAME}/killed_owner")
+    content = json.loads(owner._this_process())
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (workdir / owner.NAME).write_text(json.dumps({**content, "process": ended.pid}))
+    began = time.monotonic()
+    with owner.own(workdir):
+        assert time.monotonic() - began < 5
+    (workdir / owner.NAME).write_text(json.dumps(content))
+    assert not owner._has_ended((workdir / owner.NAME).read_text())
