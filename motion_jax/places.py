@@ -154,7 +154,7 @@ def waiting(what: str) -> Iterator[None]:
     def report() -> None:
         period = FIRST_LINE
         while not done.wait(period):
-            _log.info("waiting for %s since %.0f s", what, time.monotonic() - began)
+            _log.info("waiting for %s, %.0f s so far", what, time.monotonic() - began)
             period = NEXT_LINES
 
     thread = threading.Thread(target=report, daemon=True)
@@ -173,8 +173,11 @@ def is_bucket_error(error: Exception) -> bool:
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error, cut to 200 characters: Orbax quotes whole storage specifications."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if lines[0].startswith("Forbidden: ") and lines[1:]:
+        # gcsfs: the address, and the reason below it.
+        return f"access denied: {lines[1]}"[:200]
+    return lines[0][:200]
 
 
 def _scheme(text: str) -> str:

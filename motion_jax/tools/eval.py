@@ -17,7 +17,6 @@ optimistic: evaluate the latest checkpoint with --which=latest.
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator, Mapping
 
 import jax
@@ -41,7 +40,7 @@ def main() -> None:
     processes.join(arguments, program=program())
     corruption = Corruption.parse(arguments.corruption) if arguments.corruption else None
     folder = "checkpoints/latest" if arguments.which == "latest" else ""
-    restored = restore(arguments.checkpoint or os.path.join(arguments.workdir, folder))
+    restored = restore(arguments.checkpoint or place(arguments.workdir) / folder)
     workdir = place(arguments.workdir or workdir_of(restored.path))
     config = read_config(arguments.config) if arguments.config else restored.config
     config = change(config, arguments.changes)

@@ -63,10 +63,11 @@ def train(
     # Checked before data are prepared and anything is compiled.
     check_batch_size(experiment.train.batch_size, experiment.parallel)
     check_batch_size(experiment.eval.batch_size, experiment.parallel, field="eval.batch_size")
+    if source := experiment.train.init_from:
+        place(source)
     dataset = open_data(experiment.data, workdir)
     dataset.size("val")
     model = experiment.model.build(len(dataset.labels))
-    source = experiment.train.init_from
     views = {name: getattr(experiment.eval, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     data = TrainingData(
