@@ -7,18 +7,15 @@ from typing import Any
 import jax
 from etils import epath
 
-from motion_jax.places import check_writable, write_whole
+from motion_jax.places import write_whole
 
 
 def check_workdir(workdir: epath.Path, config: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """Raise an error if a workdir belongs to a run of another model or of other classes, or cannot be written to.
+    """Raise an error if a workdir belongs to a run of another model or of other classes.
 
     Raises:
         ValueError: naming both models, or both numbers of labels.
-        OSError: if there is no such bucket, or it cannot be written to.
     """
-    if jax.process_index() == 0:
-        check_writable(workdir)
 
     def name_of(config: Mapping[str, Any]) -> Any:
         return config.get("model", {}).get("name")
