@@ -18,7 +18,7 @@ from etils import epath
 from motion_jax.cli import Parser, print_json, program, read_config, run
 from motion_jax.data.pipeline import eval_batches, train_batches
 from motion_jax.experiment import Experiment, check_restart, initial_variables, open_data
-from motion_jax.places import place
+from motion_jax.places import check_writable, place
 from motion_jax.training import processes
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
@@ -59,6 +59,8 @@ def train(
     # The run keeps absolute paths, so that its checkpoints find the data from any folder.
     config["data"] = dataclasses.asdict(experiment.data)
     processes.compare_config(config)
+    if jax.process_index() == 0:
+        check_writable(workdir)
     processes.check_shared(workdir)
     # Checked before data are prepared and anything is compiled.
     check_batch_size(experiment.train.batch_size, experiment.parallel)

@@ -9,21 +9,18 @@ from typing import Any, TypeVar
 import jax
 from etils import epath
 
-from motion_jax.places import check_writable, clear_way, entries_of, first_line, is_bucket, write_whole
+from motion_jax.places import clear_way, entries_of, first_line, is_bucket, write_whole
 
 Kind = TypeVar("Kind", dict, list)
 _log = logging.getLogger(__name__)
 
 
 def check_workdir(workdir: epath.Path, config: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """Raise an error if a workdir belongs to a run of another model or of other classes, or cannot be written to.
+    """Raise an error if a workdir belongs to a run of another model or of other classes.
 
     Raises:
         ValueError: naming both models, or both numbers of labels.
-        OSError: if there is no such bucket, or it cannot be written to.
     """
-    if jax.process_index() == 0:
-        check_writable(workdir)
 
     cure = "choose another workdir, or delete this one"
     stored = read_json(workdir / "config.json", dict)
