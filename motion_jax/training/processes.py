@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
@@ -124,6 +125,8 @@ def join(arguments: argparse.Namespace, *, program: str) -> None:
     if _group.index > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         logging.getLogger("motion_jax").setLevel(logging.WARNING)
+    for handler in logging.root.handlers:
+        handler.addFilter(_tells_no_loss)
     _group.hosts = exchange("start", socket.gethostname())
     compare("", _versions(), cure="install the same versions everywhere")
     _warn_of_idle_accelerators(_group.hosts)
@@ -281,12 +284,19 @@ def gather_text(rows: list[bytes]) -> list[bytes]:
     return [row.tobytes().rstrip(b"\0") for row in every]
 
 
-def abandon(error: BaseException | str) -> NoReturn:
-    """End this process at once with status 2, and all others with the same error as their last line."""
+def abandon(error: BaseException | str, *, bug: bool = False) -> NoReturn:
+    """End this process at once with status 2, and all others with the same error as their last line.
+
+    Args:
+        error: the error, or its message.
+        bug: whether to print its stack trace first, on this process.
+    """
     group = _group
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-        # Most likely a collective operation failed because another process is gone, which is told within this time.
-        time.sleep(group.heartbeat + 10)
+    if _is_loss(error):
+        time.sleep(group.heartbeat + 10)  # Within this time the service tells which process is gone.
+    if bug:
+        traceback.print_exception(error)
+        error = f"{type(error).__name__}: {error}"
     text = " ".join(str(error).split())
     line = text if isinstance(error, DisagreementError) else f"{group.who(group.index)}: {text}"
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # Another process told its error before.
@@ -301,6 +311,20 @@ def leave() -> None:
     if _group is not None:
         _group.leaving = True
         jax.distributed.shutdown()
+
+
+def _is_loss(error: object) -> bool:
+    """Return whether an error looks like that of an operation with another process that is gone."""
+    while isinstance(error, BaseException):
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _tells_no_loss(record: logging.LogRecord) -> bool:
+    """Filter of the log: leave out the stack traces of such errors in threads, such as those that save."""
+    return not (record.exc_info and _is_loss(record.exc_info[1]))
 
 
 def _watch(group: _Group) -> None:
