@@ -14,7 +14,7 @@ import bench
 # `make chaos` sets it: more tries, and delays as long as in real life.
 CHAOS = bool(os.environ.get("MOTION_JAX_CHAOS"))
 RESULTS = bench.ROOT / "benchmarks" / "results" / "pods.json"
-HEARTBEAT = 8
+HEARTBEAT = 6
 
 
 class Fleet:

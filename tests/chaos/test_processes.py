@@ -52,33 +52,44 @@ def undisturbed(data, tmp_path_factory):
     return state
 
 
-@pytest.mark.parametrize(("count", "tries"), [(2, 25 if CHAOS else 3), (4, 5 if CHAOS else 1)])
-def test_killed_at_any_moment(count, tries, data, undisturbed, tmp_path):
+@pytest.mark.parametrize(("count", "runs", "kills"), [(2, 5, 5), (4, 2, 2)] if CHAOS else [(2, 1, 3), (4, 1, 1)])
+def test_killed_at_any_moment(count, runs, kills, data, undisturbed, tmp_path):
     expected = undisturbed(count)
     seconds, lost = [], 0
-    for seed in range(tries):
+    for seed in range(runs):
         rng = np.random.default_rng(seed)
-        victim, step, delay = int(rng.integers(count)), int(rng.integers(STEPS)), rng.uniform(0, 0.4)
         folder = tmp_path / str(seed)
         arguments = (*SMOKE, data, f"--workdir={folder / 'run'}")
-        with Fleet(folder, count, *arguments) as fleet:
-            fleet.wait_for(f"step {step}/{STEPS}" if step else "compiling the training step")
-            time.sleep(delay)
-            fleet.send(victim)
-            statuses, took = fleet.wait()
-            seconds.append(took)
-            others = [status for number, status in enumerate(statuses) if number != victim]
-            assert others == [2] * (count - 1), fleet.all_text()
-            for number in set(range(count)) - {victim}:
-                *before, last = fleet.text(number).splitlines()
-                assert re.search(rf"^train.py: error: process {victim} \({HOST}\): .* was killed, or its m", last), last
-                assert not [line for line in before if "error:" in line or "stack trace" in line or line[:4] == "    "]
+        for _ in range(kills):
+            seconds.append(_kill_one(folder, count, rng, *arguments))
         finish(folder, count, *arguments)
-        lost += saved(folder / "run", STEPS) != expected
+        lost += kills * (saved(folder / "run", STEPS) != expected)
         shutil.rmtree(folder)
-    record("kill -9 of one", processes=count, seconds=seconds, survived=tries - lost, lost=lost)
+    record("kill -9 of one", processes=count, seconds=seconds, survived=len(seconds) - lost, lost=lost)
     assert lost == 0
-    assert max(seconds) < HEARTBEAT + 10
+    assert max(seconds) < HEARTBEAT + 20
+
+
+def _kill_one(folder, count, rng, *arguments):
+    """Kill a random process at a random moment; return the seconds until the others have ended with one line."""
+    with Fleet(folder, count, *arguments) as fleet:
+        fleet.wait_for("compiling the training step")
+        start = int(re.search(r"training from step (\d+) to", fleet.text(0))[1])
+        victim, step = int(rng.integers(count)), min(start + int(rng.integers(4)), STEPS - 1)
+        if step > start:
+            fleet.wait_for(f"step {step}/{STEPS}")
+        time.sleep(rng.uniform(0, 0.4))
+        fleet.send(victim)
+        statuses, took = fleet.wait()
+        others = set(range(count)) - {victim}
+        assert [statuses[number] for number in others] == [2] * (count - 1), fleet.all_text()
+        for number in others:
+            *before, last = fleet.text(number).splitlines()
+            assert re.match(rf"train.py: error: process {victim} \({HOST}\): .* was killed, or its machine", last), last
+            assert not [line for line in before if re.search(r"error:|Traceback|stack trace|^ {4}", line)], fleet.text(
+                number
+            )
+    return took
 
 
 def test_sigterm_to_one(data, undisturbed, tmp_path):
@@ -103,7 +114,7 @@ def test_one_starts_late(data, tmp_path):
     ) as fleet:
         took = fleet.wait_for("step 1/2")
         assert fleet.wait()[0] == [0, 0], fleet.all_text()
-    assert re.search(r"^waiting for all processes to meet at 127.0.0.1:\d+, 8 s$", fleet.text(0), flags=re.MULTILINE)
+    assert re.search(r"^waiting for all processes to meet at 127.0.0.1:\d+, [67] s$", fleet.text(0), flags=re.MULTILINE)
     record(f"one starts {late} s late", processes=2, seconds=[took], survived=1, lost=0)
 
 
@@ -119,8 +130,8 @@ def test_one_prepares_for_long(data, undisturbed, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         arguments = (*SMOKE, data, f"--workdir={tmp_path / 'run'}", "--config.train.steps=2")
         with Fleet(tmp_path, 2, *arguments, own=own) as fleet:
-            fleet.wait_for(f"waiting for process 1 ({HOST}) to open the data, 8 s")
-            time.sleep(length - 8)
+            fleet.wait_for(f"waiting for process 1 ({HOST}) to open the data, 6 s")
+            time.sleep(length - HEARTBEAT)
             fcntl.flock(lock, fcntl.LOCK_UN)
             took = fleet.wait_for("step 1/2")
             assert fleet.wait()[0] == [0, 0], fleet.all_text()
@@ -134,15 +145,24 @@ def test_one_lacks_a_video(tmp_path):
     options = ("--config.data.size=32", "--config.data.resize=(40,40)", "--config.train.batch_size=2")
     config = ("train.py", "--config=configs/video_folder.py:tsn_r18,2", *options, "--config.eval.batch_size=2")
     error = f"process 1 ({HOST}) has data clips of train = 3, process 0 ({HOST}) has 4: give all hosts the same videos"
-    _end_with(error, "one lacks a video", tmp_path, *config, own=own)
+    _end_with(error, "one lacks a video", tmp_path, *config, f"--workdir={tmp_path / 'run'}", own=own)
 
 
-def test_one_has_another_config(data, tmp_path):
-    own = {1: ["--config.train.learning_rate=0.7"]}
-    error = f"process 1 ({HOST}) has config train.learning_rate = 0.7, process 0 ({HOST}) has 0.05: start all with the"
-    _end_with(error, "one has another config", tmp_path, *SMOKE, data, own=own)
-    error = f"process 1 ({HOST}): --config.train.steps=many: expected an integer"
-    _end_with(error, "one has a wrong option", tmp_path, *SMOKE, data, own={1: ["--config.train.steps=many"]})
+@pytest.mark.parametrize(
+    ("fault", "option", "error"),
+    [
+        (
+            "another config",
+            "learning_rate=0.7",
+            "process 1 ({0}) has config train.learning_rate = 0.7, process 0 ({0}) has",
+        ),
+        ("a wrong option", "steps=many", "process 1 ({0}): --config.train.steps=many: expected an integer"),
+    ],
+)
+def test_one_has_another_config(fault, option, error, data, tmp_path):
+    arguments = (*SMOKE, data, f"--workdir={tmp_path / 'run'}")
+    own = {1: [f"--config.train.{option}"]}
+    _end_with(error.format(HOST), f"one has {fault}", tmp_path, *arguments, own=own)
 
 
 def test_workdirs_are_not_shared(data, tmp_path):
@@ -190,10 +210,6 @@ def test_one_loses_its_network(data, undisturbed, tmp_path):
     assert equal
 
 
-def test_two_processes_equal_one(tmp_path, data):
-    """With the statistics of the whole batch, training is the same; the order of sums differs."""
-
-
 def _end_with(error, fault, folder, *arguments, own):
     """Start two processes that must end at once with an error, the last line of both."""
     workdir = (
@@ -213,8 +229,13 @@ def _end_with(error, fault, folder, *arguments, own):
 def _two_hosts():
     """Make two network namespaces with a link between them; skip where that is not permitted."""
     names = [f"motion{os.getpid()}{side}" for side in "ab"]
-    inside = {number: ["ip", "netns", "exec", name] for number, name in enumerate(names)}
     addresses = ["10.77.0.1", "10.77.0.2"]
+    # gloo listens at the address that the name of the host stands for.
+    rename = 'hostname "$0" && exec "$@"'
+    inside = {
+        number: ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", rename, addresses[number]]
+        for number, name in enumerate(names)
+    }
 
     def ip(*words):
         return subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
