@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import re
 import secrets
 import socket
 import sys
@@ -33,6 +34,8 @@ from motion_jax.training import native_log
 
 # JAX's own limit for a heartbeat, which an option replaces.
 _HEARTBEAT = 100
+# How JAX's errors begin if the cause may be outside this process.
+_LOSS = re.compile(r"(UNKNOWN|INTERNAL|UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED|ABORTED|FAILED_PRECONDITION): ")
 # A process waits this long for another one, such as for hours of preparation.
 _LIMIT = 12 * 3600
 _PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "motion-jax")
@@ -316,7 +319,8 @@ def leave() -> None:
 def _is_loss(error: object) -> bool:
     """Return whether an error looks like that of an operation with another process that is gone."""
     while isinstance(error, BaseException):
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        # JAX raises some of them as ValueError.
+        if _LOSS.match(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
