@@ -11,7 +11,5 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
     names = ("processes", "tries", "survived", "seconds", "lost")
     rows = [(row["fault"], *(str(row[name]) for name in names)) for row in results["faults"]]
     header = ("fault", "processes", "tries", "survived", "seconds until all ended or went on", "states lost")
-    note = (
-        f"On one machine, with --heartbeat_seconds={results['heartbeat_seconds']}. Written by `make chaos`."
-    )
+    note = f"On one machine, with --heartbeat_seconds={results['heartbeat_seconds']}. Written by `make chaos`."
     return {"faults": f"{markdown_table(header, rows)}\n\n{note}"}

@@ -7,6 +7,7 @@ devices: a collective operation of the devices gives up after seconds on a CPU a
 import argparse
 import collections
 import contextlib
+import functools
 import glob
 import itertools
 import json
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
@@ -112,8 +114,10 @@ def join(arguments: argparse.Namespace, *, program: str) -> None:
         return
     if arguments.heartbeat_seconds < 2:
         raise ValueError(f"--heartbeat_seconds is {arguments.heartbeat_seconds}, expected 2 or more")
-    native_log.divert(_explain_loss)
     where = options.get("coordinator_address") or "the address that the cluster gives"
+    if options.get("process_id") == 0 and "coordinator_address" in options:
+        _check_port(int(where.rpartition(":")[2]))
+    native_log.divert(functools.partial(_explain_loss, program, where))
     with _say_waiting(f"waiting for all processes to meet at {where}", period=min(60, arguments.heartbeat_seconds)):
         try:
             jax.distributed.initialize(**options, heartbeat_timeout_seconds=arguments.heartbeat_seconds)
@@ -263,17 +267,15 @@ def introduce(contents: Mapping[str, Any]) -> None:
     """Print a line about each process: its host, devices, versions, and a fingerprint of the contents of its data."""
     devices = jax.local_devices()
     versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
-    line = f"{len(devices)} x {devices[0].device_kind}, {versions}, data {abs(hash_of(contents)):08x}"
+    line = f"{len(devices)} x {devices[0].device_kind}, {versions}, data {_hash(contents):08x}"
     if (group := _group) is not None:
         for index, told in enumerate(exchange("open the data", line)):
             if group.index == 0:
                 _say(f"{group.who(index)}: {told}")
 
 
-def hash_of(contents: Mapping[str, Any]) -> int:
+def _hash(contents: Mapping[str, Any]) -> int:
     """Return 32 bits that depend on a JSON object."""
-    import zlib
-
     return zlib.crc32(json.dumps(contents, sort_keys=True).encode())
 
 
@@ -370,10 +372,11 @@ def _end(group: _Group, line: str, *, tell: bool = True) -> NoReturn:
     os._exit(2)
 
 
-def _explain_loss(record: str) -> None:
+def _explain_loss(program: str, where: str, record: str) -> None:
     """End this process with one line after the service has lost another one."""
     if (group := _group) is None:
-        print(f"error: the processes lost each other: {record.splitlines()[0]}", file=sys.stderr, flush=True)
+        reason = record.splitlines()[0].rpartition("absl::Status: ")[2]
+        print(f"{program}: error: the processes did not meet at {where}: {reason}", file=sys.stderr, flush=True)
         os._exit(2)
     lost = [int(line) for line in record.splitlines() if line.isdecimal() and int(line) < group.count] or [0]
     if group.index in lost:
@@ -396,7 +399,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any] | None:
         given["process_id"] = given["process_id"] or os.environ["OMPI_COMM_WORLD_RANK"]
         if given["coordinator"] is None and local == size:
             job = os.environ.get("PMIX_NAMESPACE", "")
-            given["coordinator"] = f"127.0.0.1:{61440 + hash_of({'job': job}) % 4096}"
+            given["coordinator"] = f"127.0.0.1:{61440 + _hash({'job': job}) % 4096}"
         if given["coordinator"] is None:
             raise ValueError("OpenMPI does not name the host of its first process: give --coordinator=HOST:PORT")
         if local not in (None, "1") and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
@@ -411,6 +414,16 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any] | None:
         raise ValueError(f"--process_id is {given['process_id']}, expected 0 to {given['processes'] - 1}")
     names = {"coordinator": "coordinator_address", "processes": "num_processes", "process_id": "process_id"}
     return options | {names[name]: value for name, value in given.items() if value is not None}
+
+
+def _check_port(port: int) -> None:
+    """Raise an error if the service cannot have its port; JAX would crash."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ValueError(
+            f"--coordinator: port {port} cannot be used ({os.strerror(error.errno)}): choose another"
+        ) from error
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from bench import write_videos
+from bench import succeed, write_videos
 from fleet import CHAOS, HEARTBEAT, Fleet, finish, record, saved
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
@@ -40,15 +40,15 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
     """Return a function from a number of processes to the state of a run without faults."""
-    states = {}
+    folders = {}
 
     def state(count):
-        if count not in states:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            finish(folder, count, *SMOKE, data, f"--workdir={folder / 'run'}")
-            states[count] = saved(folder / "run", STEPS)
-        return states[count]
+        if count not in folders:
+            folders[count] = tmp_path_factory.mktemp("undisturbed")
+            finish(folders[count], count, *SMOKE, data, f"--workdir={folders[count] / 'run'}")
+        return saved(folders[count] / "run", STEPS)
 
+    state.folders = folders
     return state
 
 
@@ -104,6 +104,20 @@ def test_sigterm_to_one(data, undisturbed, tmp_path):
     equal = saved(tmp_path / "run", STEPS) == undisturbed(2)
     record("SIGTERM to one", processes=2, seconds=[took], survived=int(equal), lost=int(not equal))
     assert equal
+
+
+def test_an_evaluation_equals_that_of_one_process(undisturbed, tmp_path):
+    undisturbed(2)
+    results = []
+    for count in (2, 1):
+        workdir = shutil.copytree(undisturbed.folders[2] / "run", tmp_path / str(count) / "run")
+        command = ("eval.py", f"--workdir={workdir}", "--which=latest", "--split=train", "--config.eval.batch_size=8")
+        if count == 1:
+            succeed(*command, devices=2)
+        else:
+            finish(tmp_path, 2, *command)
+        results.append([(workdir / name).read_bytes() for name in ("eval_train.json", "scores_train.npz")])
+    assert results[0] == results[1]
 
 
 def test_one_starts_late(data, tmp_path):

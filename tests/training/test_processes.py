@@ -1,6 +1,7 @@
 """How a command is told to be one of several processes. tests/chaos runs several of them."""
 
 import argparse
+import socket
 
 import jax
 import pytest
@@ -119,6 +120,14 @@ def test_a_wrong_address_is_one_line(monkeypatch):
     monkeypatch.setattr(native_log, "divert", lambda explain: None)
     options = ("--coordinator=a:1", "--processes=2", "--process_id=1", "--workdir=x", "--config=y.py")
     assert error_of(call("train", *options)).endswith("the processes do not meet at a:1: DEADLINE_EXCEEDED: no")
+
+
+def test_a_port_in_use_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = (f"--coordinator=a:{taken.getsockname()[1]}", "--processes=2", "--process_id=0", "--workdir=x")
+        assert "cannot be used (Address already in use): choose another" in error_of(
+            call("train", *options, "--config=y.py")
+        )
 
 
 class FakeService:
