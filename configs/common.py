@@ -89,6 +89,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "init_from": placeholder(str),
         "log_every": 20,
         "eval_every_epochs": 1.0,
+        "on_nan": "stop",
     }
     config.eval = {"batch_size": 64, "clips": 1, "crops": 1, "full_resolution": False, "average": "softmax"}
     config.parallel = {"backend": "pmap", "devices": placeholder(int)}

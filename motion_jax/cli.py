@@ -23,10 +23,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import ml_collections
+from etils import epath
 
 from motion_jax.configs import something_v1
 from motion_jax.experiment import Experiment, expected, keys_of, with_root
 from motion_jax.kernels import cpu_flags
+from motion_jax.places import is_bucket_error, local_place, place
 from motion_jax.training import processes
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -51,21 +53,27 @@ def run(main: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         fail(error)
-    except (RuntimeError, AssertionError) as error:
-        # JAX raises either when it starts and JAX_PLATFORMS names a platform that is not there.
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        if "Unable to initialize backend" not in str(error) and not raised_in.endswith("xla_bridge.py"):
-            _fail_with_traceback(error)
-        fail(
-            f"JAX finds no device for JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: unset it, or install JAX "
-            f'for that device, such as pip install "jax[cuda13]" or "jax[tpu]" {error}'
-        )
     except KeyboardInterrupt:
         if processes.several():
             processes.abandon("interrupted")
         sys.exit(130)
     except Exception as error:
-        _fail_with_traceback(error)
+        if is_bucket_error(error):
+            fail(f"{type(error).__name__} from Google Cloud Storage: {error}")
+        if not _is_without_device(error):
+            _fail_with_traceback(error)
+        fail(
+            f"JAX finds no device for JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: unset it, or install JAX "
+            f'for that device, such as pip install "jax[cuda13]" or "jax[tpu]" {error}'
+        )
+
+
+def _is_without_device(error: Exception) -> bool:
+    """Return whether JAX raised an error when it started, because JAX_PLATFORMS names a platform that is not there."""
+    if not isinstance(error, RuntimeError | AssertionError):
+        return False
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return "Unable to initialize backend" in str(error) or raised_in.endswith("xla_bridge.py")
 
 
 def fail(error: BaseException | str) -> NoReturn:
@@ -186,10 +194,12 @@ def add_runs(parser: Parser, *, metavar: str = "RUN", help: str) -> None:
 
 
 def runs_of(parser: Parser, arguments: argparse.Namespace) -> list[str]:
-    """Return the runs given, in order; exit if there is none."""
+    """Return the runs given, in order and as typed, ``~`` expanded; exit if there is none, ValueError for a scheme."""
     if not (runs := [*arguments.runs, *arguments.checkpoint]):
         parser.error("give one or more runs")
-    return runs
+    for each in runs:
+        place(each)
+    return list(map(os.path.expanduser, runs))
 
 
 def read_config(source: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -380,6 +390,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for row in cells
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def any_place(text: str) -> epath.Path:
+    """Parse a path of this machine or gs://BUCKET/PATH, as the ``type`` of an option."""
+    try:
+        return place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def this_machine(text: str) -> pathlib.Path:
+    """Parse a path of this machine, as the ``type`` of an option."""
+    try:
+        return local_place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive(text: str) -> int:

@@ -17,20 +17,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Each room of motion_jax with the others it may import.
 NETWORKS = {"ops", "layers", "blocks", "backbones", "models"}
 ROOMS = {
+    "places": set(),
     "kernels": set(),
     "ops": {"kernels"},
     "layers": {"kernels"},
     "blocks": {"ops", "layers"},
     "backbones": {"ops", "layers", "blocks"},
     "models": {"ops", "layers", "blocks", "backbones"},
-    "weights": {*NETWORKS, "kernels"},
+    "weights": {*NETWORKS, "kernels", "places"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
-    "training": NETWORKS,
+    "training": {*NETWORKS, "places"},
     "data": set(),
     "configs": {"models"},
-    "experiment": {*NETWORKS, "weights", "training", "data"},
-    "cli": {"kernels", "training", "experiment", "configs"},
+    "experiment": {*NETWORKS, "weights", "training", "data", "places"},
+    "cli": {"kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}
 FILES = [

@@ -9,9 +9,9 @@ scores are averaged as they are: probabilities for softmax, logits for logits.
 """
 
 import dataclasses
-import pathlib
 
 import numpy as np
+from etils import epath
 
 from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table
 from motion_jax.experiment import workdir_of
@@ -47,7 +47,7 @@ def main() -> None:
     add_runs(parser, help="an evaluated run: its workdir, a checkpoint in it, or its scores.npz")
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="a weight for each run; default: equal")
     arguments = parser.parse_args()
-    runs = [read_scores(workdir_of(pathlib.Path(run), strict=False)) for run in runs_of(parser, arguments)]
+    runs = [read_scores(workdir_of(epath.Path(run), strict=False)) for run in runs_of(parser, arguments)]
     weights = np.array(arguments.weights or [1.0] * len(runs))
     if len(weights) != len(runs) or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise ValueError(f"--weights: give {len(runs)} numbers, one for each run, all 0 or more and one above 0")
@@ -66,7 +66,7 @@ def main() -> None:
         print_json({"runs": described, "ensemble": together, "clips": len(runs[0].labels), "average": runs[0].average})
 
 
-def read_scores(workdir: pathlib.Path) -> Scores:
+def read_scores(workdir: epath.Path) -> Scores:
     """Read the scores of an evaluated run from its workdir or a file; ValueError if there are none, or without ids."""
     path = workdir / "scores.npz" if workdir.is_dir() else workdir
     if not path.is_file():

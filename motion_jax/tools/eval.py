@@ -17,8 +17,6 @@ optimistic: evaluate the latest checkpoint with --which=latest.
 
 import argparse
 import dataclasses
-import os
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import jax
@@ -28,6 +26,7 @@ from motion_jax.cli import Parser, change, print_json, program, read_config, run
 from motion_jax.data.clips.corruption import Corruption
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.experiment import Experiment, check_same_model, open_data, workdir_of
+from motion_jax.places import place
 from motion_jax.training import processes
 from motion_jax.training.checkpoints import restore
 from motion_jax.training.evaluation import evaluate_model, write_evaluation
@@ -41,8 +40,8 @@ def main() -> None:
     processes.join(arguments, program=program())
     corruption = Corruption.parse(arguments.corruption) if arguments.corruption else None
     folder = "checkpoints/latest" if arguments.which == "latest" else ""
-    restored = restore(arguments.checkpoint or os.path.join(arguments.workdir, folder))
-    workdir = pathlib.Path(arguments.workdir or workdir_of(restored.path))
+    restored = restore(arguments.checkpoint or place(arguments.workdir) / folder)
+    workdir = place(arguments.workdir or workdir_of(restored.path))
     config = read_config(arguments.config) if arguments.config else restored.config
     config = change(config, arguments.changes)
     given = {name: getattr(arguments, name) for name in PROTOCOL if getattr(arguments, name) is not None}

@@ -31,7 +31,7 @@ import jax
 import numpy as np
 
 import motion_jax
-from motion_jax.cli import Parser, print_json, run
+from motion_jax.cli import Parser, any_place, print_json, run, this_machine
 from motion_jax.experiment import Trained, load_trained, workdir_of
 from motion_jax.models import VideoClassifier
 from motion_jax.training.progress import log
@@ -66,9 +66,9 @@ MOST_DRAWS = 100
 def main() -> None:
     """Write the export and its card, and compare."""
     parser = Parser(__doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
+    parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
     parser.add_argument("--format", required=True, choices=SUFFIXES)
-    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="replaced if it exists")
+    parser.add_argument("--output", required=True, type=this_machine, metavar="FILE", help="replaced if it exists")
     clips = "clips that stablehlo, onnx and saved_model take: uint8 of 0..255, or normalised float32 (default)"
     parser.add_argument("--input", default="float32", choices=INPUTS, help=clips)
     parser.add_argument("--prefix", default="", help="of the names in a pytorch file, such as module.base_model.")

@@ -9,10 +9,10 @@ training time in which the devices waited for clips.
 """
 
 import json
-import pathlib
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table
 from motion_jax.data.sources.moving_shapes import CLASSES as MOVING_SHAPES
@@ -24,7 +24,7 @@ def main() -> None:
     parser = Parser(__doc__)
     add_runs(parser, help="an evaluated run: its workdir or a checkpoint in it")
     arguments = parser.parse_args()
-    runs = [read_run(workdir_of(pathlib.Path(run), strict=False)) for run in runs_of(parser, arguments)]
+    runs = [read_run(workdir_of(epath.Path(run), strict=False)) for run in runs_of(parser, arguments)]
     print(accuracy_table(runs))
     if pairs := pair_table(runs):
         print(f"\nTop-1 within each pair, without the other classes (chance 50):\n{pairs}")
@@ -32,12 +32,12 @@ def main() -> None:
         print_json({"runs": runs})
 
 
-def read_run(workdir: pathlib.Path) -> dict[str, Any]:
+def read_run(workdir: epath.Path) -> dict[str, Any]:
     """Read the evaluation of a workdir, with the accuracy within pairs for moving_shapes; ValueError without one."""
     if not (workdir / "eval.json").is_file() or not (workdir / "scores.npz").is_file():
         raise ValueError(f"{workdir} has no eval.json: run python eval.py --workdir={workdir}")
     result = json.loads((workdir / "eval.json").read_text())
-    with np.load(workdir / "scores.npz") as file:
+    with (workdir / "scores.npz").open("rb") as stream, np.load(stream) as file:
         scores, labels, names = file["scores"], file["labels"], tuple(file["names"].tolist())
     return {
         "workdir": str(workdir),
@@ -49,7 +49,7 @@ def read_run(workdir: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def input_wait(workdir: pathlib.Path) -> float | None:
+def input_wait(workdir: epath.Path) -> float | None:
     """Return the median share of time that the devices waited for input, in percent; None without a log."""
     if not (workdir / "metrics.jsonl").is_file():
         return None

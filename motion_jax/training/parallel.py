@@ -7,17 +7,13 @@ device axis. Only the layout of a placed batch differs. No other module depends 
 import collections
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-
-from motion_jax.training.metrics import write_atomically
-from motion_jax.training.progress import log
 
 AXIS = "data"
 BACKENDS = ("pmap", "shard_map")
@@ -37,6 +33,8 @@ class ParallelConfig:
 
     backend: str
     devices: int | None
+
+    SAME_RESULT: ClassVar = ("backend", "devices")
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -70,35 +68,6 @@ def make_mesh(parallel: ParallelConfig) -> Mesh:
 def backend_in_use(parallel: ParallelConfig) -> str:
     """Return ``parallel.backend``, or ``"shard_map"`` on several processes, where ``pmap`` is not tested."""
     return "shard_map" if jax.process_count() > 1 else parallel.backend
-
-
-def note_devices(workdir: Any, parallel: ParallelConfig, *, batch_size: int, batch_norm: str) -> None:
-    """Write the number of processes and devices to ``devices.json`` of a workdir, and log what changed since the last.
-
-    Args:
-        workdir: the folder, with the methods of ``pathlib.Path``.
-        parallel: the devices.
-        batch_size: clips per update over all devices.
-        batch_norm: ``model.batch_norm`` of the config.
-    """
-    if jax.process_index() != 0:
-        return
-    now = {"processes": jax.process_count(), "devices": make_mesh(parallel).size, "batch_size": batch_size}
-    path = workdir / "devices.json"
-    before = json.loads(path.read_text()) if path.exists() else now
-    changed = [
-        f"{before[name]} -> {now[name]} {name}" for name in ("processes", "devices") if before[name] != now[name]
-    ]
-    if changed:
-        share, share_before = (each["batch_size"] // each["devices"] for each in (now, before))
-        meaning = f"BatchNorm ({batch_norm}) does not depend on it"
-        if batch_norm == "per_device":
-            meaning = f"BatchNorm now sees {share} clips per device, {share_before} before"
-            meaning = "BatchNorm sees as many clips per device as before" if share == share_before else meaning
-        log(f"{', '.join(changed)}: {meaning}; the clips and their order stay the same")
-    if before != now or not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(now))
 
 
 def check_batch_size(batch_size: int, parallel: ParallelConfig, *, field: str = "train.batch_size") -> None:

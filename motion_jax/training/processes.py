@@ -246,19 +246,19 @@ def check_shared(workdir: Any) -> None:
     """
     if (group := _group) is None:
         return
-    note = workdir / "shared.txt"
+    note, token = workdir / "shared.txt", ""
     if group.index == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        note.write_text(token := secrets.token_hex(16))
-    else:
-        token = ""
-    token = exchange("open the workdir", token)[0]
+        token = secrets.token_hex(16)
+        note.write_text(token)
+    # The error of all is about the folder of the first.
+    token, where = exchange("open the workdir", f"{token} {workdir}")[0].split(" ", 1)
     seen = exchange("read the workdir", "yes" if _reads(note, token) else "")
     if group.index == 0:
         note.unlink()
     if "" in seen:
         raise DisagreementError(
-            f"the workdir is not shared: {group.who(seen.index(''))} does not see {workdir} of {group.who(0)}: "
+            f"the workdir is not shared: {group.who(seen.index(''))} does not see {where} of {group.who(0)}: "
             "give gs://.. or a network folder"
         )
 

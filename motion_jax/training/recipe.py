@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import optax
 
@@ -9,6 +10,7 @@ from motion_jax.training.optimizer import GROUPS, sgd
 from motion_jax.training.schedules import cosine_schedule, step_schedule
 
 SCHEDULES = ("step", "cosine")
+ON_NAN = ("stop", "rollback")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class TrainConfig:
         label_smoothing: share of the target probability spread evenly over all classes, 0 for none.
         init_from: weights to start from: a PyTorch or safetensors file, a checkpoint or a workdir; None starts from
             random weights.
+        on_nan: ``"stop"`` ends a run whose loss or state is not finite; ``"rollback"`` goes back to its newest
+            checkpoint and takes another batch in place of that of the update, up to three times per run.
         log_every: updates between two log lines.
         eval_every_epochs: epochs between two evaluations, may be fractional; 0 evaluates only at the end.
         base_batch_size: if given, the learning rate is multiplied by ``batch_size / base_batch_size``; None does not
@@ -67,7 +71,10 @@ class TrainConfig:
     log_every: int
     eval_every_epochs: float
     # Checkpoints from before this option lack it.
+    on_nan: str = "stop"
     base_batch_size: int | None = None
+
+    SAME_RESULT: ClassVar = ("log_every", "eval_every_epochs", "on_nan")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -94,6 +101,7 @@ class TrainConfig:
             ("mixup", self.mixup >= 0, "0 for none, or a positive number"),
             ("cutmix", self.cutmix >= 0, "0 for none, or a positive number"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            ("on_nan", self.on_nan in ON_NAN, f"one of {ON_NAN}"),
             ("log_every", self.log_every >= 1, "at least 1"),
             ("eval_every_epochs", self.eval_every_epochs >= 0, "0 or more"),
             ("base_batch_size", base is None or base >= 1, "at least 1, or None for no scaling"),

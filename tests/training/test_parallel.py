@@ -115,21 +115,6 @@ def test_section_is_checked(changes, message):
         par.ParallelConfig(**{"backend": "pmap", "devices": None, **changes})
 
 
-def test_another_number_of_devices_is_noted(tmp_path, capsys):
-    def note(devices, **changes):
-        parallel = par.ParallelConfig(backend="pmap", devices=devices)
-        par.note_devices(tmp_path / "run", parallel, **{"batch_size": 64, "batch_norm": "per_device", **changes})
-        return capsys.readouterr().err
-
-    assert note(8) == note(8) == ""
-    expected = (
-        "8 -> 4 devices: BatchNorm now sees 16 clips per device, 8 before; the clips and their order stay the same"
-    )
-    assert note(4) == f"{expected}\n"
-    assert note(8, batch_norm="frozen").startswith("4 -> 8 devices: BatchNorm (frozen) does not depend on it")
-    assert note(4, batch_size=32).startswith("8 -> 4 devices: BatchNorm sees as many clips per device as before")
-
-
 TWO_PROCESSES = """
 import json, sys
 import jax
