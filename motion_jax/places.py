@@ -96,9 +96,19 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
             problem = "there is no such bucket" if isinstance(error, FileNotFoundError) else first_line(error)
             raise OSError(f"{path} cannot be written: {problem}") from error
         return
+    clear_way(path)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+def clear_way(path: epath.Path, *, folder: bool = False) -> None:
+    """Move what is in the place of a file, or of a folder, and is not one to ``<name>.moved``, with a warning."""
+    if not is_bucket(path) and path.exists() and path.is_dir() != folder:
+        moved = path.with_name(f"{path.name}.moved")
+        _log.warning("%s is %s and is moved to %s", path, "no folder" if folder else "a folder", moved.name)
+        moved.rmtree(missing_ok=True) if moved.is_dir() else moved.unlink(missing_ok=True)
+        os.replace(path, moved)
 
 
 def append(path: epath.Path, text: str) -> None:
@@ -106,6 +116,7 @@ def append(path: epath.Path, text: str) -> None:
     if is_bucket(path):
         write_whole(path, (path.read_text() if path.exists() else "") + text)
     else:
+        clear_way(path)
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
 

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from motion_jax.places import entries_of, files_below, first_line, is_bucket, move_folder, place, waiting
+from motion_jax.places import clear_way, entries_of, files_below, first_line, is_bucket, move_folder, place, waiting
 from motion_jax.training.state import NonFiniteError, TrainState, describe_differences, named_leaves
 
 _log = logging.getLogger(__name__)
@@ -233,6 +233,7 @@ class Checkpoints:
         if not broken:
             return
         if jax.process_index() == 0:
+            clear_way(self._root / "broken", folder=True)
             for step in broken:
                 move_folder(self._root / "latest" / str(step), self._root / "broken" / str(step))
         _barrier("broken checkpoints set aside")

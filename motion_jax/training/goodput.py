@@ -14,7 +14,10 @@ class Goodput:
 
     def __init__(self, logged: Mapping[str, float] | None) -> None:
         """Begin with the time of this process, or continue after the last log line that the run keeps."""
-        logged = logged if logged and "time" in logged else {"time": time.time()}
+        expected = ("time", *(f"seconds_{kind}" for kind in KINDS))
+        # Lines of older versions lack them.
+        if not logged or not all(isinstance(logged.get(name), int | float) for name in expected):
+            logged = {"time": time.time()}
         self._seconds = {kind: logged.get(f"seconds_{kind}", 0.0) for kind in KINDS}
         # Everything up to now is added to ``_kind``.
         self._kind, self._counted = "restart", logged["time"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import tempfile
@@ -13,7 +14,9 @@ import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 
-from motion_jax.places import is_bucket, place, write_whole
+from motion_jax.places import clear_way, is_bucket, place, write_whole
+
+_log = logging.getLogger(__name__)
 
 
 def summarise(sums: Mapping[str, Any]) -> dict[str, float]:
@@ -63,6 +66,7 @@ class MetricLog:
         self._text = "".join(json.dumps(record) + "\n" for record in records)
         write_whole(self._path, self._text)
         board = str(self._workdir / "tensorboard")
+        clear_way(self._workdir / "tensorboard", folder=True)
         if is_bucket(self._workdir):
             # TensorBoard's own writer loses events while a bucket is out of order.
             self._board_folder = board = self._opened.enter_context(tempfile.TemporaryDirectory())
@@ -76,8 +80,9 @@ class MetricLog:
             return
         record = {"step": step, "epoch": round(epoch, 4), "split": split, **values}
         line = json.dumps(record, allow_nan=False) + "\n"
-        for name in values.keys() - {"time"}:  # TensorBoard stores the time of every value by itself.
-            self._board.add_scalar(f"{split}/{name}", values[name], step)
+        for name, value in values.items():
+            if name != "time":  # TensorBoard stores the time of every value by itself.
+                self._board.add_scalar(f"{split}/{name}", value, step)
         if self._file:
             self._file.write(line)
             self._file.flush()
@@ -102,11 +107,21 @@ def find_logged(workdir: str | os.PathLike, *, step: int, split: str) -> dict[st
 
 
 def _read(path: epath.Path) -> list[dict[str, Any]]:
-    """Read the complete lines of ``metrics.jsonl``, without a last line cut off by a kill."""
-    if not path.exists():
+    """Read the lines of ``metrics.jsonl``. A warning counts damaged ones, such as one cut off by a kill."""
+    if not path.is_file():
         return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
+    records, damaged = [], 0
+    for text in path.read_bytes().decode(errors="replace").splitlines():
+        try:
+            record = json.loads(text)
+            # bool is a kind of int.
+            sound = type(record["step"]) is int and isinstance(record["split"], str)
+        except (ValueError, TypeError, KeyError):
+            sound = False
+        if sound:
+            records.append(record)
+        else:
+            damaged += 1
+    if damaged:
+        _log.warning("%s: %d damaged lines are ignored", path, damaged)
     return records
