@@ -38,7 +38,7 @@ PATHS = {
     ),
     "rows": ("--output=PATH",),
 }
-WITHOUT_PATHS = {"benchmark", "complexity", "doctor", "models", "tpu_compile"}
+WITHOUT_PATHS = {"benchmark", "complexity", "doctor", "launch", "models", "tpu_compile"}
 
 
 @pytest.fixture

@@ -80,8 +80,11 @@ class _Lease:
         # An extra, so that it is imported only where it is needed.
         from google.api_core import exceptions
         from google.cloud import storage
+        from google.cloud.storage.retry import DEFAULT_RETRY
 
         self._path, self._exceptions = path, exceptions
+        # While the bucket is out of order, the end of a run must not wait for long.
+        self._retry = DEFAULT_RETRY.with_timeout(EXPIRES - RENEWED)
         bucket, _, name = path.removeprefix("gs://").partition("/")
         self._blob = storage.Client().bucket(bucket).blob(name)
         self._done = threading.Event()
@@ -109,7 +112,7 @@ class _Lease:
         self._done.set()
         self._thread.join()
         with contextlib.suppress(self._exceptions.GoogleAPIError):
-            self._blob.delete(if_generation_match=self._generation)
+            self._blob.delete(if_generation_match=self._generation, retry=None)
 
     def _read(self) -> tuple[int, str]:
         """Return the generation and the content of the object, (0, "") without one."""
@@ -122,7 +125,7 @@ class _Lease:
 
     def _write(self, generation: int) -> int:
         """Replace the object of a generation, and return the new generation."""
-        self._blob.upload_from_string(_this_process(), if_generation_match=generation)
+        self._blob.upload_from_string(_this_process(), if_generation_match=generation, retry=self._retry)
         return int(self._blob.generation)
 
     def _renew_until_done(self) -> None:

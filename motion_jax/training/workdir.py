@@ -21,7 +21,6 @@ def check_workdir(workdir: epath.Path, config: Mapping[str, Any], labels: Sequen
     Raises:
         ValueError: naming both models, or both numbers of labels.
     """
-
     cure = "choose another workdir, or delete this one"
     stored = read_json(workdir / "config.json", dict)
     if stored:
