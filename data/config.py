@@ -18,6 +18,8 @@ SAMPLINGS = ("segment", "dense")
 WINDOW = 64
 """Number of frames that a dense clip spans."""
 CROPS = ("multi_scale", "random_resized", "center", "none")
+MAX_PIXELS = 2**25
+"""The default of ``max_pixels``: four frames of 4K."""
 POLICIES = ("skip", "swap", "none", "always")
 """Flip policies; see ``flipped_labels`` in data/clips/labels.py."""
 
@@ -55,6 +57,7 @@ class DataConfig:
         max_bad_fraction: largest allowed fraction of unreadable videos, 0 to 1; more stop the run.
         drift: largest speed of the camera in moving_shapes, in 64ths of the frame per frame; 0 for a still camera and
             for other data sets.
+        max_pixels: largest number of pixels of a frame; files that declare more are refused before they are decoded.
     """
 
     name: str
@@ -74,8 +77,9 @@ class DataConfig:
     threads: int
     processes: int
     max_bad_fraction: float
-    # Checkpoints from before this option lack it.
+    # Checkpoints from before these options lack them.
     drift: float = 0.0
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         # Command lines and JSON give lists.

@@ -17,20 +17,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Each room of motion_jax with the others it may import.
 NETWORKS = {"ops", "layers", "blocks", "backbones", "models"}
 ROOMS = {
+    "text": set(),
     "kernels": set(),
     "ops": {"kernels"},
     "layers": {"kernels"},
-    "blocks": {"ops", "layers"},
-    "backbones": {"ops", "layers", "blocks"},
-    "models": {"ops", "layers", "blocks", "backbones"},
+    "blocks": {"fields", "ops", "layers"},
+    "backbones": {"fields", "ops", "layers", "blocks"},
+    "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
     "weights": {*NETWORKS, "kernels"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
-    "training": NETWORKS,
-    "data": set(),
+    "training": {*NETWORKS, "text", "fields"},
+    "data": {"text"},
     "configs": {"models"},
-    "experiment": {*NETWORKS, "weights", "training", "data"},
-    "cli": {"kernels", "experiment", "configs"},
+    "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data"},
+    "cli": {"text", "kernels", "experiment", "configs"},
 }
 TOOLS = {*ROOMS, "tools"}
 FILES = [

@@ -38,7 +38,7 @@ def prepare(
         options = {name: getattr(section, name) for name in ("size", "frames", "clips", "drift")}
         return prepared(partial(MovingShapes, data_dir=folder, **options))
 
-    options = {name: getattr(section, name) for name in ("root", "version", "resize", "quality")}
+    options = {name: getattr(section, name) for name in ("root", "version", "resize", "quality", "max_pixels")}
     make = partial(BUILDERS[section.name], data_dir=folder, **options)
     builder = prepared(make, _beam(beam_runner, beam_options) if beam_runner else None)
     unreadable = builder.info.metadata["unreadable"]

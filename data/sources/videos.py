@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from motion_jax.data.config import MAX_PIXELS
 from motion_jax.data.sources.layout import Layout
 from motion_jax.data.storage import parts as storage
 
@@ -28,7 +29,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
     have the names of TFDS's own data sets.
 
     Args:
-        root, version, resize, quality: as in ``DataConfig``.
+        root, version, resize, quality, max_pixels: as in ``DataConfig``.
         data_dir: parent folder of the prepared data set.
     """
 
@@ -48,11 +49,14 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         version: str | None = None,
         resize: tuple[int, int] | int | None,
         quality: int = 95,
+        max_pixels: int = MAX_PIXELS,
         data_dir: str | Path,
     ) -> None:
         self.layout = self.read_layout(Path(root), version)
         self._labels_version, self._resize, self._quality = version, resize, quality
-        digest = self.layout.digest(resize, quality)
+        self._max_pixels = max_pixels
+        # The default leaves the digest of data prepared before this option as it was.
+        digest = self.layout.digest(resize, quality, *([max_pixels] if max_pixels != MAX_PIXELS else []))
         config = tfds.core.BuilderConfig(name=f"{version}-{digest}" if version else digest)
         super().__init__(data_dir=str(data_dir), file_format="array_record", config=config)
 
@@ -89,7 +93,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         self._parts_folder.mkdir(parents=True, exist_ok=True)
         parts = {split: storage.make_parts(layout.entries, split) for split in layout.splits()}
         every = [part for of_split in parts.values() for part in of_split]
-        encode = storage.Encoder(layout.root.absolute(), layout.classes, self._resize, self._quality)
+        encode = storage.Encoder(layout.root.absolute(), layout.classes, self._resize, self._quality, self._max_pixels)
         if download_config and download_config.beam_runner:
             runner, options = download_config.beam_runner, download_config.beam_options
             storage.write_parts_with_beam(every, self._parts_folder, encode, runner=runner, options=options)

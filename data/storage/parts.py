@@ -22,7 +22,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from motion_jax.data.storage.video_files import VideoError, store_frames
+from motion_jax.data.config import MAX_PIXELS
+from motion_jax.data.storage.decoder import decode
+from motion_jax.data.storage.video_files import VideoError
 from motion_jax.data.storage.work import parallel_map, progress_bar
 
 # Readers keep every record file open: at most this many per split, and no file for fewer videos.
@@ -86,17 +88,19 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Function from an entry to its record; can be pickled. ``resize`` and ``quality`` are as in ``DataConfig``."""
+    """Function from an entry to its record; can be pickled. The last three fields are as in ``DataConfig``."""
 
     root: Path
     classes: tuple[str, ...]
     resize: tuple[int, int] | int | None
     quality: int
+    max_pixels: int = MAX_PIXELS
 
     def __call__(self, entry: Entry) -> Encoded:
         try:
             path = self.root / entry.path
-            stored = store_frames(path, resize_to=self.resize, quality=self.quality, seconds=entry.seconds)
+            options = {"resize_to": self.resize, "quality": self.quality, "seconds": entry.seconds}
+            stored = decode(path, max_pixels=self.max_pixels, **options)
         except VideoError as error:
             return Encoded(None, 0, error.reason)
         except OSError as error:

@@ -40,9 +40,9 @@ def test_only_parts_that_are_not_done_are_made(entries, encode, tmp_path, monkey
     parts = make_parts(entries, "train")
     write_part(parts[1], tmp_path, map(encode, parts[1].entries))
     seen = []
-    read = motion_jax.data.storage.parts.store_frames
+    read = motion_jax.data.storage.parts.decode
     monkeypatch.setattr(
-        motion_jax.data.storage.parts, "store_frames", lambda path, **o: seen.append(path.name) or read(path, **o)
+        motion_jax.data.storage.parts, "decode", lambda path, **o: seen.append(path.name) or read(path, **o)
     )
     write_parts(parts, tmp_path, encode)
     assert sorted(seen) == ["0", "1", "4", "5", "6"]
