@@ -16,6 +16,7 @@ from absl import logging
 from motion_jax.data.config import DataConfig
 from motion_jax.data.sources import BUILDERS
 from motion_jax.data.sources.moving_shapes import CLASSES, MovingShapes
+from motion_jax.data.storage.fingerprint import check_records
 
 
 def prepare(
@@ -63,9 +64,13 @@ def prepared(
     of several machines must not prepare into one shared folder at the same time.
 
     ``make_builder`` is called again after waiting, because a builder looks for its records when it is made.
+
+    Raises:
+        ValueError: if the records are not those that were written, see :func:`check_records`.
     """
     builder = _quietly(make_builder)
     if builder.data_path.exists():
+        check_records(Path(builder.data_path), builder.info)
         return builder
     with _lock(Path(builder.data_path).parent):
         builder = _quietly(make_builder)
