@@ -25,7 +25,8 @@ from typing import Any, NoReturn
 import ml_collections
 
 from motion_jax.configs import something_v1
-from motion_jax.experiment import Experiment, expected, keys_of, with_root
+from motion_jax.experiment import Experiment, keys_of, with_root
+from motion_jax.fields import expected
 from motion_jax.kernels import cpu_flags
 from motion_jax.text import printable
 
@@ -294,7 +295,7 @@ def parse_value(text: str, kind: Any, key: str) -> Any:
             return _parse(text.strip(), each)
         except (ValueError, KeyError):
             continue
-    raise ValueError(f"--config.{key}={text}: expected {expected(kind)}")
+    raise ValueError(f"--config.{key}={text[:60]}{'...' * (len(text) > 60)}: expected {expected(kind)}")
 
 
 def _parse(text: str, kind: Any) -> Any:

@@ -18,11 +18,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NETWORKS = {"ops", "layers", "blocks", "backbones", "models"}
 ROOMS = {
     "text": set(),
+    "fields": {"text"},
     "kernels": set(),
     "ops": {"kernels"},
     "layers": {"kernels"},
-    "blocks": {"fields", "ops", "layers"},
-    "backbones": {"fields", "ops", "layers", "blocks"},
+    "blocks": {"text", "fields", "ops", "layers"},
+    "backbones": {"text", "fields", "ops", "layers", "blocks"},
     "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
     "weights": {*NETWORKS, "kernels"},
     "inspection": NETWORKS,
@@ -31,7 +32,7 @@ ROOMS = {
     "data": {"text"},
     "configs": {"models"},
     "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data"},
-    "cli": {"text", "kernels", "experiment", "configs"},
+    "cli": {"text", "fields", "kernels", "experiment", "configs"},
 }
 TOOLS = {*ROOMS, "tools"}
 FILES = [
