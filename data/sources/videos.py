@@ -130,6 +130,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
             _log.warning("%s is left out: %s", printable(path), reason)
         for path, remark in remarks:
             _log.warning("%s is kept: %s", printable(path), remark)
+        _warn_of_classes(layout.classes, kept["train"])
         remarks += _seen_in_training(kept)
         frames = {split: sum(record.frames for record in records) for split, records in kept.items()}
         self.info.set_splits(tfds.core.SplitDict(infos))
@@ -165,6 +166,20 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
     def _parts_folder(self) -> Path:
         """Folder of the parts, beside the folder of the version, which TFDS replaces while it prepares."""
         return Path(self.data_path).parent / f"parts-{self.version}"
+
+
+def _warn_of_classes(classes: Sequence[str], kept: Sequence[storage.Kept]) -> None:
+    """Warn if all training videos are of one class, or some classes have none: a list may be of another data set."""
+    trained = {record.label for record in kept}
+    if len(trained) == 1:
+        _log.warning("all training videos are of the class %r: there is nothing to tell apart", classes[kept[0].label])
+    absent = [name for label, name in enumerate(classes) if label not in trained]
+    if absent and len(trained) > 1:
+        named = ", ".join(absent[:5]) + ", ..." * (len(absent) > 5)
+        _log.warning(
+            "%d of %d classes have no training video, are the class names of these data? %s",
+            *(len(absent), len(classes), named),
+        )
 
 
 def _seen_in_training(kept: Mapping[str, Sequence[storage.Kept]]) -> list[tuple[str, str]]:

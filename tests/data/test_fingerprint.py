@@ -162,17 +162,3 @@ def test_the_fingerprint_depends_on_the_data_alone(data, tmp_path):
     assert opened(**changes).fingerprint == first.fingerprint
     (tmp_path / "root/val/a/0.avi").rename(tmp_path / "root/val/a/5.avi")
     assert opened().fingerprint != first.fingerprint
-
-
-def test_validation_videos_that_are_also_trained_on(tmp_path, caplog):
-    root = tmp_path / "root"
-    for name, base in (("a", 0), ("b", 100)):
-        for number in range(3):
-            write_video(root / "train" / name / f"{number}.avi", range(base + number, 250, 60))
-        write_video(root / "val" / name / "new.avi", range(base + 30, 250, 60))
-    shutil.copy(root / "train/a/1.avi", root / "val/a/copy.avi")
-    shutil.copy(root / "train/a/1.avi", root / "val/b/renamed.avi")
-    with caplog.at_level(logging.WARNING):
-        open_dataset(section(root), default_dir=str(tmp_path / "prepared"))
-    assert "2 of 4 videos of split val are also training videos" in caplog.text
-    assert "val/a/copy.avi, val/b/renamed.avi" in caplog.text
