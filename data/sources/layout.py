@@ -101,7 +101,10 @@ def _files(path: str) -> Iterator[tuple[str, int, int]]:
     found = [path] if os.path.isfile(path) else []
     if os.path.isdir(path):
         with os.scandir(path) as files:
-            found = sorted(file.path for file in files if file.is_file())
+            # The second question is for links, also for those that lead to themselves.
+            found = sorted(
+                file.path for file in files if file.is_file(follow_symlinks=False) or os.path.isfile(file.path)
+            )
     for file in found:
         stat = os.stat(file)
         yield os.path.basename(file), stat.st_size, stat.st_mtime_ns

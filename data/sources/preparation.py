@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from motion_jax.data.config import DataConfig
 from motion_jax.data.sources import BUILDERS
 from motion_jax.data.sources.moving_shapes import CLASSES, MovingShapes
 from motion_jax.data.storage.fingerprint import check_records
+from motion_jax.text import shown
 
 
 def prepare(
@@ -29,10 +31,12 @@ def prepare(
     None. Workers of the runner must see ``section.root`` and the prepared records under the same paths.
 
     Raises:
-        ValueError: if the videos are not laid out as expected, too many of them are unreadable, or Beam is requested
-            and not installed.
+        ValueError: if the videos are not laid out as expected, too many of them are unreadable, the records are not
+            those that were written, the folder's name is not UTF-8, or Beam is requested and not installed.
     """
     folder = Path(section.dir or default_dir)
+    if re.search("[\ud800-\udfff]", str(folder)):
+        raise ValueError(f"data.dir is {shown(str(folder))}, expected a name in UTF-8: array_record writes to no other")
     if section.name == "moving_shapes":
         if beam_runner:
             raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")

@@ -53,7 +53,10 @@ def decode(path: str | os.PathLike, *, max_pixels: int, **options: Any) -> Store
     worker = getattr(_of_thread, "worker", None)
     if worker is None or worker.max_pixels != max_pixels or not worker.alive:
         worker = _of_thread.worker = _Worker(max_pixels)
-    return worker.store_frames(os.fspath(path), options)
+    try:
+        return worker.store_frames(os.path.abspath(path), options)
+    except VideoError as error:
+        raise VideoError(path, error.reason, error.cure) from error
 
 
 class _Worker:

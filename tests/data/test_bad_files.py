@@ -98,6 +98,11 @@ def test_stored_names_are_escaped(tmp_path):
     ]
 
 
+def test_records_need_a_folder_whose_name_is_utf8(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.dir is '.*caf.xe9', expected a name in UTF-8"):
+        open_dataset(data_config(), default_dir=os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_pipes_devices_and_sockets_are_refused_without_reading(tmp_path, alone):
     """A pipe would block, /dev/zero would never end."""
@@ -133,6 +138,18 @@ def test_ffmpeg_itself_opens_no_list_of_files(video, monkeypatch):
     monkeypatch.setattr(decoder, "_START", decoder._START.replace("serve()\n", blind + "serve()\n"))
     with pytest.raises(VideoError, match="no readable video stream"):
         decode(path, resize_to=None, quality=95, max_pixels=2**20 + 1)
+
+
+def test_links_pipes_and_loops_in_a_folder_of_classes_cost_themselves_alone(tmp_path):
+    root = tmp_path / "root"
+    for folder in ("train/a", "train/b", "val/a", "val/b"):
+        write_video(root / folder / "1.avi", [0, 50])
+        for name in ("itself.mp4", "itself", "frames/itself.jpg"):
+            (root / folder / name).parent.mkdir(exist_ok=True)
+            (root / folder / name).symlink_to(os.path.basename(name))
+        os.mkfifo(root / folder / "pipe.mp4")
+    section = data_config(name="video_folder", root=str(root), max_bad_fraction=0.8)
+    assert open_dataset(section, default_dir=str(tmp_path)).size("train") == 2
 
 
 def test_linked_folders_are_searched_once(video):
