@@ -66,6 +66,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "processes": 0,
         "max_bad_fraction": 0.1,
         "drift": 0.0,
+        "max_pixels": 2**25,
     }
     config.train = {
         "batch_size": 64,

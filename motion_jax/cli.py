@@ -26,9 +26,11 @@ import ml_collections
 from etils import epath
 
 from motion_jax.configs import something_v1
-from motion_jax.experiment import Experiment, expected, keys_of, with_root
+from motion_jax.experiment import Experiment, keys_of, with_root
+from motion_jax.fields import expected
 from motion_jax.kernels import cpu_flags
 from motion_jax.places import is_bucket_error, local_place, place
+from motion_jax.text import printable
 from motion_jax.training import processes
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -42,7 +44,8 @@ def run(main: Callable[[], Any]) -> None:
     """
     cpu_flags.use()
     # Libraries log warnings only.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, force=True)
+    logging.getLogger().handlers[0].setFormatter(_Printable())
     logging.getLogger("motion_jax").setLevel(logging.INFO)
     try:
         main()
@@ -81,7 +84,7 @@ def fail(error: BaseException | str) -> NoReturn:
     if processes.several():
         processes.abandon(error)
     text = " ".join(str(error).split())
-    print(f"{program()}: error: {text}", file=sys.stderr)
+    print(printable(f"{program()}: error: {text}"), file=sys.stderr)
     sys.exit(2)
 
 
@@ -89,6 +92,13 @@ def _fail_with_traceback(error: Exception) -> NoReturn:
     if processes.several():
         processes.abandon(error, bug=True)
     raise error
+
+
+class _Printable(logging.Formatter):
+    """Format of the log: the lines of a message, without characters that a terminal would act on."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, record.message.split("\n")))
 
 
 def program() -> str:
@@ -313,7 +323,7 @@ def parse_value(text: str, kind: Any, key: str) -> Any:
             return _parse(text.strip(), each)
         except (ValueError, KeyError):
             continue
-    raise ValueError(f"--config.{key}={text}: expected {expected(kind)}")
+    raise ValueError(f"--config.{key}={text[:60]}{'...' * (len(text) > 60)}: expected {expected(kind)}")
 
 
 def _parse(text: str, kind: Any) -> Any:
@@ -369,8 +379,13 @@ def meanings(section: type) -> dict[str, str]:
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """Print one object on one line, as ``--json`` promises. Call it last."""
-    print(json.dumps(result, ensure_ascii=False))
+    """Print one object on one line, as ``--json`` promises. Call it last.
+
+    Bytes of file names that are not UTF-8 are lone surrogates in JSON; ``os.fsencode`` of what is read gives the bytes.
+    """
+    text = json.dumps(result, ensure_ascii=False)
+    # JSON has its own escapes for the characters below 32 only.
+    print("".join(char if printable(char) == char else f"\\u{ord(char):04x}" for char in text))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -382,7 +397,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     tsn      8.5
     msnet  95.25
     """
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    cells = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
     lines = [

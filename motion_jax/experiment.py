@@ -4,8 +4,6 @@ import dataclasses
 import functools
 import logging
 import os
-import types
-import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +15,10 @@ from etils import epath
 
 from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.pipeline import DataConfig, Dataset, open_dataset
+from motion_jax.fields import expected, fits
 from motion_jax.models import ModelConfig
 from motion_jax.places import data_folder, place
+from motion_jax.text import did_you_mean, shown
 from motion_jax.training import checkpoints, history, processes
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig
@@ -62,6 +62,8 @@ class Experiment:
         Raises:
             ValueError: if keys are unknown or missing, or a value is not allowed. The message names them.
         """
+        if not isinstance(config, Mapping):
+            raise ValueError(f"a config is a dict of sections; got {shown(config)}")
         _check(cls, config, "")
         sections = {}
         for field in dataclasses.fields(cls):
@@ -72,6 +74,13 @@ class Experiment:
             sections[field.name] = value
         if sections["eval"].full_resolution:
             at_full_resolution(sections["data"])  # Raises for data without a stored size.
+        if not 0 <= sections["seed"] < 2**32:
+            raise ValueError(f"the config has seed = {sections['seed']}, expected an integer from 0 to 2**32 - 1")
+        if sections["data"].frames < 2 and sections["model"].compares_frames:
+            raise ValueError(
+                f"data.frames is 1, but the motion block of {sections['model'].name} compares frames: set it to 2 or "
+                "more, or take a model without a motion block"
+            )
         return cls(**sections)
 
 
@@ -85,60 +94,21 @@ def keys_of(section: type = Experiment, prefix: str = "") -> dict[str, Any]:
 
 
 def _check(section: type, values: Mapping[str, Any], prefix: str) -> None:
-    """Refuse unknown keys, missing keys, and values of another type than the field's.
+    """Refuse unknown keys, missing keys, values of another type than the field's, and numbers that are not finite.
 
     A field with a default may be absent, so that checkpoints from before the field was added stay readable.
     """
     fields = {field.name: field.type for field in dataclasses.fields(section)}
     needed = {field.name for field in dataclasses.fields(section) if field.default is dataclasses.MISSING}
-    if unknown := sorted(set(values) - set(fields)):
-        unknown, known = (", ".join(prefix + key for key in keys) for keys in (unknown, sorted(fields)))
-        raise ValueError(f"the config has no use for {unknown}; known are {known}")
+    if unknown := sorted(set(map(str, values)) - set(fields)):
+        known = [prefix + key for key in sorted(fields)]
+        meant = did_you_mean(prefix + unknown[0], known, otherwise=f"known are {', '.join(known)}")
+        raise ValueError(f"the config has no use for {', '.join(prefix + key[:60] for key in unknown[:5])}; {meant}")
     if missing := sorted(needed - set(values)):
         raise ValueError(f"the config lacks {', '.join(prefix + key for key in missing)}")
     for key, kind in fields.items():
-        if key in values and not _fits(values[key], kind):
-            raise ValueError(f"the config has {prefix}{key} = {values[key]!r}, expected {expected(kind)}")
-
-
-_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "None"}
-
-
-def expected(kind: Any) -> str:
-    """Describe the values of an annotated type.
-
-    >>> expected(tuple[int, int] | None)
-    'a tuple of 2 int, or None'
-    """
-    arguments = typing.get_args(kind)
-    if isinstance(kind, types.UnionType):
-        return ", or ".join(map(expected, arguments))
-    if typing.get_origin(kind) is tuple:
-        count = "" if arguments[-1] is ... else f"{len(arguments)} "
-        return f"a tuple of {count}{arguments[0].__name__}"
-    return _WORDS.get(kind, "a section")
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Return whether a value is of an annotated type.
-
-    An integer is also a number, a list also a tuple, and a mapping also a section.
-    """
-    arguments = typing.get_args(kind)
-    if isinstance(kind, types.UnionType):
-        return any(_fits(value, each) for each in arguments)
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            return False
-        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-        return len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if isinstance(value, bool):
-        return kind is bool
-    if kind is float:
-        return isinstance(value, int | float)
-    if dataclasses.is_dataclass(kind):
-        return isinstance(value, Mapping)
-    return isinstance(value, typing.get_origin(kind) or kind)
+        if key in values and not fits(values[key], kind):
+            raise ValueError(f"the config has {prefix}{key} = {shown(values[key])}, expected {expected(kind)}")
 
 
 def _with_tuples(value: Any) -> Any:
@@ -162,8 +132,8 @@ def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoin
         name, value = field.name, getattr(model, field.name)
         if name not in ("dropout", "dtype", "batch_norm", "remat") and trained.get(name) != value:
             raise ValueError(
-                f"the checkpoint {checkpoint} is of another model: its model.{name} is {trained.get(name)!r}, the "
-                f"config's {value!r}; leave out --config, or give the one it was trained with"
+                f"the checkpoint {checkpoint} is of another model: its model.{name} is {shown(trained.get(name))}, "
+                f"the config's {shown(value)}; leave out --config, or give the one it was trained with"
             )
 
 
@@ -188,6 +158,8 @@ def check_restart(experiment: Experiment, workdir: epath.Path, *, allowed: Colle
         except ValueError as error:
             raise ValueError(f"the config of the checkpoint of step {newest[0]} in {workdir}: {error}") from error
         changes = history.changed_fields(stored, experiment)
+        if None in changes.get("data.fingerprint", ()):  # Not known yet, or of a run before there were fingerprints.
+            del changes["data.fingerprint"]
         if "model.name" in changes:
             kept, given, _ = changes["model.name"]
             raise ValueError(f"{workdir} holds a run of {kept}, this one is of {given}: choose another workdir")

@@ -2,6 +2,9 @@
 
 import dataclasses
 import importlib
+import json
+import logging
+import os
 import pkgutil
 
 import pytest
@@ -9,6 +12,7 @@ from bench import ROOT, call, error_of, run
 
 from motion_jax import cli, tools
 from motion_jax.experiment import Experiment, keys_of
+from motion_jax.training.progress import log
 
 COMMANDS = [module.name for module in pkgutil.iter_modules(tools.__path__)]
 SMOKE = "configs/moving_shapes.py:msnet_tsm_r18,8,smoke"
@@ -269,3 +273,26 @@ def test_a_config_that_cannot_be_used(tmp_path):
         cli.read_config(str(tmp_path / "a.py"))
     with pytest.raises(ValueError, match=r"no config file 'configs/absent\.py'; motion_jax brings .* moving_shapes"):
         cli.read_config("configs/absent.py")
+
+
+def test_names_from_outside_are_escaped_where_lines_leave(capsys):
+    name = os.fsdecode(b"caf\xe9\x1b[2J\n\xc2\x9b.mp4")
+    with pytest.raises(SystemExit):
+        cli.fail(f"{name} cannot be read")
+    log(f"{name}: read")
+    print(cli.table(("file",), [(name,)]))
+    cli.print_json({"file": name})
+    out, err = capsys.readouterr()
+    assert not {"\x1b", "\x9b", "\udce9"} & set(out + err)
+    assert err.splitlines()[0].endswith(r"caf\xe9\x1b[2J \x9b.mp4 cannot be read")
+    assert err.splitlines()[1] == r"caf\xe9\x1b[2J\n\x9b.mp4: read"
+    assert out.splitlines()[2] == r"caf\xe9\x1b[2J\n\x9b.mp4"
+    assert os.fsencode(json.loads(out.splitlines()[3])["file"]) == os.fsencode(name)
+
+
+def test_the_log_is_escaped(capfd):
+    def main():
+        logging.getLogger("motion_jax").warning("%s\n  two lines", "\x1b[2J")
+
+    cli.run(main)
+    assert capfd.readouterr().err == "\\x1b[2J\n  two lines\n"

@@ -179,7 +179,7 @@ def test_json_gives_the_same_experiment(name):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("train.stpes", 3, r"no use for train\.stpes; known are .*train\.steps"),
+        ("train.stpes", 3, r"no use for train\.stpes; did you mean train\.steps"),
         ("optimizer", {}, r"no use for optimizer; known are .*train"),
         ("model.name", "tsn_r19", r"no model 'tsn_r19'; did you mean tsn_r18"),
         ("model.width", 64.0, r"model\.width = 64\.0, expected an integer"),

@@ -17,21 +17,23 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Each room of motion_jax with the others it may import.
 NETWORKS = {"ops", "layers", "blocks", "backbones", "models"}
 ROOMS = {
+    "text": set(),
     "places": set(),
+    "fields": {"text"},
     "kernels": set(),
     "ops": {"kernels"},
     "layers": {"kernels"},
-    "blocks": {"ops", "layers"},
-    "backbones": {"ops", "layers", "blocks"},
-    "models": {"ops", "layers", "blocks", "backbones"},
+    "blocks": {"text", "fields", "ops", "layers"},
+    "backbones": {"text", "fields", "ops", "layers", "blocks"},
+    "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
     "weights": {*NETWORKS, "kernels", "places"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
-    "training": {*NETWORKS, "places"},
-    "data": set(),
+    "training": {*NETWORKS, "text", "fields", "places"},
+    "data": {"text"},
     "configs": {"models"},
-    "experiment": {*NETWORKS, "weights", "training", "data", "places"},
-    "cli": {"kernels", "training", "experiment", "configs", "places"},
+    "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
+    "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}
 FILES = [

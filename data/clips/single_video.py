@@ -8,19 +8,20 @@ import numpy as np
 from motion_jax.data.clips import sampling
 from motion_jax.data.clips.views import eval_views, write_views
 from motion_jax.data.config import DataConfig
+from motion_jax.data.storage.decoder import decode
 from motion_jax.data.storage.frames import decode_jpeg
-from motion_jax.data.storage.video_files import StoredFrames, store_frames
+from motion_jax.data.storage.video_files import StoredFrames
 
 
 def read_single(path: str | os.PathLike, section: DataConfig) -> StoredFrames:
     """Read a video file or a folder of frames as the data set of ``section`` would store it.
 
-    All frames are kept in memory as JPEG bytes.
+    All frames are kept in memory as JPEG bytes. The file is decoded in a process of its own.
 
     Raises:
         VideoError: if no frame can be read.
     """
-    return store_frames(path, resize_to=section.resize, quality=section.quality)
+    return decode(path, resize_to=section.resize, quality=section.quality, max_pixels=section.max_pixels)
 
 
 def views_of(frames: Sequence[bytes], section: DataConfig, *, clips: int, crops: int) -> np.ndarray:

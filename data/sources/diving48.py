@@ -6,6 +6,7 @@ from motion_jax.data.sources.annotations import class_count, field, find, read_j
 from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
 from motion_jax.data.storage.parts import Entry
+from motion_jax.text import shown
 
 _PREFIX = {"v1": "Diving48", "v2": "Diving48_V2"}
 
@@ -26,7 +27,11 @@ class Diving48(Videos):
         twists and position. The test list is the split val. Each file is one dive, with ``start_frame`` 0.
         """
         vocabulary = find(root, "Diving48_vocab.json")
-        classes = tuple(" ".join(map(str, parts)) for parts in read_json(vocabulary, list))
+        classes = []
+        for parts in read_json(vocabulary, list):
+            if not isinstance(parts, list):
+                raise ValueError(f"data.root: {vocabulary} names a class {shown(parts)}; expected a list of its parts")
+            classes.append(" ".join(map(str, parts)))
         present = videos_by_stem(root, "rgb")
         entries = []
         for split, name in (("train", "train"), ("val", "test")):
@@ -36,8 +41,9 @@ class Diving48(Videos):
                 where = f"{path}, dive {dive},"
                 label = field(row, "label", where)
                 if not isinstance(label, int):
-                    raise ValueError(f"data.root: {where} has the label {label!r}; expected an integer")
+                    raise ValueError(f"data.root: {where} has the label {shown(label)}; expected an integer")
                 if row.get("start_frame", 0) != 0:
-                    raise ValueError(f"data.root: {where} starts at frame {row['start_frame']}; expected 0")
+                    raise ValueError(f"data.root: {where} starts at frame {shown(row['start_frame'])}; expected 0")
                 entries.append(Entry(split, dive, present.get(dive, f"rgb/{dive}.mp4"), label))
+        classes = tuple(classes)
         return Layout(root, classes, tuple(entries), f"as in {vocabulary.name}", remarks=class_count(classes, 48))

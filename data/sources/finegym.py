@@ -1,5 +1,6 @@
 """FineGym: elements of gymnastics, cut out of competition videos by time."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from motion_jax.data.sources.annotations import class_count, find, read_json, re
 from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
 from motion_jax.data.storage.parts import Entry
+from motion_jax.text import shown
 
 _CLASSES = {"gym99": 99, "gym288": 288}
 _VERSIONS = ("v1.1", "v1.0", "v1.2")
@@ -39,8 +41,8 @@ class FineGym(Videos):
             for line in read_lines(path):
                 name, _, label = line.rpartition(" ")
                 matched = _ACTION.fullmatch(name.strip())
-                if not matched or not label.isdecimal():
-                    raise ValueError(f"data.root: {path} has the line {line!r}; expected <video>_E_.._A_.. label")
+                if not matched or not re.fullmatch(r"\d{1,6}", label):
+                    raise ValueError(f"data.root: {path} has the line {shown(line)}; expected <video>_E_.._A_.. label")
                 element, video = matched[0], matched["video"]
                 if element in cut:
                     entries.append(Entry(split, element, cut[element], int(label)))
@@ -63,9 +65,11 @@ def _read_categories(path: Path) -> tuple[str, ...]:
     """Read the names of lines ``Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...``."""
     names: dict[int, str] = {}
     for line in read_lines(path):
-        matched = re.fullmatch(r"Clabel:\s*(\d+);\s*set:\s*\d+;\s*(?:Glabel:\s*\d+;\s*)?(.+)", line)
+        matched = re.fullmatch(r"Clabel:\s*(\d{1,6});\s*set:\s*\d+;\s*(?:Glabel:\s*\d+;\s*)?(.+)", line)
         if not matched:
-            raise ValueError(f"data.root: {path} has the line {line!r}; expected Clabel: .; set: .; Glabel: .; name")
+            raise ValueError(
+                f"data.root: {path} has the line {shown(line)}; expected Clabel: .; set: .; Glabel: .; name"
+            )
         names[int(matched[1])] = matched[2]
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"data.root: {path} does not number its classes 0 to {len(names) - 1}")
@@ -78,8 +82,10 @@ def _seconds(times: dict[str, Any], element: re.Match) -> tuple[float, float]:
         event = times[element["video"]][element["event"]]
         stages = event["segments"][element["action"]]["timestamps"]
         offset = event["timestamps"][0][0]
-        start, end = offset + stages[0][0], offset + stages[-1][1]
-    except (KeyError, IndexError, TypeError) as error:
+        start, end = float(offset + stages[0][0]), float(offset + stages[-1][1])
+        if not 0 <= start < end < math.inf:
+            raise ValueError
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         cure = "take lists and info of one release"
         raise ValueError(f"data.root: the annotation info has no times of {element[0]}; {cure}") from error
-    return float(start), float(end)
+    return start, end

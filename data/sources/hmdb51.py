@@ -6,6 +6,7 @@ from motion_jax.data.sources.annotations import class_count, find, read_lines, v
 from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
 from motion_jax.data.storage.parts import Entry
+from motion_jax.text import shown
 
 _LISTS = "testTrainMulti_7030_splits"
 # Meaning of the number after a clip; clips with 0 are left out of this split.
@@ -38,7 +39,7 @@ class HMDB51(Videos):
             for line in read_lines(path):
                 file, _, number = line.rpartition(" ")
                 if not file or number not in _SPLITS:
-                    raise ValueError(f"data.root: {path} has the line {line!r}; expected clip.avi and 0, 1 or 2")
+                    raise ValueError(f"data.root: {path} has the line {shown(line)}; expected clip.avi and 0, 1 or 2")
                 clip = Path(file.strip()).stem
                 if split := _SPLITS[number]:
                     path_of_clip = present.get(clip, f"{name}/{file.strip()}")

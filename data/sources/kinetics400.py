@@ -1,12 +1,13 @@
 """Kinetics-400: clips of ten seconds from YouTube and csv lists."""
 
-import csv
+import re
 from pathlib import Path
 
-from motion_jax.data.sources.annotations import class_count, find, label_of, videos_by_stem
+from motion_jax.data.sources.annotations import class_count, find, label_of, read_csv, videos_by_stem
 from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
 from motion_jax.data.storage.parts import Entry
+from motion_jax.text import shown
 
 _FOLDERS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
@@ -27,9 +28,9 @@ class Kinetics400(Videos):
         ``<split>/`` or in any subfolder, with any video extension. Listed clips that are absent are left out, because
         web videos get deleted. Classes are in alphabetical order.
         """
-        rows = {split: _read_csv(root, split) for split in ("train", "val")}
+        rows = {split: _read_list(root, split) for split in ("train", "val")}
         if any((root / name).is_file() for name in ("test.csv", "annotations/test.csv")):
-            rows["test"] = _read_csv(root, "test")
+            rows["test"] = _read_list(root, "test")
         classes = tuple(sorted({row["label"] for split in ("train", "val") for row in rows[split]}))
         position = {name: label for label, name in enumerate(classes)}
         entries, missing = [], []
@@ -44,21 +45,15 @@ class Kinetics400(Videos):
         return Layout(root, classes, tuple(entries), "alphabetical", tuple(missing), remarks=class_count(classes, 400))
 
 
-def _read_csv(root: Path, split: str) -> list[dict[str, str]]:
+def _read_list(root: Path, split: str) -> list[dict[str, str]]:
     """Read the labelled rows of a list; underscores in class names become spaces."""
     path = find(root, *(f"{folder}{name}.csv" for name in _FOLDERS[split] for folder in ("", "annotations/")))
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = ["youtube_id", "time_start", "time_end", *(["label"] if split != "test" else [])]
-        if missing := [name for name in columns if name not in (reader.fieldnames or [])]:
-            raise ValueError(f"data.root: {path} lacks the columns {', '.join(missing)}")
-        rows = list(reader)
-    for row in rows:
-        row["label"] = (row.get("label") or "").replace("_", " ").strip()
-        if not all(_is_number(row[name]) for name in ("time_start", "time_end")):
-            raise ValueError(f"data.root: {path} has times that are not numbers: {row}")
-    return [row for row in rows if row["label"]]
-
-
-def _is_number(text: str | None) -> bool:
-    return bool(text) and text.replace(".", "", 1).isdecimal()
+    columns = ("youtube_id", "time_start", "time_end", *(["label"] if split != "test" else []))
+    rows = []
+    for number, row in read_csv(path, columns):
+        if not all(re.fullmatch(r"\d{1,6}(\.\d*)?", row[name]) for name in ("time_start", "time_end")):
+            raise ValueError(f"data.root: {path} line {number} has times that are not numbers: {shown(row)}")
+        row["label"] = row.get("label", "").replace("_", " ").strip()
+        if row["label"]:
+            rows.append(row)
+    return rows

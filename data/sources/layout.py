@@ -4,12 +4,15 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from motion_jax.data.storage.parts import Entry
+from motion_jax.text import printable, shown
 
 SPLITS = ("train", "val", "test")
+MOST_CLASSES = 100_000
+"""The largest number of classes of a data set."""
 # On a network disk, each file status costs a round trip: ask for many at a time.
 _THREADS, _CHUNK = 16, 256
 
@@ -27,8 +30,11 @@ class Layout:
         remarks: warnings for the person who prepares the data.
 
     Raises:
-        ValueError: if a class name or a name in a split is repeated, a label has no class, all videos of train or val
-            are missing, or the train split is empty.
+        ValueError: if there are more than ``MOST_CLASSES`` classes, a class name or a name in a split is repeated, a
+            label has no class, a path leads out of the root, all videos of train or val are missing, or the train split
+            is empty.
+
+    Names of classes and videos are stored as :func:`motion_jax.text.printable` gives them; paths keep every byte.
     """
 
     root: Path
@@ -39,6 +45,12 @@ class Layout:
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.classes) > MOST_CLASSES:
+            found = f"{self.root} has {len(self.classes)} classes"
+            raise ValueError(f"data.root: {found}, expected at most {MOST_CLASSES}; correct the list of class names")
+        object.__setattr__(self, "classes", tuple(map(printable, self.classes)))
+        for name in ("entries", "missing"):
+            object.__setattr__(self, name, tuple(map(_checked, getattr(self, name))))
         if repeated := _first_repeated(self.classes):
             raise ValueError(f"data.root: the class {repeated!r} of {self.root} appears twice; names must differ")
         for entry in self.entries:
@@ -77,11 +89,22 @@ class Layout:
         return repr([(entry, list(_files(os.path.join(self.root, entry.path)))) for entry in entries]).encode()
 
 
+def _checked(entry: Entry) -> Entry:
+    """Return an entry with a name that can be stored; raise a ValueError if its path leads out of the root."""
+    if entry.path.startswith("/") or ".." in entry.path.split("/") or "\0" in entry.path:
+        raise ValueError(f"data.root: the video {shown(entry.path)} is not below the root; correct the annotations")
+    name = printable(entry.id)
+    return entry if name == entry.id else replace(entry, id=name)
+
+
 def _files(path: str) -> Iterator[tuple[str, int, int]]:
     found = [path] if os.path.isfile(path) else []
     if os.path.isdir(path):
         with os.scandir(path) as files:
-            found = sorted(file.path for file in files if file.is_file())
+            # The second question is for links, also for those that lead to themselves.
+            found = sorted(
+                file.path for file in files if file.is_file(follow_symlinks=False) or os.path.isfile(file.path)
+            )
     for file in found:
         stat = os.stat(file)
         yield os.path.basename(file), stat.st_size, stat.st_mtime_ns

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from motion_jax.data.storage.fingerprint import Fingerprint, describe_shard, naming_folder, record_checksum
 from motion_jax.data.storage.frames import encode_jpeg
 from motion_jax.data.storage.parts import video_features
 from motion_jax.data.storage.work import progress_bar
@@ -142,7 +143,7 @@ def _displacement(poses: np.ndarray, cells: int) -> np.ndarray:
 
 def make_example(index: int, *, split: str, seed: int, frames: int, size: int, drift: float = 0.0) -> dict[str, Any]:
     """Make example ``index`` of a split, a pure function of the arguments; its label is ``index`` modulo 12."""
-    label = index % len(CLASSES)
+    name, label = _identity(split, index)
     rng = np.random.default_rng([seed, _SPLITS.index(split), index // 2])
     scene = make_scene(CLASSES[label], frames=frames, size=size, rng=rng, drift=drift)
     clip = render(scene).reshape(-1, size, 3)
@@ -151,7 +152,7 @@ def make_example(index: int, *, split: str, seed: int, frames: int, size: int, d
     clip = cv2.subtract(noisy, (4, 4, 4, 0)).reshape(-1, size, size, 3)
     displacement, moving = truth(scene)
     return {
-        "id": f"{split}_{index:06d}",
+        "id": name.decode(),
         "frames": [encode_jpeg(frame) for frame in clip],
         "label": label,
         "num_frames": frames,
@@ -159,6 +160,11 @@ def make_example(index: int, *, split: str, seed: int, frames: int, size: int, d
         "displacement": displacement,
         "moving": moving,
     }
+
+
+def _identity(split: str, index: int) -> tuple[bytes, int]:
+    """Return the id of an example in UTF-8, and its label."""
+    return f"{split}_{index:06d}".encode(), index % len(CLASSES)
 
 
 class MovingShapes(tfds.core.GeneratorBasedBuilder):
@@ -180,7 +186,9 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
         self._clips = dict(zip(_SPLITS, clips, strict=True))
         self._options = {"size": size, "frames": frames, "drift": drift, "seed": seed}
         name = f"{size}px_{frames}frames_{clips[0]}_{clips[1]}_seed{seed}" + (f"_drift{drift:g}" if drift else "")
-        super().__init__(data_dir=str(data_dir), file_format="array_record", config=tfds.core.BuilderConfig(name=name))
+        with naming_folder(self):
+            config = tfds.core.BuilderConfig(name=name)
+            super().__init__(data_dir=str(data_dir), file_format="array_record", config=config)
 
     def _info(self) -> tfds.core.DatasetInfo:
         cells, frames = self._options["size"] // CELL, self._options["frames"]
@@ -199,6 +207,19 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {split: self._generate_examples(split) for split in _SPLITS}
+
+    def _download_and_prepare(self, *arguments: Any, **options: Any) -> None:
+        super()._download_and_prepare(*arguments, **options)
+        frames = self._options["frames"]
+        checksums = {
+            split: np.array([record_checksum(*_identity(split, index), frames) for index in range(count)], "<u4")
+            for split, count in self._clips.items()
+        }
+        shards = {
+            name: tuple(map(describe_shard, map(Path, split.filepaths), split.shard_lengths))
+            for name, split in self.info.splits.items()
+        }
+        Fingerprint(CLASSES, checksums, shards).write(Path(self.data_path))
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         # Serial: at this size most of the time is spent in Python, and threads were measured to gain nothing.

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import io
 import logging
+import re
 import shutil
 import time
 from collections import defaultdict
@@ -19,6 +20,8 @@ from motion_jax.data.config import DataConfig
 from motion_jax.data.sources import BUILDERS
 from motion_jax.data.sources.moving_shapes import CLASSES, MovingShapes
 from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.fingerprint import check_records
+from motion_jax.text import shown
 
 _log = logging.getLogger(__name__)
 # Seconds between two log lines about a wait.
@@ -36,10 +39,12 @@ def prepare(
     ``section.root`` is absent, prepared records are opened without the videos.
 
     Raises:
-        ValueError: if the videos are not laid out as expected, too many of them are unreadable, or Beam is requested
-            and not installed.
+        ValueError: if the videos are not laid out as expected, too many of them are unreadable, the records are not
+            those that were written, the folder's name is not UTF-8, or Beam is requested and not installed.
     """
     folder = Path(section.dir or default_dir)
+    if re.search("[\ud800-\udfff]", str(folder)):
+        raise ValueError(f"data.dir is {shown(str(folder))}, expected a name in UTF-8: array_record writes to no other")
     if section.name == "moving_shapes":
         if beam_runner:
             raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")
@@ -50,7 +55,7 @@ def prepare(
     if section.root is None or not Path(section.root).is_dir():
         builder = _open_without_videos(section, folder)
     if builder is None:
-        options = {name: getattr(section, name) for name in ("version", "resize", "quality")}
+        options = {name: getattr(section, name) for name in ("version", "resize", "quality", "max_pixels")}
         make = partial(BUILDERS[section.name], root=_root(section), data_dir=folder, **options)
         builder = prepared(make, _beam(beam_runner, beam_options) if beam_runner else None)
     unreadable = builder.info.metadata["unreadable"]
@@ -75,9 +80,13 @@ def prepared(
     wait for the first one that prepares.
 
     ``make_builder`` is called again after waiting, because a builder looks for its records when it is made.
+
+    Raises:
+        ValueError: if the records are not those that were written, see :func:`check_records`.
     """
     builder = _quietly(make_builder)
     if builder.data_path.exists():
+        check_records(Path(builder.data_path), builder.info)
         return builder
     with _lock(Path(builder.data_path).parent):
         builder = _quietly(make_builder)

@@ -7,6 +7,7 @@ from motion_jax.data.sources.annotations import class_count, find, label_of, rea
 from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
 from motion_jax.data.storage.parts import Entry
+from motion_jax.text import shown
 
 _FOLDER = "20bn-something-something-v1"
 _LISTS = {"train": "train", "val": "validation"}
@@ -59,7 +60,7 @@ def _read_csv(root: Path, split: str) -> tuple[Path, list[tuple[str, str]]]:
     for line in read_lines(path):
         clip, separator, name = line.partition(";")
         if not separator:
-            raise ValueError(f"data.root: {path} has the line {line!r}; expected id;label")
+            raise ValueError(f"data.root: {path} has the line {shown(line)}; expected id;label")
         named.append((clip, name))
     return path, named
 
@@ -68,9 +69,9 @@ def _read_list(path: Path, split: str) -> list[Entry]:
     """Read a list of the official code; the last part of each path is the clip."""
     entries = []
     for line in read_lines(path):
-        matched = re.fullmatch(r"(.+) (\d+) (\d+)", line)
+        matched = re.fullmatch(r"(.+) (\d+) (\d{1,6})", line)
         if not matched:
-            raise ValueError(f"data.root: {path} has the line {line!r}; expected path frames label")
+            raise ValueError(f"data.root: {path} has the line {shown(line)}; expected path frames label")
         clip = matched[1].rsplit("/", 1)[-1]
         entries.append(Entry(split, clip, f"{_FOLDER}/{clip}", int(matched[3])))
     return entries

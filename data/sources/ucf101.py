@@ -6,6 +6,7 @@ from motion_jax.data.sources.annotations import class_count, find, label_of, rea
 from motion_jax.data.sources.layout import Layout
 from motion_jax.data.sources.videos import Videos
 from motion_jax.data.storage.parts import Entry
+from motion_jax.text import shown
 
 _FOLDER, _LISTS = "UCF-101", "ucfTrainTestlist"
 
@@ -27,7 +28,8 @@ class UCF101(Videos):
         """
         index = find(root, f"{_LISTS}/classInd.txt")
         numbered = [line.split(maxsplit=1) for line in read_lines(index)]
-        if [parts[0] for parts in numbered] != [str(number) for number in range(1, len(numbered) + 1)]:
+        named = all(len(parts) == 2 for parts in numbered)
+        if not named or [number for number, _ in numbered] != [str(number) for number in range(1, len(numbered) + 1)]:
             raise ValueError(f"data.root: {index} does not number its classes 1 to {len(numbered)}")
         classes = tuple(parts[1] for parts in numbered)
         position = {name: label for label, name in enumerate(classes)}
@@ -37,9 +39,11 @@ class UCF101(Videos):
             path = find(root, f"{_LISTS}/{name}0{version.removeprefix('split')}.txt")
             for line in read_lines(path):
                 file, _, number = line.partition(" ")
-                label = label_of(file.partition("/")[0], position, f"{path}, line {line!r},")
+                label = label_of(file.partition("/")[0], position, f"{path}, line {shown(line)},")
                 if number and number.strip() != str(label + 1):
-                    raise ValueError(f"data.root: {path} has the line {line!r}, but {index} numbers it {label + 1}")
+                    raise ValueError(
+                        f"data.root: {path} has the line {shown(line)}, but {index} numbers it {label + 1}"
+                    )
                 clip = Path(file).stem
                 entries.append(Entry(split, clip, present.get(clip, f"{_FOLDER}/{file}"), label))
         return Layout(root, classes, tuple(entries), "as in classInd.txt", remarks=class_count(classes, 101))

@@ -1,14 +1,16 @@
 """Any folder of videos, one folder per class."""
 
-import csv
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from motion_jax.data.sources.annotations import named_file, read_csv
 from motion_jax.data.sources.layout import SPLITS, Layout
 from motion_jax.data.sources.videos import Videos
 from motion_jax.data.storage.parts import Entry
 from motion_jax.data.storage.video_files import VIDEO_SUFFIXES, natural_order
+from motion_jax.text import shown
 
 _VAL_FRACTION = 0.2
 _HASHED = (
@@ -86,22 +88,16 @@ def _videos(root: Path, folder: Path, split: str) -> Iterator[str]:
 def _read_manifest(root: Path) -> dict[str, str]:
     """Map paths to splits."""
     manifest = root / "manifest.csv"
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if not {"path", "split"} <= set(columns):
-            given = ", ".join(columns) or "(none)"
-            raise ValueError(f"data.root: {manifest} has the columns {given}; expected path and split")
-        rows: dict[str, str] = {}
-        for row in reader:
-            where = f"data.root: {manifest} line {reader.line_num}"
-            path, split = PurePosixPath(row["path"] or ""), row["split"]
-            if len(path.parts) < 2 or path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"{where}: path {row['path']!r}; expected <class>/<video> below the root")
-            if split not in SPLITS:
-                raise ValueError(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}")
-            if rows.setdefault(str(path), split) != split:
-                raise ValueError(f"{where}: {path} is in {rows[str(path)]} and in {split}; keep one of the lines")
+    rows: dict[str, str] = {}
+    for number, row in read_csv(manifest, ("path", "split"), any_bytes=True):
+        where = f"data.root: {manifest} line {number}"
+        path, split = PurePosixPath(named_file(root, row["path"], f"{manifest} line {number}")), row["split"]
+        if len(path.parts) < 2 or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{where}: path {shown(row['path'])}; expected <class>/<video> below the root")
+        if split not in SPLITS:
+            raise ValueError(f"{where}: split {shown(split)}; expected one of {', '.join(SPLITS)}")
+        if rows.setdefault(str(path), split) != split:
+            raise ValueError(f"{where}: {path} is in {rows[str(path)]} and in {split}; keep one of the lines")
     if not rows:
         raise ValueError(f"data.root: {manifest} lists no videos; add lines, or remove it to split by hash")
     return rows
@@ -123,7 +119,7 @@ def _unlisted(root: Path, rows: dict[str, str]) -> tuple[str, ...]:
 
 
 def _hashed_splits(paths: list[str]) -> list[tuple[str, str]]:
-    ranked = sorted(paths, key=lambda path: hashlib.sha256(path.encode()).digest())
+    ranked = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path)).digest())
     # At least one video for validation, but not all.
     count = min(max(1, round(len(ranked) * _VAL_FRACTION)), len(ranked) - 1)
     return [(path, "val" if rank < count else "train") for rank, path in enumerate(ranked)]

@@ -4,11 +4,13 @@ import hashlib
 import logging
 import threading
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from motion_jax.data.config import DataConfig
+from motion_jax.data.storage.fingerprint import read_fingerprint, record_checksum
 from motion_jax.data.storage.frames import UnreadableError, decode_jpeg
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,13 @@ class Dataset:
         self.section = section
         self.labels: tuple[str, ...] = tuple(builder.info.features["label"].names)
         self._folder = str(builder.data_path)
+        self._written = read_fingerprint(Path(self._folder), self.labels)
+        if self._written is None:
+            _log.warning(
+                "the records in %s were prepared by an earlier version, so that a change in them goes unseen; delete "
+                "that folder to prepare them again",
+                self._folder,
+            )
         self._sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
         metadata = builder.info.metadata or {}
         self.contents: dict[str, Any] = {
@@ -37,6 +46,16 @@ class Dataset:
         }
         self._unreadable: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that depend on class names, ids, labels and frame numbers, not on folder and machine.
+
+        For records of an earlier version, "unchecked-" and digits that depend on class names and counts alone.
+        """
+        if self._written:
+            return self._written.text
+        return f"unchecked-{hashlib.sha256(repr((self.labels, self._sizes)).encode()).hexdigest()[:16]}"
 
     def size(self, split: str) -> int:
         """Return the number of examples of a split.
@@ -77,6 +96,10 @@ class Dataset:
             record = records[index]
             if not len(record["frames"]):
                 raise ValueError("it holds no frames")
+            if self._written:
+                found = record_checksum(record["id"], record["label"], len(record["frames"]))
+                if found != self._written.records[split][index]:
+                    raise ValueError(f"it is another record, {record['id']!r}, than the one that was written there")
         # The reader and the parser raise errors of many types on damaged bytes.
         except Exception as error:
             raise UnreadableError(f"{type(error).__name__}: {error}") from error

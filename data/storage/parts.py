@@ -6,6 +6,7 @@ part with a summary is done. Parts are independent, so any number of machines th
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -16,13 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from motion_jax.data.storage.video_files import VideoError, store_frames
+from motion_jax.data.config import MAX_PIXELS
+from motion_jax.data.storage.decoder import decode
+from motion_jax.data.storage.video_files import VideoError
 from motion_jax.data.storage.work import parallel_map, progress_bar
 
 # Readers keep every record file open: at most this many per split, and no file for fewer videos.
@@ -59,53 +62,67 @@ class Part:
         return f"{self.split}-{self.index:05d}-of-{self.count:05d}"
 
 
+class Kept(NamedTuple):
+    """A record: id, label, number of frames, uncompressed size in bytes, and a digest of its frames."""
+
+    id: str
+    label: int
+    frames: int
+    bytes: int
+    content: str
+
+
 @dataclass(frozen=True)
 class Summary:
-    """Result of a part: numbers of the videos kept and of their frames, and the uncompressed size of the records.
+    """Result of a part: its records in order.
 
     ``unreadable`` is the (path, reason) of each video left out, ``remarks`` the (path, remark) of each unusual video
     that is kept.
     """
 
-    records: int
-    frames: int
-    bytes: int
+    kept: tuple[Kept, ...]
     unreadable: tuple[tuple[str, str], ...]
     remarks: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One video as a record and the number of its frames, or the reason why there is no record."""
+    """One video as a record with the number and a digest of its frames, or the reason why there is no record."""
 
     record: bytes | None
     frames: int
+    content: str = ""
     reason: str = ""
     remark: str = ""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Function from an entry to its record; can be pickled. ``resize`` and ``quality`` are as in ``DataConfig``."""
+    """Function from an entry to its record; can be pickled. The last three fields are as in ``DataConfig``."""
 
     root: Path
     classes: tuple[str, ...]
     resize: tuple[int, int] | int | None
     quality: int
+    max_pixels: int = MAX_PIXELS
 
     def __call__(self, entry: Entry) -> Encoded:
         try:
             path = self.root / entry.path
-            stored = store_frames(path, resize_to=self.resize, quality=self.quality, seconds=entry.seconds)
+            options = {"resize_to": self.resize, "quality": self.quality, "seconds": entry.seconds}
+            stored = decode(path, max_pixels=self.max_pixels, **options)
         except VideoError as error:
-            return Encoded(None, 0, error.reason)
+            return Encoded(None, 0, reason=error.reason)
         except OSError as error:
-            return Encoded(None, 0, error.strerror or str(error))
+            return Encoded(None, 0, reason=error.strerror or str(error))
         frames, count = stored.frames, len(stored.frames)
         example = {"id": entry.id, "frames": frames, "label": entry.label, "num_frames": count, "fps": stored.fps}
         features, serializer = self._features
         record = serializer.serialize_example(features.encode_example(example))
-        return Encoded(record, count, remark=stored.remark)
+        content = hashlib.sha1(usedforsecurity=False)
+        for frame in frames:
+            content.update(frame)
+        return Encoded(record, count, content.hexdigest(), remark=stored.remark)
 
     @cached_property
     def _features(self) -> tuple[tfds.features.FeaturesDict, tfds.core.ExampleSerializer]:
@@ -146,16 +163,17 @@ def read_summary(part: Part, folder: Path) -> Summary | None:
         values = json.loads((folder / f"{part.name}.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    pairs = {name: tuple(map(tuple, values.pop(name))) for name in ("unreadable", "remarks")}
-    return Summary(**values, **pairs)
+    if "kept" not in values:  # A part of an earlier version.
+        return None
+    pairs = (tuple(map(tuple, values[name])) for name in ("unreadable", "remarks"))
+    return Summary(tuple(Kept(*kept) for kept in values["kept"]), *pairs)
 
 
 def write_part(part: Part, folder: Path, results: Iterable[Encoded]) -> Summary:
     """Write the records of a part and then its summary. ``results`` are in the order of its entries."""
     # Beam may give one part to two workers: each writes its own file, and the last rename wins.
     temporary = folder / f"{part.name}.{uuid.uuid4().hex}"
-    kept, frames, size = 0, 0, 0
-    unreadable, remarks = [], []
+    kept, unreadable, remarks = [], [], []
     writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
     try:
         for entry, result in zip(part.entries, results, strict=True):
@@ -163,13 +181,13 @@ def write_part(part: Part, folder: Path, results: Iterable[Encoded]) -> Summary:
                 unreadable.append((entry.path, result.reason))
                 continue
             writer.write(result.record)
-            kept, frames, size = kept + 1, frames + result.frames, size + len(result.record)
+            kept.append(Kept(entry.id, entry.label, result.frames, len(result.record), result.content))
             if result.remark:
                 remarks.append((entry.path, result.remark))
     finally:
         writer.close()
-    summary = Summary(kept, frames, size, tuple(unreadable), tuple(remarks))
-    if summary.records:
+    summary = Summary(tuple(kept), tuple(unreadable), tuple(remarks))
+    if kept:
         _to_disk(temporary)
         os.replace(temporary, record_file(part, folder))
     else:

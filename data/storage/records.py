@@ -6,6 +6,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from motion_jax.data.storage.fingerprint import damaged
+
 
 class _RawFrames(tfds.decode.Decoder):
     """Decoder that keeps frames as JPEG bytes; TFDS's SkipDecoding fails on sequences."""
@@ -42,10 +44,18 @@ class Records:
 
 
 def open_sources(folder: str) -> Mapping[str, Records]:
-    """Return the records of each split in a prepared folder."""
-    builder = tfds.builder_from_directory(folder)
+    """Return the records of each split in a prepared folder.
+
+    Raises:
+        ValueError: if a file that describes them, or the index of a shard, cannot be read.
+    """
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    return {
-        split: Records(builder.as_data_source(split, deserialize_method=raw), builder.info.features)
-        for split in builder.info.splits
-    }
+    try:
+        builder = tfds.builder_from_directory(folder)
+        return {
+            split: Records(builder.as_data_source(split, deserialize_method=raw), builder.info.features)
+            for split in builder.info.splits
+        }
+    # The readers raise errors of many types.
+    except Exception as error:
+        raise damaged(folder, f"they cannot be opened ({' '.join(str(error).split())[:100]})") from error

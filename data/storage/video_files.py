@@ -1,8 +1,11 @@
 """Video files and folders of frames: reading, writing, and conversion to the frames of a record, with OpenCV."""
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +15,9 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 
+from motion_jax.data.config import MAX_PIXELS
 from motion_jax.data.storage.frames import UnreadableError, decode_jpeg, encode_jpeg, resize, scaled_size
+from motion_jax.data.storage.image_size import image_size
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -23,6 +28,8 @@ VIDEO_SUFFIXES = frozenset({
     ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 })
 # fmt: on
+# FFmpeg opens the files and addresses that such a text names: concat, HLS, SDP, DASH and IMF.
+_PLAYLIST = re.compile(rb"\s*(ffconcat|#EXTM3U|\[playlist\]|v=0\s|<\?xml|<MPD|<CompositionPlaylist)|(?s:.*)\nc=IN IP")
 # A failed read may be a damaged packet in the middle of the file. This many failures in a row mean the end.
 _READ_ATTEMPTS = 64
 # OpenCV seeks by the average frame rate: aim this many seconds before the start.
@@ -90,7 +97,13 @@ class Video:
         return self.damaged or missing > max(2, 0.05 * self.decoded)
 
 
-def read_video(path: str | os.PathLike, *, seconds: tuple[float, float] | None = None) -> Video:
+def read_video(
+    path: str | os.PathLike,
+    *,
+    seconds: tuple[float, float] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    tick: Callable[[], object] = lambda: None,
+) -> Video:
     """Open a video file in any container that OpenCV's FFmpeg reads, or a folder of frames.
 
     The content of a file decides, not its extension. Rotation flags are applied, gray becomes three equal channels,
@@ -101,31 +114,44 @@ def read_video(path: str | os.PathLike, *, seconds: tuple[float, float] | None =
         path: the file or folder.
         seconds: (start, end) of the part to read, by time stamps: frames shown at start or later and before end. None
             reads all. Folders have no times.
+        max_pixels: frames that declare more are refused before they are decoded.
+        tick: called before each frame, also before those that ``seconds`` leaves out.
 
     Raises:
         VideoError: if there is nothing to read. It is raised at once where the file cannot be opened, and at the first
             frame where the file opens but does not decode.
+        OSError: if the file system refuses to tell what the path is.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the name
+        raise VideoError(path, "there is no such file", "check the path") from error
+    if stat.S_ISDIR(status.st_mode):
         if seconds is not None:
             raise VideoError(path, "a folder of frames has no times to cut by", "give the video file")
-        return _read_folder(path)
-    if not path.is_file():
-        raise VideoError(path, "there is no such file", "check the path")
-    if path.stat().st_size == 0:
+        return _read_folder(path, max_pixels=max_pixels, tick=tick)
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError(path, "it is a pipe, a socket or a device, not a file", "give a file, or remove it")
+    if status.st_size == 0:
         raise VideoError(path, "the file is empty (0 bytes)", "fetch it again or remove it")
+    with path.open("rb") as file:
+        if _PLAYLIST.match(file.read(1024).removeprefix(b"\xef\xbb\xbf")):
+            raise VideoError(path, "it is a list of other files or addresses, not a video", "give the videos it names")
     # One thread per file: callers with many files read several files at a time.
-    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    with _utf8_name(path) as name:
+        capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         reason = "it holds no readable video stream (not a video, cut off before its index, or sound only)"
         raise VideoError(path, reason, "fetch it again, convert it to H.264 in MP4, or remove it")
+    size = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    _check_pixels(path, *size, max_pixels=max_pixels)
     declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if np.isfinite(fps) and fps > 0 else 0.0
     if seconds is not None:
         declared = round((seconds[1] - seconds[0]) * fps)
-    return Video(path, _read_frames(capture, seconds), fps=fps, declared=declared if declared > 0 else None)
+    return Video(path, _read_frames(capture, seconds, tick), fps=fps, declared=declared if declared > 0 else None)
 
 
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: float) -> int:
@@ -140,7 +166,8 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: f
         for frame in frames:
             if writer is None:
                 size = frame.shape[1::-1]
-                writer = cv2.VideoWriter(str(Path(path).absolute()), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+                with _utf8_name(Path(path)) as name:
+                    writer = cv2.VideoWriter(name, cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
                 if not writer.isOpened():
                     raise ValueError(f"{path} cannot be written: give a path ending in .mp4 in a writable folder")
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -171,11 +198,13 @@ def store_frames(
     resize_to: tuple[int, int] | int | None,
     quality: int = 95,
     seconds: tuple[float, float] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    tick: Callable[[], object] = lambda: None,
 ) -> StoredFrames:
     """Read a video file or a folder of frames, and resize and encode every frame.
 
     Args:
-        path, seconds: as for :func:`read_video`.
+        path, seconds, max_pixels, tick: as for :func:`read_video`.
         resize_to: (height, width), or the short side with the aspect kept, or None for the size of the file.
         quality: JPEG quality, 1 to 100.
 
@@ -183,7 +212,7 @@ def store_frames(
         VideoError: if no frame can be read.
     """
     frames = []
-    video = read_video(path, seconds=seconds)
+    video = read_video(path, seconds=seconds, max_pixels=max_pixels, tick=tick)
     for frame in video:
         if resize_to is not None:
             height, width = scaled_size(*frame.shape[:2], resize=resize_to)
@@ -200,13 +229,19 @@ def find_videos(folder: str | os.PathLike) -> list[Path]:
     """Return all videos below a folder in natural order: files with a video extension, and folders of images.
 
     A folder that holds images and no video files is one video; this may be ``folder`` itself. Hidden files and folders
-    are ignored.
+    are ignored. A folder that several links lead to is searched once.
 
     Raises:
         ValueError: if there are none.
     """
     videos: list[Path] = []
+    searched = set()
     for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in searched:
+            folders.clear()
+            continue
+        searched.add((status.st_dev, status.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
         files = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES]
         if files:
@@ -228,13 +263,35 @@ def natural_order(name: str) -> list[tuple[int, int | str]]:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """Return the images of a folder in natural order."""
+    """Return the images of a folder in natural order; pipes and devices are no images."""
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
     return sorted(files, key=lambda file: (natural_order(file.name), file.name))
 
 
-def _read_frames(capture: cv2.VideoCapture, seconds: tuple[float, float] | None = None) -> Iterator[np.ndarray | None]:
+@contextlib.contextmanager
+def _utf8_name(path: Path) -> Iterator[str]:
+    """Give an absolute name of a file that is valid UTF-8: OpenCV crashes on others."""
+    path = path.absolute()
+    try:
+        yield os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        with tempfile.TemporaryDirectory(prefix="motion_jax") as folder:
+            # FFmpeg may ask for the extension.
+            link = Path(folder, f"video{path.suffix if path.suffix.lower() in VIDEO_SUFFIXES else ''}")
+            link.symlink_to(path)
+            yield str(link)
+
+
+def _check_pixels(path: Path, width: int, height: int, *, max_pixels: int, file: str = "it") -> None:
+    if width * height > max_pixels:
+        reason = f"{file} declares {width}x{height} pixels, more than data.max_pixels = {max_pixels}"
+        raise VideoError(path, reason, "shrink it, remove it, or raise data.max_pixels")
+
+
+def _read_frames(
+    capture: cv2.VideoCapture, seconds: tuple[float, float] | None, tick: Callable[[], object]
+) -> Iterator[np.ndarray | None]:
     """Yield RGB frames, with None in place of each run of damaged packets between them."""
     start, end = seconds or (0.0, np.inf)
     sought = start > _SEEK_MARGIN
@@ -243,6 +300,7 @@ def _read_frames(capture: cv2.VideoCapture, seconds: tuple[float, float] | None 
         if sought:
             capture.set(cv2.CAP_PROP_POS_MSEC, (start - _SEEK_MARGIN) * 1000)
         while failed < _READ_ATTEMPTS:
+            tick()
             done, frame = capture.read()
             if not done:
                 failed += 1
@@ -267,7 +325,7 @@ def _read_frames(capture: cv2.VideoCapture, seconds: tuple[float, float] | None 
         capture.release()
 
 
-def _read_folder(folder: Path) -> Video:
+def _read_folder(folder: Path, *, max_pixels: int, tick: Callable[[], object]) -> Video:
     files = frame_files(folder)
     if not files:
         cure = f"put frames there ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
@@ -275,8 +333,11 @@ def _read_folder(folder: Path) -> Video:
 
     def frames() -> Iterator[np.ndarray | None]:
         for file in files:
+            tick()
+            data = file.read_bytes()
+            _check_pixels(folder, *(image_size(data) or (0, 0)), max_pixels=max_pixels, file=file.name)
             try:
-                yield decode_jpeg(file.read_bytes())
+                yield decode_jpeg(data)
             except UnreadableError:
                 yield None
 

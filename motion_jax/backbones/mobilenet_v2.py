@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.backbones.protocol import BackboneNames, OtherLayout
 from motion_jax.backbones.stages import check_sites, run
+from motion_jax.fields import OddSide, check_fields
 from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import temporal_shift
 
@@ -119,22 +120,24 @@ class MobileNetV2(nn.Module):
 
     width: int = PUBLISHED_WIDTH
     fold_div: int | None = None
-    stem_kernel: int = 3
+    stem_kernel: OddSide = 3
     blocks: Mapping[str, nn.Module] | None = None
     zero_init: bool = False
     remat: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> dict[str, jax.Array]:
         """Return the stages in order, (b, t, h, w, c) each: ``stage3`` and, after its motion block, ``stage3_motion``.
 
         Raises:
-            ValueError: for a block at an unknown site, or an even ``stem_kernel``.
+            ValueError: for a block at an unknown site.
         """
-        if self.stem_kernel % 2 == 0:
-            raise ValueError(f"stem_kernel must be odd, 3 or 7 as published; got {self.stem_kernel}")
         blocks = self.blocks or {}
         check_sites(self, blocks, SITES)
         layer = functools.partial(ConvBNAct(self.norm, self.dtype, train), act=nn.relu6)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.backbones.protocol import BackboneNames
 from motion_jax.backbones.stages import check_sites, run
+from motion_jax.fields import Range, check_fields
 from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import max_pool, residual_sum, temporal_shift
 
@@ -87,12 +88,16 @@ class ResNet(nn.Module):
     bottleneck: bool
     width: int = PUBLISHED_WIDTH
     fold_div: int | None = None
-    shift_every: int = 1
+    shift_every: Annotated[int, Range(1, 64)] = 1
     blocks: Mapping[str, nn.Module] | None = None
     zero_init: bool = False
     remat: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> dict[str, jax.Array]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
+from motion_jax.fields import Channels, Range, check_fields
 from motion_jax.layers import BatchNorm, ConvBNAct, at_least_float32
 
 PUBLISHED_GROUPS = 32
@@ -40,17 +41,22 @@ class CorrelationBlock(nn.Module):
         dtype: compute dtype; similarities are float32 at least.
 
     Raises:
-        ValueError: if the groups do not divide the reduced channels.
+        ValueError: if a field is out of its range, or the groups do not divide the reduced
+            channels.
 
     Source: Wang et al., Video Modeling with Correlation Networks (CVPR 2020), sections 3 and 4.
     """
 
-    radius: int = 3
-    dilation: int = 2
-    channels: int | None = None
-    groups: int | None = None
+    radius: Annotated[int, Range(1, 31)] = 3
+    dilation: Annotated[int, Range(1, 31)] = 2
+    channels: Channels | None = None
+    groups: Channels | None = None
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
@@ -67,7 +73,7 @@ class CorrelationBlock(nn.Module):
         """Return the number of compared channels for an input of ``features``, and the number of groups."""
         channels = max(features // 4, 1) if self.channels is None else self.channels
         groups = math.gcd(PUBLISHED_GROUPS, channels) if self.groups is None else self.groups
-        if groups < 1 or channels % groups:
+        if channels % groups:
             raise ValueError(f"the groups must divide the {channels} channels compared; got groups={groups}")
         return channels, groups
 

@@ -1,7 +1,7 @@
 """The correspondence proposal (CP) module: the best matches of every position in all other frames."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape
+from motion_jax.fields import Channels, Range, check_fields
 from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops.correlation import all_pairs
 
@@ -37,22 +38,24 @@ class CorrespondenceProposal(nn.Module):
         dtype: compute dtype; distances are float32 at least.
 
     Raises:
-        ValueError: if ``k`` is below 1.
+        ValueError: if a field is out of its range.
 
     Source: Liu et al., Learning Video Representations from Correspondence Proposals (CVPR 2019), section 3; the
     official code's ``cp_module``.
     """
 
-    k: int = 8
-    widths: tuple[int, ...] | None = None
+    k: Annotated[int, Range(1, 1024)] = 8
+    widths: tuple[Channels, ...] | None = None
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Add the embedding of the proposals to ``x``; the result has its shape and ``dtype``."""
-        if self.k < 1:
-            raise ValueError(f"k must be 1 or more; got {self.k}")
         layer = ConvBNAct(self.norm, self.dtype, train)
         batch, frames, height, width, features = x.shape
         x = x.astype(self.dtype)

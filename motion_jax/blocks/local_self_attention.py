@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from motion_jax.blocks import feature_integration
 from motion_jax.blocks.feature_integration import integrate, upsample
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
+from motion_jax.fields import Channels, OddSide, Range, check_fields
 from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 from motion_jax.ops import relative_scores
 from motion_jax.ops.self_similarity import temporal_offsets
@@ -33,24 +34,26 @@ class LocalSelfAttention(nn.Module):
         dtype: compute dtype; scores and softmax are float32 at least.
 
     Raises:
-        ValueError: if a side of the window is even or not positive.
+        ValueError: if a field is out of its range, such as an even side of the window.
 
     Source: Ramachandran et al., Stand-Alone Self-Attention in Vision Models (2019), equations 2 and 3, with one head,
     the relative positions along the axes added, and the time axis that SELFY's supplement, section C, extends it to.
     """
 
-    window: tuple[int, int, int] = (5, 9, 9)
-    channels: int = 32
-    stride: int = 2
-    integration_width: int = 64
+    window: tuple[OddSide, OddSide, OddSide] = (5, 9, 9)
+    channels: Channels = 32
+    stride: Annotated[int, Range(1, 64)] = 2
+    integration_width: Channels = 64
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Fuse the attended features with ``x``; the result has its shape and ``dtype``."""
-        if any(side < 1 or side % 2 == 0 for side in self.window):
-            raise ValueError(f"the window (L, U, V) must be odd and positive; got {self.window}")
         layer = ConvBNAct(self.norm, self.dtype, train)
         x = x.astype(self.dtype)
         y = layer(x, self.channels, (3, 3), strides=(self.stride, self.stride), name="downsample")

@@ -1,7 +1,7 @@
 """MotionSqueeze: displacement between neighbouring frames as a feature inside a network."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
+from motion_jax.fields import Channels, OddSide, Positive, Range, check_fields
 from motion_jax.layers import BatchNorm, Conv, ConvBNAct
 from motion_jax.ops import l2_normalize, local_correlation, match, pack_frames, unpack_frames
+from motion_jax.text import shown
 
 # Forms of the feature transformation and their hidden channels.
 TRANSFORMATIONS: dict[str, tuple[int, ...]] = {
@@ -54,33 +56,37 @@ class MotionSqueeze(nn.Module):
         dtype: compute dtype; normalisation, matching and displacement are float32 at least.
 
     Raises:
-        ValueError: for an unknown transformation, direction or fusion, an even ``reduction_kernel``, or widths that do
-            not fit the transformation.
+        ValueError: for a field that is out of its range, an unknown transformation, direction or fusion, or widths
+            that do not fit the transformation.
 
     Source: Kwon et al., MotionSqueeze (ECCV 2020), section 3, and its supplement, Table 1; resnet.py of the official
     code, ``flow_computation`` and ``flow_refinement``. Backward pairs, reduction kernels above 1 and the fusions other
     than ``add`` are ours.
     """
 
-    reduction: int | None = 64
-    reduction_kernel: int = 1
-    radius: int = 7
-    sigma: float = 5.0
-    temperature: float = 100.0
-    widths: tuple[int, ...] | None = None
+    reduction: Channels | None = 64
+    reduction_kernel: OddSide = 1
+    radius: Annotated[int, Range(1, 31)] = 7
+    sigma: Positive = 5.0
+    temperature: Positive = 100.0
+    widths: tuple[Channels, ...] | None = None
     transformation: str = "depthwise_separable"
     kernel: bool = True
     confidence: bool = True
     directions: str = "forward"
     fusion: str = "add"
-    dilation: int = 1
+    dilation: Annotated[int, Range(1, 31)] = 1
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self._check_names()
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Fuse motion features with ``x``; the result has its shape and ``dtype``."""
-        self._check_fields()
         layer = ConvBNAct(self.norm, self.dtype, train)
         reduced = (
             x if self.reduction is None else layer(x, self.reduction, (self.reduction_kernel,) * 2, name="reduction")
@@ -108,13 +114,11 @@ class MotionSqueeze(nn.Module):
         features = self._transform_features(layer, jnp.concatenate(motion, axis=-1), x.shape[-1])
         return self._fuse(x.astype(self.dtype), features)
 
-    def _check_fields(self) -> None:
+    def _check_names(self) -> None:
         for field, known in (("transformation", TRANSFORMATIONS), ("directions", DIRECTIONS), ("fusion", FUSIONS)):
             if getattr(self, field) not in known:
-                raise ValueError(f"{field} must be one of {', '.join(known)}; got {getattr(self, field)!r}")
+                raise ValueError(f"{field} must be one of {', '.join(known)}; got {shown(getattr(self, field))}")
         own = TRANSFORMATIONS[self.transformation]
-        if self.reduction_kernel < 1 or self.reduction_kernel % 2 == 0:
-            raise ValueError(f"reduction_kernel must be odd and 1 or more; got {self.reduction_kernel}")
         if self.widths is not None and self.transformation != "depthwise_separable" and len(self.widths) != len(own):
             raise ValueError(
                 f"the transformation {self.transformation} has {len(own)} hidden widths; got widths={self.widths}"

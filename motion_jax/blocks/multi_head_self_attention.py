@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -10,8 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape
+from motion_jax.fields import Channels, Range, check_fields
 from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 from motion_jax.ops import relative_scores
+
+Distance = Annotated[int, Range(0, 2**12)]
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -40,11 +43,15 @@ class MultiHeadSelfAttention(nn.Module):
     axis is an extension, for SELFY's Table 3g.
     """
 
-    heads: int = 3
-    head_channels: int = 64
-    distances: tuple[int, int, int] = (7, 27, 27)
+    heads: Annotated[int, Range(1, 1024)] = 3
+    head_channels: Channels = 64
+    distances: tuple[Distance, Distance, Distance] = (7, 27, 27)
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape
+from motion_jax.fields import Channels, check_fields
 from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 
 
@@ -32,9 +33,13 @@ class NonLocal(nn.Module):
     Source: Wang et al., Non-local Neural Networks (CVPR 2018), section 3, equations 4 and 6, without subsampling.
     """
 
-    channels: int | None = None
+    channels: Channels | None = None
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -12,9 +12,11 @@ from jaxtyping import Array, Float
 from motion_jax.blocks import feature_integration
 from motion_jax.blocks.feature_integration import integrate, upsample
 from motion_jax.blocks.protocol import Operations, Shape, TensorNames
+from motion_jax.fields import Channels, OddSide, Positive, Range, check_fields
 from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 from motion_jax.ops import kernel_soft_argmax, self_similarity
 from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
+from motion_jax.text import shown
 
 FUSIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "relu_of_sum": lambda z, v: nn.relu(z + v),  # the official code
@@ -30,6 +32,7 @@ EXTRACTIONS: dict[str, tuple[int, ...]] = {
     "mlp": (64, 64, 64, 64),
     "soft_argmax": (),
 }
+Factor = Annotated[int, Range(1, 64)]
 
 
 class Selfy(nn.Module):
@@ -64,33 +67,38 @@ class Selfy(nn.Module):
             the extraction is ``soft_argmax``.
 
     Raises:
-        ValueError: for an unknown fusion, extraction, similarity or padding, or a window that does not fit them.
+        ValueError: for a field that is out of its range, an unknown fusion, extraction, similarity or padding, or a
+            window that does not fit them.
 
     Source: Kwon et al., Learning Self-Similarity in Space and Time (ICCV 2021), section 3, and its supplement, Table 3;
     the official code's ``STSSTransformation``, ``STSSExtraction`` and ``STSSIntegration``. The papers do not print the
     widths of the MLP and the resizing for comparison at 14x14 at sites other than 28x28; these are ours.
     """
 
-    window: tuple[int, int, int] = (5, 9, 9)
-    offsets: tuple[int, ...] | None = None
-    channels: int = 128
-    stride: int = 2
-    extraction_widths: tuple[int, ...] | None = None
-    integration_width: int = 64
+    window: tuple[OddSide, OddSide, OddSide] = (5, 9, 9)
+    offsets: tuple[Annotated[int, Range(-1024, 1024)], ...] | None = None
+    channels: Channels = 128
+    stride: Factor = 2
+    extraction_widths: tuple[Channels, ...] | None = None
+    integration_width: Channels = 64
     fusion: str = "relu_of_sum"
     extraction: str = "conv"
     similarity: str = "cosine"
     temporal_padding: str = "zero"
-    enlarge: int = 1
-    sigma: float | None = 5.0
-    temperature: float = 100.0
+    enlarge: Factor = 1
+    sigma: Positive | None = 5.0
+    temperature: Positive = 100.0
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self._check_names()
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t h w c"]:
         """Fuse self-similarity features with ``x``; the result has its shape and ``dtype``."""
-        self._check_fields()
         layer = ConvBNAct(self.norm, self.dtype, train)
         x = x.astype(self.dtype)
         large = _enlarge(x, self.enlarge)
@@ -102,7 +110,7 @@ class Selfy(nn.Module):
         features = upsample(layer, features, like=large, stride=self.stride)
         return FUSIONS[self.fusion](_mean_of_cells(features, self.enlarge), x)
 
-    def _check_fields(self) -> None:
+    def _check_names(self) -> None:
         known = {
             "fusion": FUSIONS,
             "extraction": EXTRACTIONS,
@@ -111,9 +119,12 @@ class Selfy(nn.Module):
         }
         for field, names in known.items():
             if getattr(self, field) not in names:
-                raise ValueError(f"{field} must be one of {', '.join(names)}; got {getattr(self, field)!r}")
+                raise ValueError(f"{field} must be one of {', '.join(names)}; got {shown(getattr(self, field))}")
         if self.extraction == "soft_argmax" and (self.window[1] != self.window[2] or self.window[1] < 3):
             raise ValueError(f"the extraction soft_argmax needs a window with U = V of 3 or more; got {self.window}")
+        for field in ("offsets", "extraction_widths"):
+            if getattr(self, field) == ():
+                raise ValueError(f"{field} must name one or more, or be None for the block's own; got ()")
 
     def _transform(self, x: jax.Array) -> jax.Array:
         """Self-similarity transformation: (b, t, h', w', c) -> (b, t, h', w', l, u, v)."""

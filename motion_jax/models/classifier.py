@@ -3,12 +3,17 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Num
 
 from motion_jax.layers import at_least_float32
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+LARGEST = 20.0
+"""The largest absolute value of a normalised clip: those of ImageNet's mean and deviation stay below 3."""
 
 
 class VideoClassifier(nn.Module):
@@ -51,7 +56,9 @@ class VideoClassifier(nn.Module):
             train: use and store batch statistics (pass ``mutable=["batch_stats"]``) and apply dropout (pass an rng).
 
         Raises:
-            ValueError: unless the clips are (b, t, h, w, 3).
+            ValueError: unless the clips are (b, t, h, w, 3); if they have one frame and the backbone holds a motion
+                block; or if they are floats beyond ``LARGEST`` or not finite. Values are checked where they are known:
+                not within ``jax.jit``, which this check costs nothing.
         """
         return self._head(self.backbone(self._normalise(clips), train=train), train=train).mean(axis=1)
 
@@ -78,12 +85,18 @@ class VideoClassifier(nn.Module):
             raise ValueError(
                 f"clips must be (batch, frames, height, width, {len(self.mean)}), channels last; got {clips.shape}"
             )
+        blocks = getattr(self.backbone, "blocks", None) or {}
+        if blocks and clips.shape[1] == 1 and not self.is_initializing():
+            block = type(next(iter(blocks.values()))).__name__
+            raise ValueError(f"{block} compares frames, but the clips have one; give clips of two frames or more")
         if clips.dtype == jnp.uint8:
             wide = at_least_float32(self.dtype)
             mean, std = (jnp.asarray(values, wide).reshape(1, 1, 1, 1, -1) for values in (self.mean, self.std))
             clips = (jnp.asarray(clips, wide) / 255 - mean) / std
         elif not jnp.issubdtype(clips.dtype, jnp.floating):
             raise ValueError(f"clips must be uint8 (0..255) or normalised floats; got {clips.dtype}")
+        else:
+            _check_values(clips)
         return jnp.asarray(clips, self.dtype)
 
     def _head(self, stages: dict[str, jax.Array], *, train: bool) -> jax.Array:
@@ -109,3 +122,15 @@ class VideoClassifier(nn.Module):
                 self.backbone.put_variable(collection, name, value)
         sites = [stage.removesuffix("_motion") for stage in stages if stage.endswith("_motion")]
         return stages, {site: dict(sown[f"blocks_{site}"]) for site in sites if f"blocks_{site}" in sown}
+
+
+def _check_values(clips: jax.Array | np.ndarray) -> None:
+    """Raise an error if known values of float clips are not normalised. Traced values are not known."""
+    if isinstance(clips, jax.core.Tracer) or not getattr(clips, "is_fully_addressable", True):
+        return
+    largest = float(np.abs(np.asarray(clips, np.float32)).max(initial=0))
+    if not largest <= LARGEST:
+        raise ValueError(
+            f"float clips must be normalised to mean 0 and deviation 1, but one value is {largest:.6g}; give uint8 "
+            "clips, which the model normalises, or subtract the mean and divide by the deviation"
+        )

@@ -1,8 +1,8 @@
 """The named models: which backbone, whether it shifts, which motion block."""
 
 import dataclasses
-import difflib
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -23,9 +23,11 @@ from motion_jax.blocks import (
 from motion_jax.blocks.protocol import MotionBlock, declared
 from motion_jax.layers import BatchNorm
 from motion_jax.models.classifier import VideoClassifier
+from motion_jax.text import did_you_mean, shown
 
 SHIFT_FOLD_DIV = 8
 PUBLISHED_WIDTH = 64
+MOST_WIDTH = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +100,8 @@ def named_model(name: str) -> NamedModel:
         ValueError: for an unknown name, with the nearest ones.
     """
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=2)
-        meant = f"did you mean {' or '.join(near)}?" if near else "motion_jax.list_models() gives all names"
-        raise ValueError(f"there is no model {name!r}; {meant}")
+        meant = did_you_mean(name, MODELS, otherwise="motion_jax.list_models() gives all names")
+        raise ValueError(f"there is no model {shown(name)}; {meant}")
     return MODELS[name]
 
 
@@ -167,16 +168,17 @@ def build_model(
     if unknown := sorted(set(fields) - set(allowed)):
         known = f"its block's fields are {', '.join(allowed)}" if allowed else "it has no motion block"
         known += f"; its backbone's are {', '.join(backbone.options)}" if backbone.options else ""
-        raise ValueError(f"{name} has no field {', '.join(unknown)}; {known}")
+        known = did_you_mean(unknown[0], [*allowed, *backbone.options], otherwise=known)
+        raise ValueError(f"{name} has no field {', '.join(field[:60] for field in unknown[:5])}; {known}")
     blocks = {}
     if entry.block:
         sites = (backbone.default_site,) if sites is None else sites
         if not sites or isinstance(sites, str):
-            raise ValueError(
-                f"sites must name the stages of the motion block, such as ({backbone.default_site!r},); got {sites!r}"
-            )
-        if unknown := sorted(set(sites) - set(backbone.sites)):
-            raise ValueError(f"{name} has no site {', '.join(unknown)}; its sites are {', '.join(backbone.sites)}")
+            example = f"({backbone.default_site!r},)"
+            raise ValueError(f"sites must name the stages of the motion block, such as {example}; got {shown(sites)}")
+        if unknown := sorted(set(map(str, sites)) - set(backbone.sites)):
+            unknown = ", ".join(site[:60] for site in unknown[:5])
+            raise ValueError(f"{name} has no site {unknown}; its sites are {', '.join(backbone.sites)}")
         fields_at = declared(entry.block, "fields_at", lambda cell: {})
         for site in sites:
             own = {**fields_at(backbone.sites[site]), **entry.block_fields, **fields}
@@ -229,12 +231,23 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.batch_norm not in self.NORMS:
-            raise ValueError(f"model.batch_norm must be one of {', '.join(self.NORMS)}; got {self.batch_norm!r}")
+            raise ValueError(f"model.batch_norm must be one of {', '.join(self.NORMS)}; got {shown(self.batch_norm)}")
         if self.dtype not in ("float32", "bfloat16", "float64"):
-            raise ValueError(f"model.dtype must be float32, bfloat16 or float64; got {self.dtype!r}")
-        if self.width < SHIFT_FOLD_DIV:
-            raise ValueError(f"model.width must be {SHIFT_FOLD_DIV} or more; got {self.width}")
+            raise ValueError(f"model.dtype must be float32, bfloat16 or float64; got {shown(self.dtype)}")
+        if not SHIFT_FOLD_DIV <= self.width <= MOST_WIDTH:
+            raise ValueError(f"model.width is {shown(self.width)}, expected {SHIFT_FOLD_DIV} to {MOST_WIDTH}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout is {shown(self.dropout)}, expected a number from 0 to below 1")
+        own = inspect.signature(build_model).parameters
+        for key in self.block:
+            if not isinstance(key, str) or key in own:
+                raise ValueError(f"model.block has no field {shown(key)}; it holds fields of the motion block")
         self.build(num_classes=1)
+
+    @property
+    def compares_frames(self) -> bool:
+        """Whether the model has a motion block."""
+        return named_model(self.name).block is not None
 
     def build(self, num_classes: int) -> VideoClassifier:
         """Build the model that this section describes."""

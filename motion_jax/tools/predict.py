@@ -31,6 +31,7 @@ from motion_jax.data.storage.work import parallel_map
 from motion_jax.experiment import Experiment, load_trained
 from motion_jax.inspection.displacement import has_displacement, make_estimator
 from motion_jax.inspection.prediction_pictures import prediction_figure, prediction_frames
+from motion_jax.text import printable
 from motion_jax.training.evaluation import EvalConfig
 from motion_jax.training.progress import bar, log
 from motion_jax.weights import load_exported
@@ -95,7 +96,7 @@ def main() -> None:
     if done:
         print(as_table(done))
     if pictures and done:
-        print(f"seen -> {arguments.save if len(files) == 1 else arguments.save.with_suffix('')}")
+        print(f"seen -> {printable(arguments.save if len(files) == 1 else arguments.save.with_suffix(''))}")
     if arguments.json:
         print_json({"predictions": predictions})
     if not done:
@@ -130,7 +131,8 @@ def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
         if path.is_dir():
             files.update(dict.fromkeys(find_videos(path)))
         elif path.suffix == ".txt" and path.is_file():
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            # A name may hold any bytes but a line feed.
+            lines = [os.fsdecode(line.strip()) for line in path.read_bytes().split(b"\n")]
             if not any(lines):
                 raise ValueError(f"the list {path} is empty; write one path per line")
             files.update(dict.fromkeys(pathlib.Path(line) for line in lines if line))

@@ -22,6 +22,7 @@ from motion_jax.data.config import NAMES, DataConfig
 from motion_jax.data.sources.preparation import class_names, prepare, report
 from motion_jax.experiment import Experiment
 from motion_jax.places import data_folder
+from motion_jax.text import printable
 
 # The number of files that the report names; --json names all.
 NAMED = 10
@@ -103,7 +104,7 @@ def report_text(result: dict[str, Any]) -> str:
     order = f", {result['class_order']}" if result["class_order"] else ""
     rows = [(split, *values.values()) for split, values in result["splits"].items()]
     lines = [
-        f"{named}: {result['classes']} classes{order} -> {result['folder']}",
+        f"{named}: {result['classes']} classes{printable(order)} -> {printable(result['folder'])}",
         "",
         table(("split", "videos", "frames", "bytes"), rows),
     ]
@@ -118,7 +119,7 @@ def report_text(result: dict[str, Any]) -> str:
 
 def _some(items: Sequence[str]) -> list[str]:
     more = [f"    and {len(items) - NAMED} more"] if len(items) > NAMED else []
-    return [f"    {item}" for item in items[:NAMED]] + more
+    return [f"    {printable(item)}" for item in items[:NAMED]] + more
 
 
 def _shown(mirrored: str | None, name: str) -> str:

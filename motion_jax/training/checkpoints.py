@@ -24,6 +24,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from motion_jax.places import clear_way, entries_of, files_below, first_line, is_bucket, move_folder, place, waiting
+from motion_jax.text import shown
 from motion_jax.training.state import NonFiniteError, TrainState, describe_differences, named_leaves
 
 _log = logging.getLogger(__name__)
@@ -54,10 +55,12 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_epochs"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"checkpoint.{name} is {value}, expected a positive number or None")
-        if self.keep < 1:
-            raise ValueError(f"checkpoint.keep is {self.keep}, expected at least 1")
+            if value is not None and not 0 < value < 2**31:
+                raise ValueError(
+                    f"checkpoint.{name} is {shown(value)}, expected a positive number below 2**31, or None"
+                )
+        if not 1 <= self.keep <= 10**6:
+            raise ValueError(f"checkpoint.keep is {self.keep}, expected at least 1 and at most a million")
 
     def period(self, steps_per_epoch: float) -> float:
         """Return the updates between two checkpoints, may be fractional; 0 for none."""

@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from motion_jax.places import place, write_whole
+from motion_jax.text import shown
 from motion_jax.training import parallel as par
 from motion_jax.training.metrics import summarise
 from motion_jax.training.progress import bar, log_compilation
@@ -45,13 +46,13 @@ class EvalConfig:
     SAME_RESULT: ClassVar = ("batch_size", "clips", "crops", "average", "full_resolution")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "clips", "crops"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"eval.{name} is {getattr(self, name)}, expected at least 1")
+        for name, most in (("batch_size", 2**20), ("clips", 2**10)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"eval.{name} is {shown(getattr(self, name))}, expected 1 to {most}")
         if self.crops not in (1, 3):
-            raise ValueError(f"eval.crops is {self.crops}, expected 1 (centre) or 3 (along the longer side)")
+            raise ValueError(f"eval.crops is {shown(self.crops)}, expected 1 (centre) or 3 (along the longer side)")
         if self.average not in AVERAGES:
-            raise ValueError(f"eval.average is {self.average!r}, expected one of {AVERAGES}")
+            raise ValueError(f"eval.average is {shown(self.average)}, expected one of {AVERAGES}")
 
 
 def evaluate(

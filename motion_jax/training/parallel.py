@@ -15,6 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from motion_jax.text import shown
+
 AXIS = "data"
 BACKENDS = ("pmap", "shard_map")
 
@@ -38,8 +40,8 @@ class ParallelConfig:
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise ValueError(f"parallel.backend is {self.backend!r}, expected one of {BACKENDS}")
-        if self.devices is not None and self.devices < 1:
+            raise ValueError(f"parallel.backend is {shown(self.backend)}, expected one of {BACKENDS}")
+        if self.devices is not None and not 1 <= self.devices <= 2**20:
             raise ValueError(f"parallel.devices is {self.devices}, expected a positive number, or None for all devices")
 
 

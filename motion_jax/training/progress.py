@@ -12,6 +12,8 @@ import jax
 from jaxlib import utils
 from tqdm import tqdm
 
+from motion_jax.text import printable
+
 # Seconds between two updates of the time that a compilation has taken.
 PERIOD = 1.0
 
@@ -19,7 +21,7 @@ PERIOD = 1.0
 def log(message: str) -> None:
     """Print one line to stderr, above any progress bar, on the first process only."""
     if jax.process_index() == 0:
-        tqdm.write(message, file=sys.stderr)
+        tqdm.write(printable(message), file=sys.stderr)
         sys.stderr.flush()
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import optax
 
+from motion_jax.text import shown
 from motion_jax.training.optimizer import GROUPS, sgd
 from motion_jax.training.schedules import cosine_schedule, step_schedule
 
@@ -81,33 +82,35 @@ class TrainConfig:
         object.__setattr__(self, "classifier_lr", tuple(self.classifier_lr))
         if self.steps is None and self.epochs is None:
             raise ValueError("train.steps and train.epochs are both None: set one of them")
+        two = len(self.classifier_lr) == 2 and all(0 <= factor <= 1e4 for factor in self.classifier_lr)
+        clip = self.clip_norm
         rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
         base = self.base_batch_size
         for name, valid, expected in (
-            ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("steps", self.steps is None or self.steps >= 1, "at least 1, or None"),
-            ("epochs", self.epochs is None or self.epochs > 0, "a positive number, or None"),
-            ("learning_rate", self.learning_rate > 0, "a positive number"),
+            ("batch_size", 1 <= self.batch_size <= 2**20, "1 to 2**20"),
+            ("steps", self.steps is None or 1 <= self.steps < 2**31, "1 to 2**31 - 1, or None"),
+            ("epochs", self.epochs is None or 0 < self.epochs <= 1e6, "a positive number up to a million, or None"),
+            ("learning_rate", 0 < self.learning_rate <= 1e4, "a positive number up to 1e4"),
             ("schedule", self.schedule in SCHEDULES, f"one of {SCHEDULES}"),
-            ("milestones", rising, "positive epochs, rising"),
+            ("milestones", rising and max(self.milestones, default=0) <= 1e6, "positive epochs, rising"),
             ("decay_factor", 0 < self.decay_factor <= 1, "above 0, at most 1"),
-            ("warmup_epochs", self.warmup_epochs >= 0, "0 or more"),
+            ("warmup_epochs", 0 <= self.warmup_epochs <= 1e6, "0 to a million"),
             ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
             ("nesterov", self.momentum > 0 or not self.nesterov, "False where train.momentum is 0"),
-            ("weight_decay", self.weight_decay >= 0, "0 or more"),
-            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a positive number, or None for no clipping"),
+            ("weight_decay", 0 <= self.weight_decay <= 1e3, "0 to 1000"),
+            ("clip_norm", clip is None or 0 < clip <= 1e9, "a positive number up to 1e9, or None for no clipping"),
             ("groups", self.groups in GROUPS, f"one of {GROUPS}"),
-            ("classifier_lr", len(self.classifier_lr) == 2, "two factors, for weight and bias"),
-            ("mixup", self.mixup >= 0, "0 for none, or a positive number"),
-            ("cutmix", self.cutmix >= 0, "0 for none, or a positive number"),
+            ("classifier_lr", two, "two factors from 0 to 1e4, for weight and bias"),
+            ("mixup", 0 <= self.mixup <= 1e3, "0 for none, or a positive number up to 1000"),
+            ("cutmix", 0 <= self.cutmix <= 1e3, "0 for none, or a positive number up to 1000"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
             ("on_nan", self.on_nan in ON_NAN, f"one of {ON_NAN}"),
-            ("log_every", self.log_every >= 1, "at least 1"),
-            ("eval_every_epochs", self.eval_every_epochs >= 0, "0 or more"),
-            ("base_batch_size", base is None or base >= 1, "at least 1, or None for no scaling"),
+            ("log_every", 1 <= self.log_every < 2**31, "1 to 2**31 - 1"),
+            ("eval_every_epochs", 0 <= self.eval_every_epochs <= 1e6, "0 to a million"),
+            ("base_batch_size", base is None or 1 <= base <= 2**20, "1 to 2**20, or None for no scaling"),
         ):
             if not valid:
-                raise ValueError(f"train.{name} is {getattr(self, name)!r}, expected {expected}")
+                raise ValueError(f"train.{name} is {shown(getattr(self, name))}, expected {expected}")
 
     @property
     def highest_rate(self) -> float:

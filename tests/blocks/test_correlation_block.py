@@ -65,7 +65,9 @@ def test_groups_are_the_papers_where_there_are_channels(features, compared):
     assert CorrelationBlock().compared(features) == compared
 
 
-@pytest.mark.parametrize("groups", [0, 3])
-def test_groups_must_divide_the_channels(groups):
-    with pytest.raises(ValueError, match="the groups must divide the 4 channels"):
+@pytest.mark.parametrize(
+    ("groups", "message"), [(0, "groups of CorrelationBlock is 0"), (3, "the groups must divide the 4 channels")]
+)
+def test_groups_must_divide_the_channels(groups, message):
+    with pytest.raises(ValueError, match=message):
         CorrelationBlock(channels=4, groups=groups).init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 8)), train=False)

@@ -88,5 +88,5 @@ def test_the_distances_grow_with_the_square_of_the_frames():
 
 
 def test_bad_k():
-    with pytest.raises(ValueError, match="k must be 1 or more"):
+    with pytest.raises(ValueError, match="k of CorrespondenceProposal is 0, expected an integer from 1 to"):
         CorrespondenceProposal(k=0).init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 4)), train=False)

@@ -60,5 +60,7 @@ def test_starts_as_a_rectified_identity(rng):
 
 
 def test_bad_window():
-    with pytest.raises(ValueError, match="must be odd and positive"):
+    with pytest.raises(
+        ValueError, match=r"window of LocalSelfAttention is \(3, 4, 3\), expected a tuple of 3 int .*, odd"
+    ):
         LocalSelfAttention(window=(3, 4, 3)).init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 4)), train=False)

@@ -40,14 +40,14 @@ def test_only_parts_that_are_not_done_are_made(entries, encode, tmp_path, monkey
     parts = make_parts(entries, "train")
     write_part(parts[1], tmp_path, map(encode, parts[1].entries))
     seen = []
-    read = motion_jax.data.storage.parts.store_frames
+    read = motion_jax.data.storage.parts.decode
     monkeypatch.setattr(
-        motion_jax.data.storage.parts, "store_frames", lambda path, **o: seen.append(path.name) or read(path, **o)
+        motion_jax.data.storage.parts, "decode", lambda path, **o: seen.append(path.name) or read(path, **o)
     )
     write_parts(parts, tmp_path, encode)
     assert sorted(seen) == ["0", "1", "4", "5", "6"]
-    assert [read_summary(part, tmp_path).records for part in parts] == [2, 1, 2, 1]
-    assert [read_summary(part, tmp_path).frames for part in parts] == [1 + 2, 4, 5 + 6, 7]
+    assert [len(read_summary(part, tmp_path).kept) for part in parts] == [2, 1, 2, 1]
+    assert [sum(kept.frames for kept in read_summary(part, tmp_path).kept) for part in parts] == [1 + 2, 4, 5 + 6, 7]
     assert read_summary(parts[1], tmp_path).unreadable == (("2", "the folder holds no images"),)
 
 
@@ -75,7 +75,7 @@ def test_a_part_without_readable_videos_has_no_records(encode, tmp_path):
     (tmp_path / "empty").mkdir()
     (part,) = make_parts([Entry("train", "x", "empty", 0)], "train")
     write_part(part, tmp_path, map(encode, part.entries))
-    assert read_summary(part, tmp_path).records == 0
+    assert read_summary(part, tmp_path).kept == ()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "train-00000-of-00001.json"]
 
 
@@ -83,8 +83,9 @@ def test_a_summary_is_readable_by_others(entries, encode, tmp_path):
     (part,) = make_parts(entries, "train")
     write_part(part, tmp_path, map(encode, part.entries))
     summary = json.loads((tmp_path / "train-00000-of-00001.json").read_text())
-    assert set(summary) == {"records", "frames", "bytes", "unreadable", "remarks"}
-    assert (summary["records"], summary["frames"]) == (6, 1 + 2 + 4 + 5 + 6 + 7)
+    assert set(summary) == {"kept", "unreadable", "remarks"}
+    assert [kept[:3] for kept in summary["kept"][:2]] == [["clip 0", 0, 1], ["clip 1", 1, 2]]
+    assert sum(frames for _, _, frames, _, _ in summary["kept"]) == 1 + 2 + 4 + 5 + 6 + 7
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_seek_that_lands_too_far_begins_at_the_beginning():
         def release(self):
             pass
 
-    frames = motion_jax.data.storage.video_files._read_frames(Capture(), (3.0, 3.3))
+    frames = motion_jax.data.storage.video_files._read_frames(Capture(), (3.0, 3.3), lambda: None)
     assert [frame[0, 0, 0] for frame in frames] == [30, 31, 32]
 
 

@@ -13,7 +13,7 @@ import pytest
 from bench import data_config, data_section, write_video
 from odd_videos import ODD
 
-import motion_jax.data.storage.video_files
+import motion_jax.data.storage.parts
 from motion_jax.data.pipeline import eval_batches, open_dataset, train_batches
 from motion_jax.data.sources.preparation import prepare
 
@@ -88,7 +88,7 @@ def test_frame_folders_are_videos(root, tmp_path):
 
 def test_prepared_once(root, tmp_path, monkeypatch):
     opened(root, tmp_path)
-    monkeypatch.setattr("motion_jax.data.storage.video_files.read_video", lambda path, **options: 1 / 0)
+    monkeypatch.setattr("motion_jax.data.storage.parts.decode", lambda path, **options: 1 / 0)
     opened(root, tmp_path)
     assert len(prepared_folders(tmp_path)) == 1
 
@@ -145,13 +145,13 @@ def test_missing_split(root, tmp_path):
 
 def test_a_killed_preparation_goes_on_and_is_never_taken_for_complete(root, tmp_path, pytestconfig, monkeypatch):
     script = (
-        "import os, time, motion_jax.data.storage.video_files as stored\n"
+        "import os, time, motion_jax.data.storage.parts as stored\n"
         "from motion_jax.data.pipeline import DataConfig, open_dataset\n"
-        "read = stored.read_video\n"
+        "read = stored.decode\n"
         "def slow(path, **options):\n"
         "    if 'val' in str(path): os.write(1, b'half\\n'); time.sleep(60)\n"
         "    return read(path, **options)\n"
-        "stored.read_video = slow\n"
+        "stored.decode = slow\n"
         f"section = DataConfig(**{data_section(name='video_folder', root=str(root))})\n"
         f"open_dataset(section, default_dir={str(tmp_path / 'prepared')!r})\n"
     )
@@ -169,10 +169,8 @@ def test_a_killed_preparation_goes_on_and_is_never_taken_for_complete(root, tmp_
     left = [path.name for path in (tmp_path / "prepared/video_folder" / name).iterdir() if path.is_dir()]
     assert sorted(entry.partition(".")[0] for entry in left) == ["incomplete", "parts-2"]
     # What was whole is kept: only the videos of the other part are read again.
-    read, again = motion_jax.data.storage.video_files.read_video, []
-    monkeypatch.setattr(
-        "motion_jax.data.storage.video_files.read_video", lambda path, **o: again.append(path) or read(path, **o)
-    )
+    read, again = motion_jax.data.storage.parts.decode, []
+    monkeypatch.setattr("motion_jax.data.storage.parts.decode", lambda path, **o: again.append(path) or read(path, **o))
     resumed = opened(root, tmp_path)
     assert sorted(path.relative_to(root).as_posix() for path in again) == ["val/a/0.avi", "val/b/0.avi"]
     after = [path.name for path in (tmp_path / "prepared/video_folder" / name).iterdir() if path.is_dir()]
@@ -189,13 +187,13 @@ def test_a_killed_preparation_goes_on_and_is_never_taken_for_complete(root, tmp_
 
 def test_a_second_process_waits_for_the_first(root, tmp_path, pytestconfig):
     script = (
-        "import os, time, motion_jax.data.storage.video_files as stored\n"
+        "import os, time, motion_jax.data.storage.parts as stored\n"
         "from motion_jax.data.pipeline import DataConfig, open_dataset\n"
-        "read = stored.read_video\n"
+        "read = stored.decode\n"
         "def counted(path, **options):\n"
         "    os.write(1, b'read\\n'); time.sleep(0.05)\n"
         "    return read(path, **options)\n"
-        "stored.read_video = counted\n"
+        "stored.decode = counted\n"
         f"section = DataConfig(**{data_section(name='video_folder', root=str(root))})\n"
         f"d = open_dataset(section, default_dir={str(tmp_path / 'prepared')!r})\n"
         "assert d.size('train') == 6\n"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 
@@ -204,6 +205,34 @@ def test_an_odd_video_alone(shared_data, trained, name):
     assert name in err
     (prediction,) = last(out)
     assert set(prediction) == {"file", "error"}
+
+
+def test_hostile_files_cost_themselves_alone(videos, trained, tmp_path):
+    """Names with bytes that are not UTF-8, an escape and a line break; a pipe; a playlist; a frame of a gigapixel."""
+    names = [b"caf\xe9.avi", b"\x1b[2J.avi", b"two\nlines.avi"]
+    for name in names:
+        shutil.copy(videos / "val" / "left" / "0.avi", os.path.join(os.fsencode(tmp_path), name))
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {videos / 'val' / 'left' / '0.avi'}\n")
+    jpeg = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    at = jpeg.index(b"\xff\xc0") + 5
+    (tmp_path / "bomb").mkdir()
+    (tmp_path / "bomb" / "1.jpg").write_bytes(jpeg[:at] + b"\x7f\xff\x7f\xff" + jpeg[at + 4 :])
+    code, out, err = predict_files(tmp_path, f"--checkpoint={trained}", "--json")
+    assert code == 0
+    assert "\x1b" not in out + err
+    assert r"caf\xe9.avi" in out
+    results = {os.path.basename(os.fsencode(result["file"])): result for result in last(out)}
+    assert sorted(results) == sorted([*names, b"pipe.mp4", b"list.mp4", b"bomb"])
+    one, *others = (results[name]["top5"] for name in names)
+    assert others == [one, one]
+    assert "pipe, a socket or a device" in results[b"pipe.mp4"]["error"]
+    assert "list of other files" in results[b"list.mp4"]["error"]
+    assert "1.jpg declares 32767x32767 pixels, more than data.max_pixels" in results[b"bomb"]["error"]
+    listed = tmp_path / "files.txt"
+    listed.write_bytes(b"\n".join(os.path.join(os.fsencode(tmp_path), name) for name in names[:2]))
+    code, out, _ = predict_files(listed, f"--checkpoint={trained}", "--json")
+    assert (code, [result["label"] for result in last(out)]) == (0, [one[0][0]] * 2)
 
 
 def test_no_readable_video_among_several(tmp_path, trained):

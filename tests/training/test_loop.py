@@ -476,10 +476,10 @@ def test_fit_refuses(tmp_path, changes, message):
     ("changes", "message"),
     [
         ({"steps": None}, "train.steps and train.epochs are both None"),
-        ({"batch_size": 0}, "train.batch_size is 0, expected at least 1"),
+        ({"batch_size": 0}, "train.batch_size is 0, expected 1 to 2"),
         ({"schedule": "linear"}, "train.schedule is 'linear', expected one of"),
         ({"milestones": (2, 1)}, r"train.milestones is \(2, 1\), expected positive epochs, rising"),
-        ({"clip_norm": 0}, "train.clip_norm is 0, expected a positive number, or None"),
+        ({"clip_norm": 0}, "train.clip_norm is 0, expected a positive number up to 1e9, or None"),
         ({"groups": "none"}, "train.groups is 'none'"),
         ({"momentum": 0}, "train.nesterov is True, expected False"),
         ({"classifier_lr": (1,)}, "train.classifier_lr"),
