@@ -87,8 +87,7 @@ def fail(error: BaseException | str) -> NoReturn:
 
 def _fail_with_traceback(error: Exception) -> NoReturn:
     if processes.several():
-        traceback.print_exception(error)
-        processes.abandon(f"{type(error).__name__}: {error}")
+        processes.abandon(error, bug=True)
     raise error
 
 

@@ -18,7 +18,6 @@ Everything is exported in float32.
 import argparse
 import dataclasses
 import importlib.metadata
-import json
 import os
 import pathlib
 import shutil
@@ -35,6 +34,7 @@ from motion_jax.cli import Parser, any_place, print_json, run, this_machine
 from motion_jax.experiment import Trained, load_trained, workdir_of
 from motion_jax.models import VideoClassifier
 from motion_jax.training.progress import log
+from motion_jax.training.workdir import read_json
 from motion_jax.weights import load_exported, load_torch, save_torch, stablehlo
 from motion_jax.weights.card import INPUTS, Card, Preprocessing, card_path, write_card
 from motion_jax.weights.converters import onnx_graph, saved_model
@@ -148,10 +148,7 @@ def describe(trained: Trained, format_: str, model: VideoClassifier, *, input_: 
 
 def _metrics(trained: Trained) -> Mapping[str, Any]:
     """Return the metrics that eval.py wrote for this checkpoint; empty if there are none."""
-    path = workdir_of(trained.restored.path) / "eval.json"
-    if not path.is_file():
-        return {}
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics = read_json(workdir_of(trained.restored.path) / "eval.json", dict)
     return metrics if metrics.get("protocol", {}).get("step") == trained.restored.step else {}
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import json
-import logging
 import os
 import socket
 import time
@@ -14,10 +13,10 @@ import flax
 import jax
 
 from motion_jax.places import append, place
+from motion_jax.training import json_lines
 from motion_jax.training.progress import log
 
 NAME = "history.jsonl"
-_log = logging.getLogger(__name__)
 
 
 def changed_fields(stored: Any, given: Any, prefix: str = "") -> dict[str, tuple[Any, Any, bool]]:
@@ -116,23 +115,8 @@ def add_line(workdir: str | os.PathLike, line: Mapping[str, Any]) -> None:
 
 
 def read_lines(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """Return the objects in ``history.jsonl``, without lines that are damaged; a warning counts those."""
-    path = place(workdir) / NAME
-    if not path.is_file():
-        return []
-    lines, damaged = [], 0
-    for text in path.read_bytes().decode(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if isinstance(line, dict):
-            lines.append(line)
-        else:
-            damaged += 1
-    if damaged:
-        _log.warning("%s: %d damaged lines are ignored", path, damaged)
-    return lines
+    """Return the objects in ``history.jsonl``; a warning counts damaged lines."""
+    return json_lines.read(place(workdir) / NAME)
 
 
 def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:

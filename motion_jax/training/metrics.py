@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from tensorboardX import SummaryWriter
 
 from motion_jax.places import clear_way, is_bucket, place, write_whole
+from motion_jax.training import json_lines
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class MetricLog:
         self._opened = contextlib.ExitStack()
         if jax.process_index() != 0:
             return
-        records = [record for record in _read(self._path) if record["step"] <= start_step]
+        records = [record for record in read_log(self._workdir) if record["step"] <= start_step]
         self.last_train_line = next((record for record in reversed(records) if record["split"] == "train"), None)
         self._text = "".join(json.dumps(record) + "\n" for record in records)
         write_whole(self._path, self._text)
@@ -100,28 +100,18 @@ class MetricLog:
 
 def find_logged(workdir: str | os.PathLike, *, step: int, split: str) -> dict[str, float] | None:
     """Return the values last logged in a workdir for a step and a split, or None."""
-    for record in reversed(_read(place(workdir) / "metrics.jsonl")):
+    for record in reversed(read_log(workdir)):
         if record["step"] == step and record["split"] == split:
             return {name: value for name, value in record.items() if name not in ("step", "epoch", "split")}
     return None
 
 
-def _read(path: epath.Path) -> list[dict[str, Any]]:
-    """Read the lines of ``metrics.jsonl``. A warning counts damaged ones, such as one cut off by a kill."""
-    if not path.is_file():
-        return []
-    records, damaged = [], 0
-    for text in path.read_bytes().decode(errors="replace").splitlines():
-        try:
-            record = json.loads(text)
-            # bool is a kind of int.
-            sound = type(record["step"]) is int and isinstance(record["split"], str)
-        except (ValueError, TypeError, KeyError):
-            sound = False
-        if sound:
-            records.append(record)
-        else:
-            damaged += 1
-    if damaged:
-        _log.warning("%s: %d damaged lines are ignored", path, damaged)
-    return records
+def read_log(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the lines of ``metrics.jsonl`` that have a step and a split; a warning counts others."""
+    path = place(workdir) / "metrics.jsonl"
+    lines = json_lines.read(path)
+    # bool is a kind of int.
+    sound = [line for line in lines if type(line.get("step")) is int and isinstance(line.get("split"), str)]
+    if len(sound) < len(lines):
+        _log.warning("%s: %d lines without step and split are ignored", path, len(lines) - len(sound))
+    return sound

@@ -7,6 +7,7 @@ devices: a collective operation of the devices gives up after seconds on a CPU a
 import argparse
 import collections
 import contextlib
+import functools
 import glob
 import itertools
 import json
@@ -14,11 +15,14 @@ import logging
 import multiprocessing
 import os
 import platform
+import re
 import secrets
 import socket
 import sys
 import threading
 import time
+import traceback
+import zlib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
@@ -32,6 +36,8 @@ from motion_jax.training import native_log
 
 # JAX's own limit for a heartbeat, which an option replaces.
 _HEARTBEAT = 100
+# How JAX's errors begin if the cause may be outside this process.
+_LOSS = re.compile(r"(UNKNOWN|INTERNAL|UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED|ABORTED|FAILED_PRECONDITION): ")
 # A process waits this long for another one, such as for hours of preparation.
 _LIMIT = 12 * 3600
 _PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "motion-jax")
@@ -108,8 +114,10 @@ def join(arguments: argparse.Namespace, *, program: str) -> None:
         return
     if arguments.heartbeat_seconds < 2:
         raise ValueError(f"--heartbeat_seconds is {arguments.heartbeat_seconds}, expected 2 or more")
-    native_log.divert(_explain_loss)
     where = options.get("coordinator_address") or "the address that the cluster gives"
+    if options.get("process_id") == 0 and "coordinator_address" in options:
+        _check_port(int(where.rpartition(":")[2]))
+    native_log.divert(functools.partial(_explain_loss, program, where))
     with _say_waiting(f"waiting for all processes to meet at {where}", period=min(60, arguments.heartbeat_seconds)):
         try:
             jax.distributed.initialize(**options, heartbeat_timeout_seconds=arguments.heartbeat_seconds)
@@ -124,6 +132,8 @@ def join(arguments: argparse.Namespace, *, program: str) -> None:
     if _group.index > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         logging.getLogger("motion_jax").setLevel(logging.WARNING)
+    for handler in logging.root.handlers:
+        handler.addFilter(_tells_no_loss)
     _group.hosts = exchange("start", socket.gethostname())
     compare("", _versions(), cure="install the same versions everywhere")
     _warn_of_idle_accelerators(_group.hosts)
@@ -236,19 +246,19 @@ def check_shared(workdir: Any) -> None:
     """
     if (group := _group) is None:
         return
-    note = workdir / "shared.txt"
+    note, token = workdir / "shared.txt", ""
     if group.index == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        note.write_text(token := secrets.token_hex(16))
-    else:
-        token = ""
-    token = exchange("open the workdir", token)[0]
+        token = secrets.token_hex(16)
+        note.write_text(token)
+    # The error of all is about the folder of the first.
+    token, where = exchange("open the workdir", f"{token} {workdir}")[0].split(" ", 1)
     seen = exchange("read the workdir", "yes" if _reads(note, token) else "")
     if group.index == 0:
         note.unlink()
     if "" in seen:
         raise DisagreementError(
-            f"the workdir is not shared: {group.who(seen.index(''))} does not see {workdir} of {group.who(0)}: "
+            f"the workdir is not shared: {group.who(seen.index(''))} does not see {where} of {group.who(0)}: "
             "give gs://.. or a network folder"
         )
 
@@ -257,17 +267,15 @@ def introduce(contents: Mapping[str, Any]) -> None:
     """Print a line about each process: its host, devices, versions, and a fingerprint of the contents of its data."""
     devices = jax.local_devices()
     versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
-    line = f"{len(devices)} x {devices[0].device_kind}, {versions}, data {abs(hash_of(contents)):08x}"
+    line = f"{len(devices)} x {devices[0].device_kind}, {versions}, data {_hash(contents):08x}"
     if (group := _group) is not None:
         for index, told in enumerate(exchange("open the data", line)):
             if group.index == 0:
                 _say(f"{group.who(index)}: {told}")
 
 
-def hash_of(contents: Mapping[str, Any]) -> int:
+def _hash(contents: Mapping[str, Any]) -> int:
     """Return 32 bits that depend on a JSON object."""
-    import zlib
-
     return zlib.crc32(json.dumps(contents, sort_keys=True).encode())
 
 
@@ -281,12 +289,19 @@ def gather_text(rows: list[bytes]) -> list[bytes]:
     return [row.tobytes().rstrip(b"\0") for row in every]
 
 
-def abandon(error: BaseException | str) -> NoReturn:
-    """End this process at once with status 2, and all others with the same error as their last line."""
+def abandon(error: BaseException | str, *, bug: bool = False) -> NoReturn:
+    """End this process at once with status 2, and all others with the same error as their last line.
+
+    Args:
+        error: the error, or its message.
+        bug: whether to print its stack trace first, on this process.
+    """
     group = _group
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-        # Most likely a collective operation failed because another process is gone, which is told within this time.
-        time.sleep(group.heartbeat + 10)
+    if _is_loss(error):
+        time.sleep(group.heartbeat + 10)  # Within this time the service tells which process is gone.
+    if bug:
+        traceback.print_exception(error)
+        error = f"{type(error).__name__}: {error}"
     text = " ".join(str(error).split())
     line = text if isinstance(error, DisagreementError) else f"{group.who(group.index)}: {text}"
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # Another process told its error before.
@@ -301,6 +316,21 @@ def leave() -> None:
     if _group is not None:
         _group.leaving = True
         jax.distributed.shutdown()
+
+
+def _is_loss(error: object) -> bool:
+    """Return whether an error looks like that of an operation with another process that is gone."""
+    while isinstance(error, BaseException):
+        # JAX raises some of them as ValueError.
+        if _LOSS.match(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _tells_no_loss(record: logging.LogRecord) -> bool:
+    """Filter of the log: leave out the stack traces of such errors in threads, such as those that save."""
+    return not (record.exc_info and _is_loss(record.exc_info[1]))
 
 
 def _watch(group: _Group) -> None:
@@ -342,10 +372,11 @@ def _end(group: _Group, line: str, *, tell: bool = True) -> NoReturn:
     os._exit(2)
 
 
-def _explain_loss(record: str) -> None:
+def _explain_loss(program: str, where: str, record: str) -> None:
     """End this process with one line after the service has lost another one."""
     if (group := _group) is None:
-        print(f"error: the processes lost each other: {record.splitlines()[0]}", file=sys.stderr, flush=True)
+        reason = record.splitlines()[0].rpartition("absl::Status: ")[2]
+        print(f"{program}: error: the processes did not meet at {where}: {reason}", file=sys.stderr, flush=True)
         os._exit(2)
     lost = [int(line) for line in record.splitlines() if line.isdecimal() and int(line) < group.count] or [0]
     if group.index in lost:
@@ -368,7 +399,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any] | None:
         given["process_id"] = given["process_id"] or os.environ["OMPI_COMM_WORLD_RANK"]
         if given["coordinator"] is None and local == size:
             job = os.environ.get("PMIX_NAMESPACE", "")
-            given["coordinator"] = f"127.0.0.1:{61440 + hash_of({'job': job}) % 4096}"
+            given["coordinator"] = f"127.0.0.1:{61440 + _hash({'job': job}) % 4096}"
         if given["coordinator"] is None:
             raise ValueError("OpenMPI does not name the host of its first process: give --coordinator=HOST:PORT")
         if local not in (None, "1") and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
@@ -383,6 +414,16 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any] | None:
         raise ValueError(f"--process_id is {given['process_id']}, expected 0 to {given['processes'] - 1}")
     names = {"coordinator": "coordinator_address", "processes": "num_processes", "process_id": "process_id"}
     return options | {names[name]: value for name, value in given.items() if value is not None}
+
+
+def _check_port(port: int) -> None:
+    """Raise an error if the service cannot have its port; JAX would crash."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ValueError(
+            f"--coordinator: port {port} cannot be used ({os.strerror(error.errno)}): choose another"
+        ) from error
 
 
 def _versions() -> dict[str, str]:
