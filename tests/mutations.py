@@ -293,9 +293,9 @@ KINDS: dict[str, tuple[Callable[[pathlib.Path], Files], Callable[[pathlib.Path, 
     "JSON annotations": (_make_annotations, _layout_of("something_v2")),
     "safetensors": (_make_safetensors, _read_tensors),
     "StableHLO exports and their cards": (_make_export, _read_export),
-    "checkpoints that are restored": (_make_checkpoint, _restore),
-    "the newest checkpoint of a run that goes on": (_make_latest, _quiet(_finish)),
-    "files beside the checkpoints of a run that goes on": (_make_run, _quiet(_finish)),
+    "restored checkpoints": (_make_checkpoint, _restore),
+    "newest checkpoint of a run that goes on": (_make_latest, _quiet(_finish)),
+    "side files of a run that goes on": (_make_run, _quiet(_finish)),
     "evaluations in report and ensemble": (_make_evaluated, _report),
 }
 if importlib.util.find_spec("torch"):

@@ -77,7 +77,7 @@ def test_a_run_that_is_killed_again_and_again(moment, straight, tmp_path):
             lost += [chains] * kills
         done += kills
         shutil.rmtree(workdir)
-    survived(f"SIGKILL: {moment}", tries=done, lost=len(lost), test="test_kills.py -k again_and_again")
+    survived(f"SIGKILL: {moment}", tries=done, lost=len(lost), test="test_kills.py -k again")
     assert not lost
 
 
