@@ -13,6 +13,7 @@ import pathlib
 import resource
 import shutil
 import signal
+import string
 from collections.abc import Callable
 
 import bench
@@ -28,7 +29,7 @@ from motion_jax.training import checkpoints
 from motion_jax.training.evaluation import write_evaluation
 from motion_jax.training.state import fingerprint
 from motion_jax.weights import load_exported, stablehlo
-from motion_jax.weights.card import Card, Preprocessing, read_card, write_card
+from motion_jax.weights.card import Card, Preprocessing, card_path, read_card, write_card
 from motion_jax.weights.files import read_tensors
 from motion_jax.weights.save import save_safetensors
 
@@ -38,6 +39,7 @@ SECONDS = 20
 MEMORY = 4 * 2**30
 """Address space, in bytes, that all files may take."""
 STEPS = 4
+_DIGITS, _LETTERS = string.digits, string.ascii_letters
 _VARIABLES = {
     "params": {"conv1": {"kernel": np.arange(40, dtype=np.float32)}, "classifier": {"bias": np.ones(3, np.float32)}},
     "batch_stats": {"bn1": {"mean": np.zeros(8, np.float32)}},
@@ -45,22 +47,26 @@ _VARIABLES = {
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Return bytes with some of them flipped, cut off, repeated, removed or zero; always other ones."""
+    """Return other bytes: some are flipped, cut off, repeated, removed or zero, or a letter or digit is another one."""
     data = bytearray(content)
     while bytes(data) == content:
         start, stop = sorted(int(at) for at in rng.integers(0, len(content) + 1, 2))
-        match rng.integers(5):
-            case 0:
+        match rng.integers(8):
+            case 0 | 1:
                 for at in rng.integers(0, len(data), rng.integers(1, 9)):
                     data[at] ^= 1 << int(rng.integers(8))
-            case 1:
+            case 2 | 3 if texts := [at for at, byte in enumerate(data) if chr(byte) in _DIGITS + _LETTERS]:
+                at = int(rng.choice(texts))
+                alike = _DIGITS if chr(data[at]) in _DIGITS else _LETTERS
+                data[at] = ord(str(rng.choice(list(alike))))
+            case 4:
                 del data[start:]
-            case 2:
+            case 5:
                 at = int(rng.integers(0, len(data) + 1))
                 data[at:at] = content[start : min(stop, start + 64)]
-            case 3:
+            case 6:
                 del data[start : min(stop, start + 64)]
-            case 4:
+            case 7:
                 data[start : min(stop, start + 16)] = bytes(min(stop, start + 16) - start)
     return bytes(data)
 
@@ -121,10 +127,9 @@ def _videos(suffix: str, codec: str) -> Callable[[pathlib.Path], Files]:
 def _frames(suffix: str) -> Callable[[pathlib.Path], Files]:
     def make(folder: pathlib.Path) -> Files:
         folder.mkdir(exist_ok=True)
-        paths = [folder / f"{number}{suffix}" for number in range(3)]
-        for path, frame in zip(paths, bench.moving_noise(step=4, seed=0), strict=False):
-            cv2.imwrite(str(path), frame)
-        return paths
+        path = folder / f"1{suffix}"
+        cv2.imwrite(str(path), bench.moving_noise(step=4, seed=0)[0])
+        return [path]
 
     return make
 
@@ -190,7 +195,7 @@ def _make_export(folder: pathlib.Path) -> Files:
     folder.mkdir(exist_ok=True)
     path = folder / "net.stablehlo"
     if path.exists():
-        return [path, folder / "net.stablehlo.json"]
+        return [path]
     stablehlo.save(path, lambda clips: jnp.mean(clips, (1, 2, 3)) @ np.ones((3, 2)), (2, 4, 4, 3), dtype="float32")
     preprocessing = Preprocessing(
         **{"frames": 2, "size": 4, "resize": (4, 4), "sampling": "segment", "crop": "center", "input": "float32"},
@@ -200,7 +205,11 @@ def _make_export(folder: pathlib.Path) -> Files:
     config = {"model": {"name": "tiny"}, "train": {"steps": 3}}
     described = {"metrics": {"top1": 50.0}, "versions": {"jax": "1"}, "config": config, "model": config["model"]}
     write_card(path, Card(format="stablehlo", labels=("a", "b"), preprocessing=preprocessing, **described))
-    return [path, folder / "net.stablehlo.json"]
+    return [path]
+
+
+def _make_card(folder: pathlib.Path) -> Files:
+    return [card_path(path) for path in _make_export(folder)]
 
 
 def _read_export(folder: pathlib.Path, path: pathlib.Path) -> None:
@@ -292,7 +301,8 @@ KINDS: dict[str, tuple[Callable[[pathlib.Path], Files], Callable[[pathlib.Path, 
     "manifest.csv": (_make_manifest, _layout_of("video_folder")),
     "JSON annotations": (_make_annotations, _layout_of("something_v2")),
     "safetensors": (_make_safetensors, _read_tensors),
-    "StableHLO exports and their cards": (_make_export, _read_export),
+    "StableHLO exports": (_make_export, _read_export),
+    "cards of exports": (_make_card, _read_export),
     "restored checkpoints": (_make_checkpoint, _restore),
     "newest checkpoint of a run that goes on": (_make_latest, _quiet(_finish)),
     "side files of a run that goes on": (_make_run, _quiet(_finish)),

@@ -32,7 +32,8 @@ def test_mutated(kind, tmp_path):
             outcomes[lines[-1]["begin"]] = f"the process ends with {status}: {log.read_text()[-2000:]}"
         start = max(outcomes) + 1
     bad = {seed: outcome for seed, outcome in outcomes.items() if outcome not in ("read", "refused")}
-    survived(f"mutated {kind}", tries=count, lost=len(bad), test=f"test_mutations.py -k {kind.split()[0]}")
+    test = f"test_mutations.py -k '{kind.split()[0]}'"
+    survived(f"mutated {kind}", tries=count, lost=len(bad), test=test)
     assert len(outcomes) == count
     assert not bad
 
