@@ -41,7 +41,7 @@ MEMORY = 4 * 2**30
 STEPS = 4
 _DIGITS, _LETTERS = string.digits, string.ascii_letters
 _VARIABLES = {
-    "params": {"conv1": {"kernel": np.arange(40, dtype=np.float32)}, "classifier": {"bias": np.ones(3, np.float32)}},
+    "params": {"conv1": {"kernel": np.arange(400, dtype=np.float32)}, "classifier": {"bias": np.ones(3, np.float32)}},
     "batch_stats": {"bn1": {"mean": np.zeros(8, np.float32)}},
 }
 

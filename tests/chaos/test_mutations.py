@@ -20,7 +20,7 @@ SLOW = {name for name in mutations.KINDS if "goes on" in name}
 
 @pytest.mark.parametrize("kind", mutations.KINDS)
 def test_mutated(kind, tmp_path):
-    count = (20 if kind in SLOW else 130) // (1 if CHAOS else 10)
+    count = (30 if kind in SLOW else 200) // (1 if CHAOS else 10)
     outcomes, start = {}, 0
     while start < count:
         log = tmp_path / f"{start}.log"
