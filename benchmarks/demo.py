@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.accuracy import ROOT, mean_and_spread, over_seeds, train_all
 from benchmarks.markdown import markdown_table
-from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.cli import Parser, print_json, run, table, this_machine
 from motion_jax.configs import moving_shapes
 from motion_jax.profiling.timing import as_line, describe_setting
 from motion_jax.tools.report import read_run
@@ -57,8 +57,8 @@ WITHIN_PAIRS_OF_TSN = (45.0, 55.0)
 def main() -> None:
     """Measure all seeds, or compare one demo with them."""
     parser = Parser(__doc__)
-    parser.add_argument("--compare", type=pathlib.Path, metavar="DIR", help="folder of a finished demo")
-    parser.add_argument("--workdir", type=pathlib.Path, default=WORKDIR, help="folder for all runs")
+    parser.add_argument("--compare", type=this_machine, metavar="DIR", help="folder of a finished demo")
+    parser.add_argument("--workdir", type=this_machine, default=WORKDIR, help="folder for all runs")
     arguments = parser.parse_args()
     if arguments.compare:
         rows = compare(arguments.compare, json.loads(RESULTS.read_text()))

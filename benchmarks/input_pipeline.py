@@ -32,7 +32,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from benchmarks.markdown import markdown_table
-from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.cli import Parser, print_json, run, table, this_machine
 from motion_jax.configs.video_folder import get_config
 from motion_jax.data.clips import sampling, transforms
 from motion_jax.data.config import DataConfig
@@ -53,7 +53,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def main() -> None:
     """Measure the loaders or the memory, and print the result."""
     parser = Parser(__doc__)
-    parser.add_argument("--folder", required=True, type=pathlib.Path, help="folder for the generated clips")
+    parser.add_argument("--folder", required=True, type=this_machine, help="folder for the generated clips")
     parser.add_argument("--clips", type=int, default=640, help="generated clips, each once per round; default: 640")
     parser.add_argument("--batch_size", type=int, default=16, help="clips per batch; default: 16")
     parser.add_argument(
@@ -61,7 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each loader; default: 5")
     parser.add_argument("--memory", action="store_true", help="measure resident memory from batch 200 to 2,000")
-    parser.add_argument("--output", type=pathlib.Path, help="file for the result, as JSON")
+    parser.add_argument("--output", type=this_machine, help="file for the result, as JSON")
     arguments = parser.parse_args()
     if not arguments.memory and not importlib.util.find_spec("torch"):
         raise ValueError("PyTorch is not installed: pip install -r benchmarks/requirements.txt, or choose --memory")

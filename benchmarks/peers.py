@@ -38,7 +38,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.markdown import markdown_table
-from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.cli import Parser, positive, print_json, run, table, this_machine
 from motion_jax.data.storage.work import progress_bar
 
 MODELS = ("tsm_r50", "msnet_tsm_r50", "selfynet_tsm_r50")
@@ -106,7 +106,7 @@ def main() -> None:
         "--layout", type=_names, default=LAYOUTS, help="layouts of PyTorch; default: NCHW,channels_last"
     )
     parser.add_argument("--compile", action="store_true", help="also run PyTorch under torch.compile")
-    parser.add_argument("--output", type=pathlib.Path, help="file for the result, as JSON")
+    parser.add_argument("--output", type=this_machine, help="file for the result, as JSON")
     arguments = parser.parse_args()
     for name, known in (("mode", MODES), ("dtype", DTYPES), ("layout", LAYOUTS)):
         if unknown := set(getattr(arguments, name)) - set(known):

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.accuracy import mean_and_spread, over_seeds, train_all
 from benchmarks.markdown import markdown_table
-from motion_jax.cli import Parser, print_json, run
+from motion_jax.cli import Parser, print_json, run, this_machine
 from motion_jax.profiling.timing import as_line, describe_setting
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -73,11 +73,11 @@ def main() -> None:
 
 def add_arguments(parser: Parser, *, output: pathlib.Path) -> None:
     """Add the options that this benchmark shares with the comparison with PyTorch."""
-    parser.add_argument("--root", required=True, type=pathlib.Path, help="folder with both collections")
+    parser.add_argument("--root", required=True, type=this_machine, help="folder with both collections")
     of_package = f"ImageNet weights of MobileNet-V2; default: those in the package {PACKAGE}"
-    parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help=of_package)
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/real_clips"), help="for all runs")
-    parser.add_argument("--output", type=pathlib.Path, default=output, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--weights", type=this_machine, metavar="FILE", help=of_package)
+    parser.add_argument("--workdir", type=this_machine, default=pathlib.Path("runs/real_clips"), help="for all runs")
+    parser.add_argument("--output", type=this_machine, default=output, metavar="FILE", help="default: %(default)s")
 
 
 def packaged_weights() -> pathlib.Path:

@@ -73,6 +73,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "steps": placeholder(int),
         "epochs": 50.0,
         "learning_rate": 0.01,
+        "base_batch_size": placeholder(int),
         "schedule": "step",
         "milestones": (30.0, 40.0),
         "decay_factor": 0.1,
@@ -89,6 +90,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "init_from": placeholder(str),
         "log_every": 20,
         "eval_every_epochs": 1.0,
+        "on_nan": "stop",
     }
     config.eval = {"batch_size": 64, "clips": 1, "crops": 1, "full_resolution": False, "average": "softmax"}
     config.parallel = {"backend": "pmap", "devices": placeholder(int)}

@@ -1,8 +1,10 @@
 """The section `data` of a config: how clips are made."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from motion_jax.text import shown
 
@@ -37,10 +39,12 @@ class DataConfig:
     Attributes:
         name: data set: moving_shapes (generated), something_v1, something_v2, kinetics400, diving48, finegym, ucf101,
             hmdb51, list_files or video_folder; data/README.md says where each comes from.
-        root: folder of the videos and annotations; None for moving_shapes. Stored as an absolute path.
+        root: folder of the videos and annotations, on this machine; None for moving_shapes, or if `dir` holds the
+            prepared records. Stored as an absolute path.
         version: version of the labels or of the split: v1 or v2 for diving48, gym99 or gym288 for finegym, split1 to
             split3 for ucf101 and hmdb51; None for other data sets.
-        dir: folder of the prepared records; None means WORKDIR/data. Stored as an absolute path.
+        dir: folder of the prepared records, on this machine; None means WORKDIR/data, or ~/.cache/motion_jax/data if
+            the workdir is in a bucket. Stored as an absolute path.
         frames: number of frames per clip.
         size: height and width of a clip in pixels.
         resize: size of the stored frames: (height, width), or the length of the short side with the aspect kept, or
@@ -85,6 +89,8 @@ class DataConfig:
     drift: float = 0.0
     max_pixels: int = MAX_PIXELS
 
+    SAME_RESULT: ClassVar = ("root", "dir", "threads", "processes", "max_bad_fraction")
+
     def __post_init__(self) -> None:
         # Command lines and JSON give lists.
         for field in ("resize", "clips", "color_jitter", "rand_augment"):
@@ -94,7 +100,7 @@ class DataConfig:
         # A checkpoint keeps these and may be used from another folder.
         for field in ("root", "dir"):
             if getattr(self, field) is not None:
-                object.__setattr__(self, field, os.path.abspath(getattr(self, field)))
+                object.__setattr__(self, field, os.path.abspath(os.path.expanduser(getattr(self, field))))
 
     def _check(self) -> None:
         def expect(field: str, valid: bool, expected: str) -> None:
@@ -106,6 +112,9 @@ class DataConfig:
         expected = "one of " + ", ".join(versions) if versions else f"None: {self.name} has one version"
         expect("version", self.version in (versions or (None,)), expected)
         expect("dir", self.dir is None or _is_path(self.dir), "a folder or None")
+        for field in ("root", "dir"):
+            here = "a folder on this machine: mount the bucket with gcsfuse, or run tools.prepare on each host"
+            expect(field, not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(getattr(self, field))), here)
         expect("frames", _is_count(self.frames, 1, MOST_FRAMES), f"an integer from 1 to {MOST_FRAMES}")
         expect("size", _is_count(self.size, 1, MOST_SIDE), f"an integer from 1 to {MOST_SIDE}")
         expect("sampling", self.sampling in SAMPLINGS, "one of " + ", ".join(SAMPLINGS))
@@ -134,7 +143,9 @@ class DataConfig:
             expect("size", fits, "a multiple of 8, 32 or more, for moving_shapes")
         else:
             cure = "set --config.data.root=DIR, or --root=DIR for tools.prepare"
-            expect("root", _is_path(self.root), f"the folder of {self.name} (see data/README.md); {cure}")
+            # Prepared records alone are enough.
+            valid = _is_path(self.root) or (self.root is None and self.dir is not None)
+            expect("root", valid, f"the folder of {self.name} (see data/README.md); {cure}")
             expect("quality", _is_count(self.quality, 1, 100), "an integer, 1 to 100")
             expect("clips", self.clips is None, "None: data.clips belongs to moving_shapes")
             expect("drift", self.drift == 0, "0: data.drift belongs to moving_shapes")

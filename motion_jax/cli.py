@@ -23,12 +23,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import ml_collections
+from etils import epath
 
 from motion_jax.configs import something_v1
 from motion_jax.experiment import Experiment, keys_of, with_root
 from motion_jax.fields import expected
 from motion_jax.kernels import cpu_flags
+from motion_jax.places import is_bucket_error, local_place, place
 from motion_jax.text import printable
+from motion_jax.training import processes
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
@@ -37,7 +40,7 @@ def run(main: Callable[[], Any]) -> None:
     """Call the main function of a command and exit in the manner of all commands.
 
     A ValueError, an OSError or a missing device becomes one line on stderr and exit status 2. Any other exception is a
-    bug and keeps its traceback.
+    bug and keeps its traceback. On several processes, each of these ends all of them.
     """
     cpu_flags.use()
     # Libraries log warnings only.
@@ -47,26 +50,39 @@ def run(main: Callable[[], Any]) -> None:
     try:
         main()
         sys.stdout.flush()
+        processes.leave()
     except BrokenPipeError:
         # The reader of the output, such as head, is gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         fail(error)
-    except (RuntimeError, AssertionError) as error:
-        # JAX raises either when it starts and JAX_PLATFORMS names a platform that is not there.
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        if "Unable to initialize backend" not in str(error) and not raised_in.endswith("xla_bridge.py"):
-            raise
+    except KeyboardInterrupt:
+        if processes.several():
+            processes.abandon("interrupted")
+        sys.exit(130)
+    except Exception as error:
+        if is_bucket_error(error):
+            fail(f"{type(error).__name__} from Google Cloud Storage: {error}")
+        if not _is_without_device(error):
+            _fail_with_traceback(error)
         fail(
             f"JAX finds no device for JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: unset it, or install JAX "
             f'for that device, such as pip install "jax[cuda13]" or "jax[tpu]" {error}'
         )
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
-def fail(error: object) -> NoReturn:
-    """Print one line and exit as for bad input."""
+def _is_without_device(error: Exception) -> bool:
+    """Return whether JAX raised an error when it started, because JAX_PLATFORMS names a platform that is not there."""
+    if not isinstance(error, RuntimeError | AssertionError):
+        return False
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return "Unable to initialize backend" in str(error) or raised_in.endswith("xla_bridge.py")
+
+
+def fail(error: BaseException | str) -> NoReturn:
+    """Print one line and exit as for bad input. Several processes all exit with this line."""
+    if processes.several():
+        processes.abandon(error)
     text = " ".join(str(error).split())
     print(printable(f"{program()}: error: {text}"), file=sys.stderr)
     sys.exit(2)
@@ -77,6 +93,12 @@ class _Printable(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, record.message.split("\n")))
+
+
+def _fail_with_traceback(error: Exception) -> NoReturn:
+    if processes.several():
+        processes.abandon(error, bug=True)
+    raise error
 
 
 def program() -> str:
@@ -141,9 +163,13 @@ class Parser(argparse.ArgumentParser):
         """Parse all arguments; exit for an unknown one, with the option it resembles."""
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
+            if unknown[0].partition("=")[0] in ("--distributed", "--coordinator", "--processes", "--process_id"):
+                self.error("this command runs in one process; only train.py and eval.py run on several")
             close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        if "distributed" not in namespace:
+            processes.refuse_tasks(self.prog, able=False)
         return namespace
 
     def error(self, message: str) -> NoReturn:
@@ -178,10 +204,12 @@ def add_runs(parser: Parser, *, metavar: str = "RUN", help: str) -> None:
 
 
 def runs_of(parser: Parser, arguments: argparse.Namespace) -> list[str]:
-    """Return the runs given, in order; exit if there is none."""
+    """Return the runs given, in order and as typed, ``~`` expanded; exit if there is none, ValueError for a scheme."""
     if not (runs := [*arguments.runs, *arguments.checkpoint]):
         parser.error("give one or more runs")
-    return runs
+    for each in runs:
+        place(each)
+    return list(map(os.path.expanduser, runs))
 
 
 def read_config(source: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -377,6 +405,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for row in cells
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def any_place(text: str) -> epath.Path:
+    """Parse a path of this machine or gs://BUCKET/PATH, as the ``type`` of an option."""
+    try:
+        return place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def this_machine(text: str) -> pathlib.Path:
+    """Parse a path of this machine, as the ``type`` of an option."""
+    try:
+        return local_place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive(text: str) -> int:

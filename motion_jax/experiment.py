@@ -3,21 +3,23 @@
 import dataclasses
 import functools
 import logging
-import pathlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
 import jax
 import numpy as np
+from etils import epath
 
 from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.pipeline import DataConfig, Dataset, open_dataset
 from motion_jax.fields import expected, fits
 from motion_jax.models import ModelConfig
+from motion_jax.places import data_folder, place
 from motion_jax.text import did_you_mean, shown
-from motion_jax.training import checkpoints
+from motion_jax.training import checkpoints, history, processes
 from motion_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from motion_jax.training.evaluation import EvalConfig
 from motion_jax.training.parallel import ParallelConfig
@@ -116,7 +118,7 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoint: pathlib.Path) -> None:
+def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoint: epath.Path) -> None:
     """Raise an error if a config describes another model than the one a checkpoint was trained as.
 
     Names and shapes alone do not tell models apart: TSN and TSM share them. Values that do not change the weights
@@ -135,15 +137,46 @@ def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoin
             )
 
 
-def open_data(data: DataConfig, workdir: pathlib.Path) -> Dataset:
-    """Open the data, and prepare it first if needed: the first process prepares it while the others wait."""
-    from jax.experimental import multihost_utils
+def check_restart(experiment: Experiment, workdir: epath.Path, *, allowed: Collection[str]) -> dict[str, Any]:
+    """Compare an experiment with the newest checkpoint in its workdir, and return key -> (old value, new value).
 
-    if jax.process_index() > 0:
-        multihost_utils.sync_global_devices("data prepared")
-    dataset = open_dataset(data, default_dir=str(workdir / "data"))
-    if jax.process_index() == 0 and jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data prepared")
+    A checkpoint of step 0, such as one of imported weights, says nothing about the recipe.
+
+    Args:
+        experiment: the config of this start.
+        workdir: may be new.
+        allowed: keys whose change is allowed although it changes the result.
+
+    Raises:
+        ValueError: if other values change that change the result. The message names all.
+    """
+    newest = checkpoints.newest_config(workdir)
+    changes = {}
+    if newest and newest[0] > 0:
+        try:
+            stored = Experiment.from_config(newest[1])
+        except ValueError as error:
+            raise ValueError(f"the config of the checkpoint of step {newest[0]} in {workdir}: {error}") from error
+        changes = history.changed_fields(stored, experiment)
+        if "model.name" in changes:
+            kept, given, _ = changes["model.name"]
+            raise ValueError(f"{workdir} holds a run of {kept}, this one is of {given}: choose another workdir")
+    history.check_changes(changes, allowed=allowed, keys=keys_of(), workdir=workdir)
+    return {key: (old, new) for key, (old, new, _) in changes.items()}
+
+
+def open_data(data: DataConfig, workdir: epath.Path) -> Dataset:
+    """Open the data, and prepare it first if needed.
+
+    Of several processes, each host prepares its own copy. They wait for each other and then compare what they hold.
+
+    Raises:
+        ValueError: if the data do not fit, or the processes hold different videos.
+    """
+    dataset = open_dataset(data, default_dir=data.dir or data_folder(workdir))
+    processes.introduce(dataset.contents)
+    cure = "give all hosts the same videos, or copies of one prepared folder (--config.data.dir)"
+    processes.compare("data", dataset.contents, cure=cure)
     return dataset
 
 
@@ -174,7 +207,7 @@ def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, 
         ValueError: if ``source`` does not exist, or none of its tensors fits the model.
     """
     init = random_variables(model, seed=seed)
-    if not pathlib.Path(source).is_dir():
+    if not place(source).is_dir():
         return load_torch(source, model, init=init)
     given = flax.traverse_util.flatten_dict(checkpoints.restore(source).variables)
     wanted = flax.traverse_util.flatten_dict(init)
@@ -190,7 +223,7 @@ def initial_variables(model: nn.Module, source: str, *, seed: int) -> dict[str, 
 
 
 def save_initial(
-    workdir: pathlib.Path, config: Mapping[str, Any], labels: Sequence[str], *, variables: Mapping[str, Any]
+    workdir: epath.Path, config: Mapping[str, Any], labels: Sequence[str], *, variables: Mapping[str, Any]
 ) -> None:
     """Write the workdir of a run at step 0, with the given variables as its latest checkpoint."""
     experiment = Experiment.from_config(config)
@@ -229,7 +262,7 @@ class Trained:
         return open_data(self.experiment.data, workdir_of(self.restored.path))
 
 
-def load_trained(path: str | pathlib.Path) -> Trained:
+def load_trained(path: str | os.PathLike) -> Trained:
     """Restore a checkpoint, or the best one of a workdir, and build its model.
 
     Raises:
@@ -240,7 +273,7 @@ def load_trained(path: str | pathlib.Path) -> Trained:
     return Trained(experiment, experiment.model.build(len(restored.labels)), restored)
 
 
-def workdir_of(checkpoint: pathlib.Path, *, strict: bool = True) -> pathlib.Path:
+def workdir_of(checkpoint: epath.Path, *, strict: bool = True) -> epath.Path:
     """Return the workdir of ``<workdir>/checkpoints/<latest or best>/<step>``.
 
     Raises:

@@ -214,12 +214,13 @@ def environment(*, devices: int = 1) -> dict[str, str]:
     }
 
 
-def start(*arguments: object, devices: int = 1, cwd: pathlib.Path = ROOT, **variables: str) -> subprocess.Popen:
-    """Start ``python <arguments>``, in the root of the repository by default."""
+def start(*arguments: object, devices: int = 1, cwd: pathlib.Path = ROOT, **variables: str | None) -> subprocess.Popen:
+    """Start ``python <arguments>``, in the root of the repository by default; a variable that is None is unset."""
+    variables = {**environment(devices=devices), **variables}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env={**environment(devices=devices), **variables},
+        env={name: value for name, value in variables.items() if value is not None},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -53,7 +53,8 @@ def records(workdir, split):
 
 def measured(record):
     """A line of the log without the times, which differ between runs."""
-    return {name: value for name, value in record.items() if name not in ("clips_per_second", "input_wait")}
+    times = ("clips_per_second", "input_wait", "goodput", "time")
+    return {name: value for name, value in record.items() if name not in times and not name.startswith("seconds_")}
 
 
 class Trained:
@@ -64,7 +65,7 @@ class Trained:
         train = ("train.py", f"--config={SMOKE}", f"--workdir={workdir}", CONSTANT, "--json")
         self.first = succeed(*train)
         self.again = succeed(*train)
-        self.longer = succeed(*train, "--config.train.steps=16")
+        self.longer = succeed(*train, "--config.train.steps=16", "--change=train.steps")
         self.evaluated = succeed("eval.py", f"--workdir={workdir}", "--json")
         self.eval_json = json.loads((workdir / "eval.json").read_text())
 
@@ -174,9 +175,20 @@ def test_workdir_and_checkpoints_describe_themselves(trained):
     [
         (("train.py", f"--config={TSN}"), r"holds a run of msnet_tsm_r18, this one is of tsn_r18: choose another"),
         (
-            ("train.py", f"--config={SMOKE}", "--config.model.width=16", "--config.train.steps=20"),
+            (
+                "train.py",
+                f"--config={SMOKE}",
+                "--config.model.width=16",
+                "--config.train.steps=20",
+                "--change=model.width,train.steps,train.schedule",
+            ),
             r"of another model or optimizer: params/.* where .* is expected, .*; use the config it was trained with",
         ),
+        (
+            ("train.py", f"--config={SMOKE}", "--config.seed=1", "--config.data.threads=1"),
+            r"has other values: .*seed 0 -> 1.*They change its result\. .* or allow this with --change=.*seed",
+        ),
+        (("train.py", f"--config={SMOKE}", "--change=train.step"), r"no train\.step; did you mean train\.steps\?"),
         (("eval.py", f"--config={TSN}"), r"model\.name is 'msnet_tsm_r18', the config's 'tsn_r18'; leave out --config"),
         (("eval.py", "--clips=many"), r"argument --clips: invalid int value: 'many'"),
         (("eval.py", "--crops=2"), r"eval\.crops is 2, expected 1 .* or 3"),

@@ -19,20 +19,21 @@ NETWORKS = {"ops", "layers", "blocks", "backbones", "models"}
 ROOMS = {
     "text": set(),
     "fields": {"text"},
+    "places": set(),
     "kernels": set(),
     "ops": {"kernels"},
     "layers": {"kernels"},
     "blocks": {"text", "fields", "ops", "layers"},
     "backbones": {"text", "fields", "ops", "layers", "blocks"},
     "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
-    "weights": {*NETWORKS, "kernels"},
+    "weights": {*NETWORKS, "kernels", "places"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
-    "training": {*NETWORKS, "text", "fields"},
+    "training": {*NETWORKS, "text", "fields", "places"},
     "data": {"text"},
     "configs": {"models"},
-    "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data"},
-    "cli": {"text", "fields", "kernels", "experiment", "configs"},
+    "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
+    "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}
 FILES = [

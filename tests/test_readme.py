@@ -16,7 +16,9 @@ pytestmark = pytest.mark.long
 
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "data/README.md", ROOT / "configs/README.md")
 # Programs on a reader's machine that are not checked.
-FOREIGN = {"cd", "export", "git", "ls", "pip", "python3", "source", "tensorboard", "unzip"}
+FOREIGN = {"cd", "export", "git", "ls", "pip", "python3", "rsync", "source", "tensorboard", "unzip"}
+# Programs that start a command of ours, which is checked.
+LAUNCHERS = {"gcloud", "mpirun", "srun", "xpk"}
 # No machine has as many devices: train.py refuses after it has read all options and the config.
 IMPOSSIBLE = "--config.parallel.devices=999999"
 
@@ -53,7 +55,9 @@ LINES = list(
 
 
 def check_train(arguments):
-    assert "parallel.devices is 999999" in error_of(call("train", *arguments, IMPOSSIBLE))
+    # Buckets need packages that only the long tests install.
+    local = [argument.replace("gs://BUCKET/", "") for argument in arguments]
+    assert "parallel.devices is 999999" in error_of(call("train", *local, IMPOSSIBLE))
 
 
 def check_eval(arguments):
@@ -90,6 +94,15 @@ def check_files(arguments):
             assert (ROOT / argument).is_file(), f"there is no {argument}"
 
 
+def started_by(arguments):
+    """The command of ours that a launcher starts: after its options, or the last of a --command; [] for none."""
+    for argument in arguments:
+        if argument.startswith("--command="):
+            arguments = shlex.split(argument.removeprefix("--command=").rpartition("&&")[2])
+    programs = [number for number, word in enumerate(arguments) if pathlib.Path(word).name == "python"]
+    return arguments[programs[0] :] if programs else []
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_line(line):
     # docs/add_a_motion_block.md adds this model, and tests/models/test_add_a_block.py runs the commands on it.
@@ -105,6 +118,9 @@ def test_line(line):
             check_module(f"motion_jax.tools.{command}", arguments)
         case ["make", *targets]:
             check_make([target for target in targets if "=" not in target])
+        case [program, *arguments] if program in LAUNCHERS:
+            if started := started_by(arguments):
+                test_line(shlex.join(started))
         case [program, *arguments]:
             assert program in FOREIGN, f"what is {program}?"
             check_files(arguments)
@@ -136,6 +152,13 @@ def test_lines_are_found():
     assert [words_of(line) for line in lines_of(page)] == [["make", "demo"], ["python", "train.py", "--a=1", "--b=2"]]
     assert words_of("JAX_PLATFORMS=cpu .venv/bin/python eval.py") == ["python", "eval.py"]
     assert words_of("export A=b") == ["export", "A=b"]
+    assert started_by(["ssh", "--command=cd a && .venv/bin/python train.py --b"]) == [
+        ".venv/bin/python",
+        "train.py",
+        "--b",
+    ]
+    assert started_by(["--nodes=2", "python", "train.py"]) == ["python", "train.py"]
+    assert started_by(["create", "NAME"]) == []
     assert len(examples_of("motion_jax/tools/train.py")) == 3
     assert examples_of("motion_jax/tools/robustness.py")[1].endswith(" --levels=1,3,6 --json")
 

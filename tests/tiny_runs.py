@@ -111,6 +111,7 @@ def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config
         clip_shape=CLIP_SHAPE,
     )
     start = {"seed": changes.pop("seed", 3), "variables": changes.pop("variables", None)}
+    start |= {name: changes.pop(name, None) for name in ("profile", "changes")}
     return fit(
         model or TinyNet(dropout=0.5),
         data,

@@ -3,8 +3,10 @@
 import contextlib
 import fcntl
 import io
+import logging
 import re
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -12,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import logging
+from absl import logging as absl_logging
 
 from motion_jax.data.config import DataConfig
 from motion_jax.data.sources import BUILDERS
 from motion_jax.data.sources.moving_shapes import CLASSES, MovingShapes
-from motion_jax.data.storage.fingerprint import check_records
+from motion_jax.data.sources.videos import Videos
+from motion_jax.data.storage.fingerprint import check_records, naming_folder
 from motion_jax.text import shown
+
+_log = logging.getLogger(__name__)
+# Seconds between two log lines about a wait.
+PERIOD = 60
 
 
 def prepare(
@@ -28,7 +35,8 @@ def prepare(
 
     ``default_dir`` is the folder of the prepared records if ``section.dir`` is None. The records are written by the
     named Beam runner with its options, such as ``"--direct_num_workers=4"``, or on the cores of this machine if it is
-    None. Workers of the runner must see ``section.root`` and the prepared records under the same paths.
+    None. Workers of the runner must see ``section.root`` and the prepared records under the same paths. Where
+    ``section.root`` is absent, prepared records are opened without the videos.
 
     Raises:
         ValueError: if the videos are not laid out as expected, too many of them are unreadable, the records are not
@@ -43,9 +51,13 @@ def prepare(
         options = {name: getattr(section, name) for name in ("size", "frames", "clips", "drift")}
         return prepared(partial(MovingShapes, data_dir=folder, **options))
 
-    options = {name: getattr(section, name) for name in ("root", "version", "resize", "quality", "max_pixels")}
-    make = partial(BUILDERS[section.name], data_dir=folder, **options)
-    builder = prepared(make, _beam(beam_runner, beam_options) if beam_runner else None)
+    builder = None
+    if section.root is None or not Path(section.root).is_dir():
+        builder = _open_without_videos(section, folder)
+    if builder is None:
+        options = {name: getattr(section, name) for name in ("version", "resize", "quality", "max_pixels")}
+        make = partial(BUILDERS[section.name], root=_root(section), data_dir=folder, **options)
+        builder = prepared(make, _beam(beam_runner, beam_options) if beam_runner else None)
     unreadable = builder.info.metadata["unreadable"]
     count = len(unreadable) + sum(split.num_examples for split in builder.info.splits.values())
     if len(unreadable) > section.max_bad_fraction * count:
@@ -64,8 +76,8 @@ def prepared(
     """Return a builder after its records are written if they are absent.
 
     TFDS writes to a folder named incomplete and renames it at the end, so a killed preparation never looks complete.
-    The next preparation removes what it left. Processes of one machine wait for the first one that prepares; processes
-    of several machines must not prepare into one shared folder at the same time.
+    The next preparation removes what it left. Processes of one machine, or of several that share the folder,
+    wait for the first one that prepares.
 
     ``make_builder`` is called again after waiting, because a builder looks for its records when it is made.
 
@@ -98,7 +110,43 @@ def class_names(section: DataConfig) -> tuple[str, ...]:
     """
     if section.name == "moving_shapes":
         return CLASSES
-    return BUILDERS[section.name].read_layout(Path(section.root), section.version).classes
+    return BUILDERS[section.name].read_layout(_root(section), section.version).classes
+
+
+def _root(section: DataConfig) -> Path:
+    if section.root is None:
+        raise ValueError(
+            f"data.root is None, expected the folder of {section.name}, because {section.dir} holds no records of it: "
+            "set --config.data.root=DIR, or --root=DIR for tools.prepare"
+        )
+    return Path(section.root)
+
+
+def _open_without_videos(section: DataConfig, folder: Path) -> tfds.core.DatasetBuilder | None:
+    """Return the builder of the only prepared records that fit, such as a copy of those of another host; else None.
+
+    Raises:
+        ValueError: if several fit, because their names hold digests of the videos, which are absent; or if one of them
+            is damaged, see :func:`check_records`.
+    """
+    found = []
+    for info in sorted((folder / section.name).glob(f"*/{Videos.VERSION}/dataset_info.json")):
+        with naming_folder(info.parent):
+            builder = _quietly(partial(tfds.builder_from_directory, info.parent))
+        check_records(info.parent, builder.info)
+        metadata = builder.info.metadata or {}
+        resize = list(section.resize) if isinstance(section.resize, tuple) else section.resize
+        wanted = {"version": section.version, "resize": resize, "quality": section.quality}
+        # Records from before the last two were noted lack them.
+        if all(metadata.get(name, value) == value for name, value in wanted.items()):
+            found.append(builder)
+    if len(found) > 1:
+        names = ", ".join(Path(builder.data_path).parent.name for builder in found)
+        raise ValueError(
+            f"data.dir: {folder / section.name} holds {len(found)} sets of records that fit ({names}), and the videos "
+            f"that would choose one are absent (data.root is {section.root}): keep one of them"
+        )
+    return found[0] if found else None
 
 
 def report(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
@@ -142,18 +190,37 @@ def _beam(runner: str, options: Sequence[str]) -> tfds.download.DownloadConfig:
 
 def _quietly(make_builder: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
     # TFDS warns about every configuration that is not in its list.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
     try:
         return make_builder()
     finally:
-        logging.set_verbosity(verbosity)
+        absl_logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes of this machine; the lock of a killed process is released."""
+    """Lock a folder against other processes, also of other hosts where its disk is shared.
+
+    The lock of a killed process is released. A wait of more than a minute is logged once a minute.
+
+    Raises:
+        ValueError: if the disk has no file locks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        began = said = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.2)
+            except OSError as error:
+                raise ValueError(
+                    f"data.dir: {folder} cannot be locked ({error.strerror}): choose a folder on another disk"
+                ) from error
+            if time.monotonic() - said >= PERIOD:
+                said = time.monotonic()
+                _log.warning("waiting for another process to prepare %s, %.0f s", folder, said - began)
         yield

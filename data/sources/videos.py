@@ -25,9 +25,9 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
 
     Videos without a readable frame are left out and named in the log. ``info.metadata`` holds ``"unreadable"``, their
     (path, reason); ``"remarks"``, (path, remark) of unusual videos that are kept; ``"missing"``, the names of annotated
-    videos that are absent, where that is usual; and ``"frames"``, the number of frames per split. The name of the
-    configuration is the version and a digest of the files and options, so a changed folder is prepared again. A killed
-    preparation continues where it stopped.
+    videos that are absent, where that is usual; ``"frames"``, the number of frames per split; and ``"resize"`` and
+    ``"quality"``. The name of the configuration is the version and a digest of the files and options, so a changed
+    folder is prepared again. A killed preparation continues where it stopped.
 
     A subclass describes one data set and reads its annotations. Subclasses are not registered with TFDS, because some
     have the names of TFDS's own data sets.
@@ -62,7 +62,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         # The default leaves the digest of data prepared before this option as it was.
         digest = self.layout.digest(resize, quality, *([max_pixels] if max_pixels != MAX_PIXELS else []))
         config = tfds.core.BuilderConfig(name=f"{version}-{digest}" if version else digest)
-        with naming_folder(self):
+        with naming_folder(lambda: self.data_dir):
             super().__init__(data_dir=str(data_dir), file_format="array_record", config=config)
 
     @staticmethod
@@ -137,6 +137,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         missing = [[entry.split, entry.id] for entry in layout.missing]
         self.info.metadata.update(version=self._labels_version, class_order=layout.class_order, frames=frames)
         self.info.metadata.update(unreadable=unreadable, remarks=remarks, missing=missing)
+        self.info.metadata.update(resize=self._resize, quality=self._quality)
 
     def _store(
         self,

@@ -17,7 +17,13 @@ _log = logging.getLogger(__name__)
 
 
 class Dataset:
-    """A prepared data set with random access, its config ``section``, and its class names ``labels`` in label order."""
+    """A prepared data set with random access.
+
+    Attributes:
+        section: its config.
+        labels: the class names in label order.
+        contents: numbers and digests of its labels and videos, equal for copies and for data made of equal videos.
+    """
 
     def __init__(self, section: DataConfig, builder: Any) -> None:
         self.section = section
@@ -31,6 +37,12 @@ class Dataset:
                 self._folder,
             )
         self._sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
+        self.contents: dict[str, Any] = {
+            "labels": len(self.labels),
+            **{f"clips of {name}": size for name, size in self._sizes.items()},
+            "names of labels": hashlib.sha256(repr(self.labels).encode()).hexdigest()[:8],
+            "ids": self.fingerprint,
+        }
         self._unreadable: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 

@@ -222,6 +222,7 @@ class ModelConfig:
     # Checkpoints from before this option lack it.
     remat: bool = False
 
+    SAME_RESULT: ClassVar = ("remat",)
     NORMS: ClassVar = {
         "per_device": BatchNorm,
         "synchronised": functools.partial(BatchNorm, axis_name="data"),

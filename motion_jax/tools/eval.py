@@ -6,6 +6,7 @@ Examples:
     python eval.py --checkpoint=runs/demo/msnet_tsm_r18/checkpoints/latest/200 --json
     python eval.py --workdir=runs/mine --clips=10 --crops=3 --full_resolution
     python eval.py --workdir=runs/demo/msnet_tsm_r18 --corruption=occlusion:3
+    python -m motion_jax.tools.launch --processes=2 -- eval.py --workdir=runs/mine
 
 The checkpoint is evaluated with the config and the labels that it holds. Other splits than val and corrupted clips have
 files of their own, such as eval_train.json and eval_occlusion_3.json.
@@ -16,16 +17,17 @@ optimistic: evaluate the latest checkpoint with --which=latest.
 
 import argparse
 import dataclasses
-import os
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 
+import jax
 import numpy as np
 
-from motion_jax.cli import Parser, change, print_json, read_config, run
+from motion_jax.cli import Parser, change, print_json, program, read_config, run
 from motion_jax.data.clips.corruption import Corruption
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.experiment import Experiment, check_same_model, open_data, workdir_of
+from motion_jax.places import place
+from motion_jax.training import processes
 from motion_jax.training.checkpoints import restore
 from motion_jax.training.evaluation import evaluate_model, write_evaluation
 
@@ -35,14 +37,18 @@ PROTOCOL = ("batch_size", "clips", "crops", "average", "full_resolution")
 def main() -> None:
     """Restore a checkpoint, evaluate it and write the result."""
     arguments = _parse_arguments()
+    processes.join(arguments, program=program())
     corruption = Corruption.parse(arguments.corruption) if arguments.corruption else None
     folder = "checkpoints/latest" if arguments.which == "latest" else ""
-    restored = restore(arguments.checkpoint or os.path.join(arguments.workdir, folder))
-    workdir = pathlib.Path(arguments.workdir or workdir_of(restored.path))
+    restored = restore(arguments.checkpoint or place(arguments.workdir) / folder)
+    workdir = place(arguments.workdir or workdir_of(restored.path))
     config = read_config(arguments.config) if arguments.config else restored.config
-    experiment = Experiment.from_config(change(config, arguments.changes))
-    check_same_model(experiment.model, restored.config, checkpoint=restored.path)
+    config = change(config, arguments.changes)
     given = {name: getattr(arguments, name) for name in PROTOCOL if getattr(arguments, name) is not None}
+    asked = {"split": arguments.split, "corruption": arguments.corruption, "step": restored.step}
+    processes.compare_config({**config, "evaluation": {**given, **asked}})
+    experiment = Experiment.from_config(config)
+    check_same_model(experiment.model, restored.config, checkpoint=restored.path)
     protocol = dataclasses.replace(experiment.eval, **given)
     dataset = open_data(experiment.data, workdir)
     if dataset.labels != restored.labels:
@@ -53,7 +59,8 @@ def main() -> None:
     # Both sections have a value ``clips``; the views per video of the protocol win over the size of moving_shapes.
     described = {**dataclasses.asdict(experiment.data), **dataclasses.asdict(protocol), "split": arguments.split}
     views = {name: described[name] for name in ("split", "batch_size", "clips", "crops", "full_resolution")}
-    ids: dict[int, bytes] = {}
+    views |= {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    ids: list[bytes] = []
     metrics, scores, labels = evaluate_model(
         experiment.model.build(len(restored.labels)),
         restored.variables,
@@ -62,15 +69,20 @@ def main() -> None:
         parallel=experiment.parallel,
         total=-(-dataset.size(arguments.split) // protocol.batch_size),
     )
-    described |= {"corruption": arguments.corruption, "unreadable": dataset.broken}
+    # The videos of this process become those of all of them.
+    ids = processes.gather_text(ids)
+    unreadable = sum(map(int, processes.exchange("evaluate", str(dataset.broken))))
+    described |= {"corruption": arguments.corruption, "unreadable": unreadable}
     suffixes = (None if arguments.split == "val" else arguments.split, arguments.corruption)
+    if jax.process_index() > 0:
+        return
     path = write_evaluation(
         workdir,
         metrics=metrics,
         scores=scores,
         labels=labels,
         label_names=restored.labels,
-        ids=[ids[index].decode() for index in sorted(ids)],
+        ids=[name for _, name in sorted(map(_split, ids)) if name],
         protocol={**described, "step": restored.step, "model": experiment.model.name},
         suffix="".join(f"_{suffix}" for suffix in suffixes if suffix).replace(":", "_"),
     )
@@ -96,6 +108,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--full_resolution", action=argparse.BooleanOptionalAction, help=whole)
     frame = "corrupt a frame; default: the 4th of 8 frames"
     parser.add_argument("--corruption", metavar="NAME:LEVEL[:FRAME]", help=frame)
+    processes.add_arguments(parser)
     arguments = parser.parse_args()
     if not (arguments.workdir or arguments.checkpoint):
         parser.error("--workdir=DIR or --checkpoint=PATH is needed")
@@ -104,12 +117,16 @@ def _parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def _note_ids(batches: Iterable[Mapping[str, np.ndarray]], ids: dict[int, bytes]) -> Iterator[Mapping[str, np.ndarray]]:
-    """Pass batches on and note the id of each video by its index in the split."""
+def _note_ids(batches: Iterable[Mapping[str, np.ndarray]], ids: list[bytes]) -> Iterator[Mapping[str, np.ndarray]]:
+    """Pass batches on and note the index in the split and the id of each row; the id is empty for padding."""
     for batch in batches:
-        true = batch["mask"]
-        ids.update(zip(batch["index"][true].tolist(), batch["id"][true].tolist(), strict=True))
+        ids += [b"%d %s" % row for row in zip(batch["index"].tolist(), batch["id"].tolist(), strict=True)]
         yield batch
+
+
+def _split(row: bytes) -> tuple[int, str]:
+    index, _, name = row.partition(b" ")
+    return int(index), name.decode()
 
 
 if __name__ == "__main__":

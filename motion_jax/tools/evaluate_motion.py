@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from motion_jax.cli import Parser, print_json, run, table
+from motion_jax.cli import Parser, any_place, print_json, run, table
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.data.sources.moving_shapes import make_scene, render, truth
 from motion_jax.experiment import Trained, load_trained, workdir_of
 from motion_jax.inspection.displacement import calibration, end_point_error, make_estimator, on_grid
 from motion_jax.inspection.optical_flow import dis, farneback
+from motion_jax.places import write_whole
 
 BATCH = 20
 GROUPS = {
@@ -46,7 +47,7 @@ Estimator = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def main() -> None:
     """Print the errors per class, per length of the motion and per level of confidence."""
     parser = Parser(__doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
+    parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
     parser.add_argument("--clips", type=int, default=480, metavar="N", help="clips of the split val; default: 480")
     arguments = parser.parse_args()
     trained = load_trained(arguments.checkpoint)
@@ -82,7 +83,7 @@ def main() -> None:
     errors["all translations"]["by_cells"] = by_cells
     errors["all motions"]["calibration"] = levels
     path = workdir_of(trained.restored.path) / "motion.json"
-    path.write_text(json.dumps(errors, indent=1) + "\n")
+    write_whole(path, json.dumps(errors, indent=1) + "\n")
     print(f"\n-> {path}")
     if arguments.json:
         print_json(errors)

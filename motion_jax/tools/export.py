@@ -18,7 +18,6 @@ Everything is exported in float32.
 import argparse
 import dataclasses
 import importlib.metadata
-import json
 import os
 import pathlib
 import shutil
@@ -31,10 +30,11 @@ import jax
 import numpy as np
 
 import motion_jax
-from motion_jax.cli import Parser, print_json, run
+from motion_jax.cli import Parser, any_place, print_json, run, this_machine
 from motion_jax.experiment import Trained, load_trained, workdir_of
 from motion_jax.models import VideoClassifier
 from motion_jax.training.progress import log
+from motion_jax.training.workdir import read_json
 from motion_jax.weights import load_exported, load_torch, save_torch, stablehlo
 from motion_jax.weights.card import INPUTS, Card, Preprocessing, card_path, write_card
 from motion_jax.weights.converters import onnx_graph, saved_model
@@ -66,9 +66,9 @@ MOST_DRAWS = 100
 def main() -> None:
     """Write the export and its card, and compare."""
     parser = Parser(__doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
+    parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
     parser.add_argument("--format", required=True, choices=SUFFIXES)
-    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="replaced if it exists")
+    parser.add_argument("--output", required=True, type=this_machine, metavar="FILE", help="replaced if it exists")
     clips = "clips that stablehlo, onnx and saved_model take: uint8 of 0..255, or normalised float32 (default)"
     parser.add_argument("--input", default="float32", choices=INPUTS, help=clips)
     parser.add_argument("--prefix", default="", help="of the names in a pytorch file, such as module.base_model.")
@@ -148,10 +148,7 @@ def describe(trained: Trained, format_: str, model: VideoClassifier, *, input_: 
 
 def _metrics(trained: Trained) -> Mapping[str, Any]:
     """Return the metrics that eval.py wrote for this checkpoint; empty if there are none."""
-    path = workdir_of(trained.restored.path) / "eval.json"
-    if not path.is_file():
-        return {}
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics = read_json(workdir_of(trained.restored.path) / "eval.json", dict)
     return metrics if metrics.get("protocol", {}).get("step") == trained.restored.step else {}
 
 

@@ -14,10 +14,11 @@ this workdir at step 0.
 
 import collections
 import json
-import pathlib
+import os
 
-from motion_jax.cli import Parser, print_json, read_config, run, table
+from motion_jax.cli import Parser, any_place, print_json, read_config, run, table, this_machine
 from motion_jax.experiment import Experiment, random_variables, save_initial, with_root
+from motion_jax.places import is_bucket, place
 from motion_jax.weights.files import read_tensors
 from motion_jax.weights.load import ABSENT, LOADED, MISFIT, Assignment, assign, check_complete, number_of_classes
 
@@ -25,17 +26,20 @@ from motion_jax.weights.load import ABSENT, LOADED, MISFIT, Assignment, assign, 
 def main() -> None:
     """Write the workdir and print a report tensor by tensor."""
     parser = Parser(__doc__, configurable=True)
-    parser.add_argument("file", metavar="FILE", help="the weights")
+    parser.add_argument("file", type=any_place, metavar="FILE", help="the weights")
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARGUMENTS]", help="config of network and data")
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="a new folder")
-    parser.add_argument("--labels", metavar="FILE", help="class names: one per line, or JSON; default: 0, 1, ..")
-    parser.add_argument("--root", metavar="DIR", help="folder of the videos (data.root); may be given later")
+    parser.add_argument("--workdir", required=True, type=any_place, metavar="DIR", help="a new folder")
+    names = "class names: one per line, or JSON; default: 0, 1, .."
+    parser.add_argument("--labels", type=any_place, metavar="FILE", help=names)
+    videos = "folder of the videos (data.root); may be given later"
+    parser.add_argument("--root", type=this_machine, metavar="DIR", help=videos)
     parser.add_argument("--partial", action="store_true", help="let missing tensors keep their initial values")
     arguments = parser.parse_args()
     if (arguments.workdir / "checkpoints").exists() or (arguments.workdir / "config.json").exists():
         raise ValueError(f"{arguments.workdir} holds a run already: choose another --workdir")
-    changes = {**arguments.changes, **({"data.root": arguments.root} if arguments.root else {})}
-    config = with_root(read_config(arguments.config, changes), str(arguments.workdir / "videos"))
+    changes = {**arguments.changes, **({"data.root": str(arguments.root)} if arguments.root else {})}
+    root = "videos" if is_bucket(arguments.workdir) else str(arguments.workdir / "videos")
+    config = with_root(read_config(arguments.config, changes), root)
     experiment = Experiment.from_config(config)
     tensors = read_tensors(arguments.file)
     labels = labels_of(arguments.labels) if arguments.labels else None
@@ -67,10 +71,11 @@ def main() -> None:
         print_json({"workdir": str(arguments.workdir), "classes": classes, "counts": counts, "tensors": tensors})
 
 
-def labels_of(path: str) -> list[str]:
+def labels_of(path: str | os.PathLike) -> list[str]:
     """Read class names in order from the lines of a text, a JSON list, or a JSON object from name to position."""
-    text = pathlib.Path(path).read_text(encoding="utf-8")
-    if path.endswith(".json"):
+    file = place(path)
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
         try:
             names = json.loads(text)
             if isinstance(names, dict):

@@ -20,8 +20,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
-from motion_jax.cli import Parser, positive, print_json, run, table
+from motion_jax.cli import Parser, any_place, positive, print_json, run, table, this_machine
 from motion_jax.data.clips.single_video import read_single, shown_pair, views_of, whole_view
 from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.config import DataConfig
@@ -107,16 +108,16 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(__doc__)
     files = "a video, a folder of videos or frames, a .txt list"
-    parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE", help=files)
+    parser.add_argument("files", nargs="+", type=this_machine, metavar="FILE", help=files)
     source = "a workdir, a checkpoint in one, or an export"
-    parser.add_argument("--checkpoint", required=True, type=pathlib.Path, metavar="PATH", help=source)
+    parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help=source)
     parser.add_argument("--clips", type=positive, metavar="N", help="clips per video; default: as the config says")
     parser.add_argument("--crops", type=int, choices=(1, 3), help="crops per clip; default: as the config says")
     whole = "crop views from the whole stored short side; default: as the config says"
     parser.add_argument("--full_resolution", action=argparse.BooleanOptionalAction, help=whole)
     parser.add_argument("--batch", type=positive, default=8, metavar="N", help="videos per batch; default: 8")
     save = "draw the frames with prediction and displacement; several videos go into the folder OUT"
-    parser.add_argument("--save", type=pathlib.Path, metavar="OUT.png|OUT.mp4", help=save)
+    parser.add_argument("--save", type=this_machine, metavar="OUT.png|OUT.mp4", help=save)
     arguments = parser.parse_args()
     if arguments.save and arguments.save.suffix not in PICTURES:
         parser.error(f"--save takes a path ending in {' or '.join(PICTURES)}; got {str(arguments.save)!r}")
@@ -152,7 +153,7 @@ def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pat
     return [folder / f"{place.relative_to(common)}{save.suffix}" for place in places]
 
 
-def open_network(path: pathlib.Path) -> Network:
+def open_network(path: epath.Path) -> Network:
     """Open a workdir, a checkpoint or an export for prediction; ValueError if it is none of them."""
     if path.is_file() or (path / "saved_model.pb").is_file():
         exported = load_exported(path)

@@ -12,16 +12,16 @@ the sources of the data sets and their layouts.
 """
 
 import argparse
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from motion_jax.cli import Parser, print_json, read_config, run, table
+from motion_jax.cli import Parser, any_place, print_json, read_config, run, table, this_machine
 from motion_jax.data.clips.labels import POLICIES, directional, flipped_labels
 from motion_jax.data.config import NAMES, DataConfig
 from motion_jax.data.sources.preparation import class_names, prepare, report
 from motion_jax.experiment import Experiment
+from motion_jax.places import data_folder
 from motion_jax.text import printable
 
 # The number of files that the report names; --json names all.
@@ -33,13 +33,14 @@ def main() -> None:
     parser = Parser(__doc__, configurable=True)
     config = f"a config FILE.py[:ARGUMENTS], or one of {', '.join(NAMES)}"
     parser.add_argument("config", metavar="NAME|CONFIG", help=config)
-    parser.add_argument("--root", metavar="DIR", help="folder of the videos and annotations (data.root)")
-    parser.add_argument("--dir", metavar="DIR", help="folder for the records (data.dir)")
+    parser.add_argument("--root", type=this_machine, metavar="DIR", help="folder of videos and annotations (data.root)")
+    parser.add_argument("--dir", type=this_machine, metavar="DIR", help="folder for the records (data.dir)")
     parser.add_argument("--version", help="such as split1, v2 or gym99 (data.version)")
     resize = "size of stored frames: 240x320, a short side, or none (data.resize)"
     parser.add_argument("--resize", type=_resize, help=resize)
     parser.add_argument("--quality", help="quality of stored JPEGs, 1 to 100 (data.quality)")
-    parser.add_argument("--workdir", metavar="DIR", help="in place of --dir: the run that will use the records")
+    run_ = "in place of --dir: the run that will use the records"
+    parser.add_argument("--workdir", type=any_place, metavar="DIR", help=run_)
     parser.add_argument("--beam_runner", metavar="RUNNER", help="make the records on this Apache Beam runner")
     option = "such as --direct_num_workers=4; repeatable"
     parser.add_argument("--beam_option", metavar="OPTION", action="append", default=[], help=option)
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--list-directions", action="store_true", help=directions)
     arguments = parser.parse_args()
     short = {name: getattr(arguments, name) for name in ("root", "dir", "version", "resize", "quality")}
-    short = {f"data.{name}": text for name, text in short.items() if text is not None}
+    short = {f"data.{name}": str(text) for name, text in short.items() if text is not None}
     section = read_section(arguments.config, {**arguments.changes, **short})
     if arguments.list_directions:
         result = list_directions(section)
@@ -56,7 +57,7 @@ def main() -> None:
             parser.error("give --dir, or the --workdir of the run that will use the records")
         builder = prepare(
             section,
-            default_dir=str(pathlib.Path(arguments.workdir or "") / "data"),
+            default_dir=section.dir or data_folder(arguments.workdir),
             beam_runner=arguments.beam_runner,
             beam_options=arguments.beam_option,
         )

@@ -4,19 +4,21 @@ Examples:
     python -m motion_jax.tools.report runs/demo/tsn_r18 runs/demo/msnet_tsm_r18
     python -m motion_jax.tools.report runs/demo/* --json
 
-Evaluate every run first: eval.py writes eval.json and scores.npz into the workdir. "input wait %" is the share of the
+Evaluate every run first: eval.py writes eval.json and scores.npz into the workdir.
+Runs of other videos or classes than the first are refused. "input wait %" is the share of the
 training time in which the devices waited for clips.
 """
 
-import json
-import pathlib
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table
 from motion_jax.data.sources.moving_shapes import CLASSES as MOVING_SHAPES
 from motion_jax.experiment import workdir_of
+from motion_jax.training import json_lines
+from motion_jax.training.scores import METRICS, Scores, check_comparable, read_result, read_scores
 
 
 def main() -> None:
@@ -24,7 +26,10 @@ def main() -> None:
     parser = Parser(__doc__)
     add_runs(parser, help="an evaluated run: its workdir or a checkpoint in it")
     arguments = parser.parse_args()
-    runs = [read_run(workdir_of(pathlib.Path(run), strict=False)) for run in runs_of(parser, arguments)]
+    workdirs = [workdir_of(epath.Path(run), strict=False) for run in runs_of(parser, arguments)]
+    scores = [read_scores(workdir / "scores.npz") for workdir in workdirs]
+    check_comparable(scores)
+    runs = [_described(workdir, each) for workdir, each in zip(workdirs, scores, strict=True)]
     print(accuracy_table(runs))
     if pairs := pair_table(runs):
         print(f"\nTop-1 within each pair, without the other classes (chance 50):\n{pairs}")
@@ -32,29 +37,30 @@ def main() -> None:
         print_json({"runs": runs})
 
 
-def read_run(workdir: pathlib.Path) -> dict[str, Any]:
+def read_run(workdir: epath.Path) -> dict[str, Any]:
     """Read the evaluation of a workdir, with the accuracy within pairs for moving_shapes; ValueError without one."""
-    if not (workdir / "eval.json").is_file() or not (workdir / "scores.npz").is_file():
-        raise ValueError(f"{workdir} has no eval.json: run python eval.py --workdir={workdir}")
-    result = json.loads((workdir / "eval.json").read_text())
-    with np.load(workdir / "scores.npz") as file:
-        scores, labels, names = file["scores"], file["labels"], tuple(file["names"].tolist())
+    return _described(workdir, read_scores(workdir / "scores.npz"))
+
+
+def _described(workdir: epath.Path, scores: Scores) -> dict[str, Any]:
+    result, names = read_result(workdir), tuple(scores.names.tolist())
     return {
         "workdir": str(workdir),
         "model": result["protocol"]["model"],
-        **{name: result[name] for name in ("top1", "top5", "mean_class", "clips")},
+        **{name: result[name] for name in METRICS},
         "chance": 100 / len(names),
         "input_wait": input_wait(workdir),
-        "pairs": within_pairs(scores, labels, names) if names == MOVING_SHAPES else {},
+        "pairs": within_pairs(scores.scores, scores.labels, names) if names == MOVING_SHAPES else {},
     }
 
 
-def input_wait(workdir: pathlib.Path) -> float | None:
+def input_wait(workdir: epath.Path) -> float | None:
     """Return the median share of time that the devices waited for input, in percent; None without a log."""
-    if not (workdir / "metrics.jsonl").is_file():
-        return None
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    shares = [line["input_wait"] for line in lines if "input_wait" in line]
+    shares = [
+        value
+        for line in json_lines.read(workdir / "metrics.jsonl")
+        if isinstance(value := line.get("input_wait"), int | float)
+    ]
     return 100 * float(np.median(shares)) if shares else None
 
 

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table
+from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table, this_machine
 from motion_jax.data.clips.corruption import LEVELS, Corruption
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.experiment import Trained, load_trained
+from motion_jax.places import write_whole
 from motion_jax.training import parallel as par
 from motion_jax.training.evaluation import evaluate
-from motion_jax.training.metrics import write_atomically
 from motion_jax.training.progress import bar, log
 from motion_jax.training.state import fingerprint
 from motion_jax.training.step import make_eval_step
@@ -45,7 +45,7 @@ def main() -> None:
     """Measure, write CSV and curves, and print the areas."""
     parser = Parser(__doc__)
     add_runs(parser, help="a workdir or a checkpoint in one")
-    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="DIR", help="folder for CSV and curves")
+    parser.add_argument("--output", required=True, type=this_machine, metavar="DIR", help="folder for CSV and curves")
     parser.add_argument("--corruptions", default="occlusion,motion_blur", metavar="NAMES", help="default: %(default)s")
     parser.add_argument("--levels", default="1-6", metavar="LEVELS", help="such as 1,3 or 1-6 (default)")
     parser.add_argument("--frame", type=int, metavar="N", help="the frame to corrupt, counted from 0")
@@ -183,7 +183,7 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+    write_whole(path, text.getvalue())
 
 
 def curves(rows: list[Row]) -> list[dict[str, Any]]:

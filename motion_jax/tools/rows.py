@@ -11,14 +11,13 @@ printed.
 import functools
 import importlib
 import json
-import pathlib
 import types
 from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 
-from motion_jax.cli import Parser, print_json, run
+from motion_jax.cli import Parser, print_json, run, this_machine
 from motion_jax.configs import motionsqueeze_supplement, selfy_supplement, something_v1
 from motion_jax.configs.rows import rounds_to
 from motion_jax.models import ModelConfig, list_models
@@ -96,7 +95,7 @@ The backbones of MotionSqueeze's supplement, section 3, are `msnet_tsn_*` (ResNe
 def main() -> None:
     """Count, then write or print the page."""
     parser = Parser(__doc__)
-    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where to write; default: print the page")
+    parser.add_argument("--output", type=this_machine, metavar="FILE", help="where to write; default: print the page")
     arguments = parser.parse_args()
     rows, named = count_all()
     text = page(rows, named)

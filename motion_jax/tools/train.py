@@ -10,15 +10,19 @@ A workdir that holds a checkpoint is resumed from it.
 
 import dataclasses
 import functools
-import pathlib
+from collections.abc import Collection
 
 import jax
+from etils import epath
 
-from motion_jax.cli import Parser, print_json, read_config, run
+from motion_jax.cli import Parser, print_json, program, read_config, run
 from motion_jax.data.pipeline import eval_batches, train_batches
-from motion_jax.experiment import Experiment, initial_variables, open_data
+from motion_jax.experiment import Experiment, check_restart, initial_variables, open_data
+from motion_jax.places import check_writable, place
+from motion_jax.training import processes
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
+from motion_jax.training.profile import step_range
 
 
 def main() -> None:
@@ -26,38 +30,53 @@ def main() -> None:
     parser = Parser(__doc__, configurable=True)
     parser.add_argument("--config", metavar="FILE[:ARGUMENTS]", help="config file, with its arguments after a colon")
     parser.add_argument("--workdir", metavar="DIR", help="folder of this run: checkpoints, logs, prepared data")
-    processes = "this is one of several processes (TPU pod, several hosts)"
-    parser.add_argument("--distributed", action="store_true", help=processes)
+    profile = "record these updates with JAX's profiler, such as 100:105, in DIR/profile"
+    parser.add_argument("--profile", metavar="FIRST:LAST", help=profile)
+    change = "values of the config that a restart may change although they change the result"
+    parser.add_argument("--change", default="", metavar="KEY[,KEY]", help=change)
+    processes.add_arguments(parser)
     arguments = parser.parse_args()
     if not (arguments.config and arguments.workdir):
         parser.error("--config=FILE and --workdir=DIR are needed")
+    processes.join(arguments, program=program())
     config = read_config(arguments.config, arguments.changes)
-    if arguments.distributed:
-        jax.distributed.initialize()
-    result = train(config, pathlib.Path(arguments.workdir))
+    profile = step_range(arguments.profile) if arguments.profile else None
+    allowed = [key for key in arguments.change.split(",") if key]
+    result = train(config, place(arguments.workdir), profile=profile, allowed=allowed)
     if arguments.json:
         print_json(result)
 
 
-def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
-    """Train the experiment of a config, and return what ``fit`` returns."""
+def train(
+    config: dict, workdir: epath.Path, *, profile: tuple[int, int] | None = None, allowed: Collection[str] = ()
+) -> dict[str, float]:
+    """Train the experiment of a config, and return what ``fit`` returns.
+
+    ``profile`` is as in ``fit``, and ``allowed`` as in ``check_restart``.
+    """
     experiment = Experiment.from_config(config)
+    changes = check_restart(experiment, workdir, allowed=allowed)
     # The run keeps absolute paths, so that its checkpoints find the data from any folder.
     config["data"] = dataclasses.asdict(experiment.data)
+    processes.compare_config(config)
+    if jax.process_index() == 0:
+        check_writable(workdir)
+    processes.check_shared(workdir)
     # Checked before data are prepared and anything is compiled.
     check_batch_size(experiment.train.batch_size, experiment.parallel)
     check_batch_size(experiment.eval.batch_size, experiment.parallel, field="eval.batch_size")
+    if source := experiment.train.init_from:
+        place(source)
     dataset = open_data(experiment.data, workdir)
     dataset.size("val")
     model = experiment.model.build(len(dataset.labels))
-    source = experiment.train.init_from
     views = {name: getattr(experiment.eval, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
-    processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     data = TrainingData(
         train_batches=lambda step: train_batches(
-            dataset, batch_size=experiment.train.batch_size, seed=experiment.seed, start_step=step, **processes
+            dataset, batch_size=experiment.train.batch_size, seed=experiment.seed, start_step=step, **share
         ),
-        eval_batches=functools.partial(eval_batches, dataset, **views, **processes),
+        eval_batches=functools.partial(eval_batches, dataset, **views, **share),
         train_size=dataset.size("train"),
         labels=dataset.labels,
         clip_shape=(experiment.data.frames, experiment.data.size, experiment.data.size, 3),
@@ -73,6 +92,8 @@ def train(config: dict, workdir: pathlib.Path) -> dict[str, float]:
         workdir=workdir,
         config=config,
         variables=initial_variables(model, source, seed=experiment.seed) if source else None,
+        profile=profile,
+        changes=changes,
     )
 
 

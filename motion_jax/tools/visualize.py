@@ -5,11 +5,9 @@ Examples:
     python -m motion_jax.tools.visualize --checkpoint=runs/demo/msnet_tsm_r18 --output=four.png --examples=0,2,4,6
 """
 
-import pathlib
-
 import numpy as np
 
-from motion_jax.cli import Parser, print_json, run
+from motion_jax.cli import Parser, any_place, print_json, run, this_machine
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.experiment import Trained, load_trained
 from motion_jax.inspection.displacement import displacement_figure, make_estimator
@@ -18,8 +16,8 @@ from motion_jax.inspection.displacement import displacement_figure, make_estimat
 def main() -> None:
     """Draw the picture."""
     parser = Parser(__doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a workdir or a checkpoint in one")
-    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE", help="the picture, .png or .pdf")
+    parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
+    parser.add_argument("--output", required=True, type=this_machine, metavar="FILE", help="the picture, .png or .pdf")
     positions = "positions in split val; default: %(default)s"
     parser.add_argument("--examples", default="0,2,4,6", metavar="I,J,..", help=positions)
     arguments = parser.parse_args()

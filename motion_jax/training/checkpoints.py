@@ -1,9 +1,10 @@
 """Checkpoints: two Orbax managers, for the latest and the best states, and checksums.
 
 A checkpoint is a folder ``<workdir>/checkpoints/{latest,best}/<step>`` with ``state/`` (written by Orbax),
-``config.json``, ``labels.json`` and ``checksums/``. One rename makes it visible after all its files are written. Orbax
-does not detect a flipped bit, so ``checksums/files.json`` holds a checksum of each file, checked before Orbax opens it,
-and ``checksums/leaves.json`` the shape, dtype and checksum of each array, computed before Orbax writes it.
+``config.json``, ``labels.json`` and ``checksums/``. After all its files are written, one rename makes it visible; in a
+bucket, which cannot rename, the file ``commit_success.txt`` does. Orbax does not detect a flipped bit, so
+``checksums/files.json`` holds a checksum of each file, checked before Orbax opens it, and ``checksums/leaves.json`` the
+shape, dtype and checksum of each array, computed before Orbax writes it.
 """
 
 import contextlib
@@ -11,18 +12,18 @@ import dataclasses
 import json
 import logging
 import os
-import pathlib
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.traverse_util
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
+from motion_jax.places import clear_way, entries_of, files_below, first_line, is_bucket, move_folder, place, waiting
 from motion_jax.text import shown
 from motion_jax.training.state import NonFiniteError, TrainState, describe_differences, named_leaves
 
@@ -49,13 +50,13 @@ class CheckpointConfig:
     keep: int
     asynchronous: bool
 
+    SAME_RESULT: ClassVar = ("every_steps", "every_epochs", "keep", "asynchronous")
+
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_epochs"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 2**31:
-                raise ValueError(
-                    f"checkpoint.{name} is {shown(value)}, expected a positive number below 2**31, or None"
-                )
+                raise ValueError(f"checkpoint.{name} is {shown(value)}, expected a positive number or None")
         if not 1 <= self.keep <= 10**6:
             raise ValueError(f"checkpoint.keep is {self.keep}, expected at least 1 and at most a million")
 
@@ -75,7 +76,7 @@ class Restored:
     config: dict[str, Any]
     labels: tuple[str, ...]
     step: int
-    path: pathlib.Path
+    path: epath.Path
 
 
 class Checkpoints:
@@ -85,13 +86,13 @@ class Checkpoints:
         self, workdir: str | os.PathLike, *, section: CheckpointConfig, config: Mapping[str, Any], labels: Sequence[str]
     ) -> None:
         """Open ``<workdir>/checkpoints``; only one run may write to it at a time."""
-        self._root = pathlib.Path(workdir).absolute() / "checkpoints"
+        self._root = place(workdir) / "checkpoints"
         self._config = dict(config)
         self._labels = list(labels)
         if jax.process_index() == 0:
             # Incomplete checkpoints of a run that was killed.
-            for leftover in self._root.glob("*/*.orbax-checkpoint-tmp"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in _unfinished(self._root):
+                leftover.rmtree(missing_ok=True)
         self._latest = _open_manager(self._root / "latest", keep=section.keep, asynchronous=section.asynchronous)
         self._best = _open_manager(self._root / "best", keep=1, asynchronous=section.asynchronous)
         self._best_top1 = self._read_best_top1()
@@ -100,8 +101,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._latest.close()
-        self._best.close()
+        with self._writing():
+            self._latest.close()
+            self._best.close()
 
     def save_latest(self, state: TrainState) -> None:
         """Save a state to resume from; a step that is saved already is not written again.
@@ -147,7 +149,7 @@ class Checkpoints:
                     state = self._latest.restore(step, args=args).state
                     _check_leaves(state, record["leaves"])
             except Exception as error:
-                broken[step] = _one_line(error)
+                broken[step] = first_line(error)
                 continue
             if differences:
                 raise ValueError(
@@ -183,13 +185,15 @@ class Checkpoints:
             left = "no checkpoint was written yet" if good is None else f"the last good checkpoint is step {good}"
             raise NonFiniteError(
                 f"{error}: training stopped, {left}; lower train.learning_rate, set train.clip_norm, lengthen "
-                "train.warmup_epochs, or compute in float32"
+                "train.warmup_epochs, or compute in float32",
+                step=error.step,
             ) from error
 
     def wait(self) -> None:
         """Wait until all checkpoints are on disk."""
-        self._latest.wait_until_finished()
-        self._best.wait_until_finished()
+        with self._writing():
+            self._latest.wait_until_finished()
+            self._best.wait_until_finished()
 
     def _save(self, manager: ocp.CheckpointManager, state: TrainState, *, metrics: dict[str, float]) -> None:
         step = int(jax.device_get(state.step))
@@ -198,12 +202,24 @@ class Checkpoints:
         leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(jax.device_get(state))}
         bad = [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]
         if bad:
-            raise NonFiniteError(f"the state after step {step} is not finite in {', '.join(bad[:3])}")
+            raise NonFiniteError(f"the state after step {step} is not finite in {', '.join(bad[:3])}", step=step)
         sums = {name: _leaf_record(leaf) for name, leaf in leaves.items()}
         record = _RecordArgs(step, self._config, self._labels, metrics, sums)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), checksums=record)
         # Without ``force``, Orbax refuses a step that is older than the newest, as after an import of weights.
-        manager.save(step, args=args, force=True)
+        with self._writing():
+            manager.save(step, args=args, force=True)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Return a context that logs long waits, and turns an error of a bucket into one line."""
+        try:
+            with waiting(f"checkpoints in {self._root} to be written"):
+                yield
+        except Exception as error:
+            if not is_bucket(self._root):
+                raise
+            raise OSError(f"no checkpoint can be written to {self._root}: {first_line(error)}") from error
 
     def _read_best_top1(self) -> float | None:
         for step in sorted(self._best.all_steps(), reverse=True):
@@ -218,16 +234,14 @@ class Checkpoints:
         if not broken:
             return
         if jax.process_index() == 0:
+            clear_way(self._root / "broken", folder=True)
             for step in broken:
-                target = self._root / "broken" / str(step)
-                shutil.rmtree(target, ignore_errors=True)
-                target.parent.mkdir(exist_ok=True)
-                os.replace(self._root / "latest" / str(step), target)
+                move_folder(self._root / "latest" / str(step), self._root / "broken" / str(step))
         _barrier("broken checkpoints set aside")
         self._latest.reload()
 
 
-def find(path: str | os.PathLike) -> pathlib.Path:
+def find(path: str | os.PathLike) -> epath.Path:
     """Return the checkpoint folder for a path.
 
     For a workdir or its ``checkpoints`` folder this is the best checkpoint, or the latest if there is no best one. For
@@ -236,17 +250,27 @@ def find(path: str | os.PathLike) -> pathlib.Path:
     Raises:
         ValueError: if there is no checkpoint.
     """
-    path = pathlib.Path(path).absolute()
+    path = place(path)
     if not path.is_dir():
         raise ValueError(f"no checkpoint: {path} is not a folder; give a workdir or the folder of a step")
     if _is_checkpoint(path):
         return path
-    places = [path / "checkpoints" / "best", path / "checkpoints" / "latest", path / "best", path / "latest", path]
-    for place in places:
-        steps = [int(entry.name) for entry in place.glob("*") if entry.name.isdecimal() and _is_checkpoint(entry)]
+    folders = [path / "checkpoints" / "best", path / "checkpoints" / "latest", path / "best", path / "latest", path]
+    for folder in folders:
+        steps = [int(entry.name) for entry in entries_of(folder) if entry.name.isdecimal() and _is_checkpoint(entry)]
         if steps:
-            return place / str(max(steps))
+            return folder / str(max(steps))
     raise ValueError(f"no checkpoint in {path}: give a workdir that train.py wrote, or the folder of a step")
+
+
+def newest_config(workdir: str | os.PathLike) -> tuple[int, dict[str, Any]] | None:
+    """Return step and config of the newest checkpoint of a workdir whose files pass their checksums, or None."""
+    folder = place(workdir) / "checkpoints" / "latest"
+    steps = [int(entry.name) for entry in entries_of(folder) if entry.name.isdecimal()]
+    for step in sorted(steps, reverse=True):
+        with contextlib.suppress(Exception):  # Broken: training names it when it restores.
+            return step, _read_record(folder / str(step))["config"]
+    return None
 
 
 def restore(path: str | os.PathLike) -> Restored:
@@ -269,7 +293,7 @@ def restore(path: str | os.PathLike) -> Restored:
         _check_leaves(variables, record["leaves"])
     except Exception as error:
         raise ValueError(
-            f"the checkpoint {folder} is broken ({_one_line(error)}): "
+            f"the checkpoint {folder} is broken ({first_line(error)}): "
             "give another step, for example from checkpoints/latest of the workdir"
         ) from error
     return Restored(variables, record["config"], tuple(record["labels"]), record["step"], folder)
@@ -290,11 +314,11 @@ class _RecordHandler(ocp.CheckpointHandler):
         """Write the checksums of all files. Orbax has finished the state, whose handler is registered first."""
         if jax.process_index() != 0:
             return
-        root = pathlib.Path(directory).parent
+        root = epath.Path(directory).parent
         if not (root / "state").is_dir():
             raise ValueError(f"{root} has no finished state: install the version of Orbax that requirements.txt names")
-        paths = [*root.glob("*.json"), *(root / "state").rglob("*")]
-        files = {path.relative_to(root).as_posix(): zlib.crc32(path.read_bytes()) for path in paths if path.is_file()}
+        paths = [root / "config.json", root / "labels.json", *files_below(root / "state")]
+        files = {path.relative_to(root).as_posix(): zlib.crc32(path.read_bytes()) for path in paths}
         files["checksums/leaves.json"] = zlib.crc32((directory / "leaves.json").read_bytes())
         (directory / "files.json").write_text(json.dumps(files, indent=1))
 
@@ -312,7 +336,7 @@ class _RecordArgs(ocp.args.CheckpointArgs):
     leaves: dict[str, dict[str, Any]]
 
 
-def _open_manager(folder: pathlib.Path, *, keep: int, asynchronous: bool) -> ocp.CheckpointManager:
+def _open_manager(folder: epath.Path, *, keep: int, asynchronous: bool) -> ocp.CheckpointManager:
     policy = ocp.checkpoint_managers.LatestN(keep)
     options = ocp.CheckpointManagerOptions(preservation_policy=policy, enable_async_checkpointing=asynchronous)
     if jax.process_index() == 0:
@@ -327,11 +351,21 @@ def _open_manager(folder: pathlib.Path, *, keep: int, asynchronous: bool) -> ocp
     return ocp.CheckpointManager(folder, options=options, handler_registry=handlers)
 
 
-def _is_checkpoint(folder: pathlib.Path) -> bool:
+def _is_checkpoint(folder: epath.Path) -> bool:
+    if is_bucket(folder):
+        return (folder / "commit_success.txt").exists()
     return (folder / "state").is_dir() or (folder / "checksums").is_dir()
 
 
-def _read_record(folder: pathlib.Path) -> dict[str, Any]:
+def _unfinished(root: epath.Path) -> list[epath.Path]:
+    """Return the incomplete checkpoints of a run that was killed while it saved."""
+    entries = [*entries_of(root / "latest"), *entries_of(root / "best")]
+    if is_bucket(root):
+        return [entry for entry in entries if entry.name.isdecimal() and not _is_checkpoint(entry)]
+    return [entry for entry in entries if entry.name.endswith(".orbax-checkpoint-tmp")]
+
+
+def _read_record(folder: epath.Path) -> dict[str, Any]:
     """Check the checksums of all files of a checkpoint, and return its record, config and labels."""
     for name, crc32 in json.loads((folder / "checksums" / "files.json").read_text()).items():
         if not (folder / name).is_file():
@@ -358,12 +392,6 @@ def _model_differences(leaves: Mapping[str, Any], template: TrainState) -> str:
     given = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in leaves.items()}
     expected = {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in named_leaves(template)}
     return describe_differences(given, expected)
-
-
-def _one_line(error: Exception) -> str:
-    """Return the first line of an error, cut to 200 characters: Orbax quotes whole storage specifications."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _barrier(name: str) -> None:

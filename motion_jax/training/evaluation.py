@@ -2,20 +2,22 @@
 
 import collections
 import dataclasses
+import io
 import json
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
+from etils import epath
 from flax import linen as nn
 from jax.experimental import multihost_utils
 
+from motion_jax.places import place, write_whole
 from motion_jax.text import shown
 from motion_jax.training import parallel as par
-from motion_jax.training.metrics import summarise, write_atomically
+from motion_jax.training.metrics import summarise
 from motion_jax.training.progress import bar, log_compilation
 from motion_jax.training.step import AVERAGES, make_eval_step
 
@@ -40,6 +42,8 @@ class EvalConfig:
     crops: int
     average: str
     full_resolution: bool
+
+    SAME_RESULT: ClassVar = ("batch_size", "clips", "crops", "average", "full_resolution")
 
     def __post_init__(self) -> None:
         for name, most in (("batch_size", 2**20), ("clips", 2**10)):
@@ -143,7 +147,7 @@ def write_evaluation(
     ids: Sequence[str],
     protocol: Mapping[str, Any],
     suffix: str = "",
-) -> pathlib.Path:
+) -> epath.Path:
     """Write ``eval.json`` and ``scores.npz`` into a workdir.
 
     ``eval.json`` holds top1, top5 and mean_class in percent, clips and protocol; ``scores.npz`` holds scores (n, k),
@@ -160,14 +164,13 @@ def write_evaluation(
     Returns:
         The path of ``eval.json``.
     """
-    folder = pathlib.Path(workdir)
+    folder = place(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"scores{suffix}.npz.tmp"
     names, ids, average = np.array(label_names, np.str_), np.array(ids, np.str_), np.str_(protocol["average"])
-    with temporary.open("wb") as file:
-        np.savez(file, scores=scores, labels=labels, names=names, ids=ids, average=average)
-    os.replace(temporary, folder / f"scores{suffix}.npz")
+    content = io.BytesIO()
+    np.savez(content, scores=scores, labels=labels, names=names, ids=ids, average=average)
+    write_whole(folder / f"scores{suffix}.npz", content.getvalue())
     result = {name: metrics[name] for name in ("top1", "top5", "mean_class", "clips")}
     target = folder / f"eval{suffix}.json"
-    write_atomically(target, json.dumps({**result, "protocol": dict(protocol)}, indent=1) + "\n")
+    write_whole(target, json.dumps({**result, "protocol": dict(protocol)}, indent=1) + "\n")
     return target

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from motion_jax.training.goodput import Goodput
 from motion_jax.training.input_wait import InputWait, Item
 from motion_jax.training.metrics import MetricLog
 from motion_jax.training.progress import log
@@ -33,6 +34,7 @@ class Meter:
         self._steps_per_epoch = train.steps_per_epoch(train_size)
         self._total = train.total_steps(train_size)
         self._input_wait = InputWait()
+        self._goodput = Goodput(metric_log.last_train_line)
         # (step, metrics) of the updates whose metrics are not read yet, oldest first.
         self._pending: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         # Metrics read since the last log line, and the time of that line.
@@ -47,6 +49,7 @@ class Meter:
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Record that update ``step`` was dispatched and will return ``metrics``."""
         self._input_wait.dispatched(metrics)
+        self._goodput.started()
         self._pending.append((step, metrics))
 
     def read(self, *, everything: bool) -> list[dict[str, float]]:
@@ -64,7 +67,7 @@ class Meter:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(values[name]):
-                    raise NonFiniteError(f"{name} is {values[name]} at step {step}")
+                    raise NonFiniteError(f"{name} is {values[name]} at step {step}", step=step)
             self._window.append(values)
             if step % self._train.log_every == 0 or step == self._total:
                 self.logged = self._average()
@@ -75,10 +78,11 @@ class Meter:
         return lines
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Context whose time does not count in the speed of the updates."""
+    def paused(self, kind: str) -> Iterator[None]:
+        """Context whose time counts as ``kind`` of ``goodput.KINDS``, and not in the speed of the updates."""
         began = time.perf_counter()
-        yield
+        with self._goodput.spent(kind):
+            yield
         self._window_began += time.perf_counter() - began
 
     def close(self) -> None:
@@ -90,12 +94,15 @@ class Meter:
         window, now = self._window, time.perf_counter()
         seconds = now - self._window_began
         self._window, self._window_began = [], now
+        waited = self._input_wait.seconds()
+        self._goodput.waited(waited)
         return {
             **{name: float(np.mean([each[name] for each in window])) for name in ("loss", "top1", "grad_norm")},
             "lr": window[-1]["lr"],
             "clips_per_second": round(len(window) * self._train.batch_size / seconds, 2),
             # At most 1: the last wait counted here may belong to the next line.
-            "input_wait": round(min(1.0, self._input_wait.seconds() / seconds), 4),
+            "input_wait": round(min(1.0, waited / seconds), 4),
+            **self._goodput.values(),
         }
 
 

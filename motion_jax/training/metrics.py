@@ -2,14 +2,21 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from tensorboardX import SummaryWriter
+
+from motion_jax.places import clear_way, is_bucket, place, write_whole
+from motion_jax.training import json_lines
+
+_log = logging.getLogger(__name__)
 
 
 def summarise(sums: Mapping[str, Any]) -> dict[str, float]:
@@ -38,59 +45,73 @@ def summarise(sums: Mapping[str, Any]) -> dict[str, float]:
 class MetricLog:
     """``metrics.jsonl`` and TensorBoard events of a workdir, written by the first process.
 
-    Each line of ``metrics.jsonl`` is an object with step, epoch and split, then name -> value. It is whole on disk when
-    ``write`` returns.
+    Each line of ``metrics.jsonl`` is an object with step, epoch and split, then name -> value. It is stored as a whole
+    when ``write`` returns: a local file is appended to; a file in a bucket, which cannot be, is replaced.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, start_step: int) -> None:
-        """Open the log of a run that continues after ``start_step`` updates, and delete the lines of later steps."""
-        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        """Open the log of a run that continues after ``start_step`` updates, and delete the lines of later steps.
+
+        ``last_train_line`` is the last kept line of the split train; None on other processes or without such a line.
+        """
+        self._workdir = place(workdir)
+        self._path = self._workdir / "metrics.jsonl"
         self._file = self._board = None
+        self.last_train_line: dict[str, Any] | None = None
+        self._opened = contextlib.ExitStack()
         if jax.process_index() != 0:
             return
-        records = [record for record in _read(self._path) if record["step"] <= start_step]
-        write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in records))
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=start_step + 1)
+        records = [record for record in read_log(self._workdir) if record["step"] <= start_step]
+        self.last_train_line = next((record for record in reversed(records) if record["split"] == "train"), None)
+        self._text = "".join(json.dumps(record) + "\n" for record in records)
+        write_whole(self._path, self._text)
+        board = str(self._workdir / "tensorboard")
+        clear_way(self._workdir / "tensorboard", folder=True)
+        if is_bucket(self._workdir):
+            # TensorBoard's own writer loses events while a bucket is out of order.
+            self._board_folder = board = self._opened.enter_context(tempfile.TemporaryDirectory())
+        else:
+            self._file = self._opened.enter_context(self._path.open("a", encoding="utf-8"))
+        self._board = self._opened.enter_context(SummaryWriter(board, purge_step=start_step + 1))
 
     def write(self, *, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
         """Append one line of finite values."""
-        if self._file is None:
+        if self._board is None:
             return
         record = {"step": step, "epoch": round(epoch, 4), "split": split, **values}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        line = json.dumps(record, allow_nan=False) + "\n"
         for name, value in values.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+            if name != "time":  # TensorBoard stores the time of every value by itself.
+                self._board.add_scalar(f"{split}/{name}", value, step)
+        if self._file:
+            self._file.write(line)
+            self._file.flush()
+        else:
+            self._text += line
+            write_whole(self._path, self._text)
+            self._board.flush()
+            for events in pathlib.Path(self._board_folder).iterdir():
+                write_whole(self._workdir / "tensorboard" / events.name, events.read_bytes())
 
     def close(self) -> None:
         """Close the files."""
-        if self._file is not None:
-            self._file.close()
-            self._board.close()
+        self._opened.close()
 
 
 def find_logged(workdir: str | os.PathLike, *, step: int, split: str) -> dict[str, float] | None:
     """Return the values last logged in a workdir for a step and a split, or None."""
-    for record in reversed(_read(pathlib.Path(workdir) / "metrics.jsonl")):
+    for record in reversed(read_log(workdir)):
         if record["step"] == step and record["split"] == split:
             return {name: value for name, value in record.items() if name not in ("step", "epoch", "split")}
     return None
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Replace a text file by a rename, so that a reader never finds a part of it, even after a crash."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read the complete lines of ``metrics.jsonl``, without a last line cut off by a kill."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records
+def read_log(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the lines of ``metrics.jsonl`` that have a step and a split; a warning counts others."""
+    path = place(workdir) / "metrics.jsonl"
+    lines = json_lines.read(path)
+    # bool is a kind of int.
+    sound = [line for line in lines if type(line.get("step")) is int and isinstance(line.get("split"), str)]
+    if len(sound) < len(lines):
+        _log.warning("%s: %d lines without step and split are ignored", path, len(lines) - len(sound))
+    return sound

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -35,6 +35,8 @@ class ParallelConfig:
 
     backend: str
     devices: int | None
+
+    SAME_RESULT: ClassVar = ("backend", "devices")
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import optax
 
@@ -10,6 +11,7 @@ from motion_jax.training.optimizer import GROUPS, sgd
 from motion_jax.training.schedules import cosine_schedule, step_schedule
 
 SCHEDULES = ("step", "cosine")
+ON_NAN = ("stop", "rollback")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class TrainConfig:
         batch_size: clips per update, summed over all devices and processes.
         steps: updates of the whole run; if given, ``epochs`` is ignored.
         epochs: passes over the training clips, may be fractional; used if ``steps`` is None.
-        learning_rate: highest learning rate of the schedule.
+        learning_rate: highest learning rate of the schedule, for ``base_batch_size`` clips per update.
         schedule: ``"step"`` lowers the rate at ``milestones``; ``"cosine"`` lowers it to 0 along half a cosine.
         milestones: epochs at which the ``"step"`` schedule lowers the rate, in rising order.
         decay_factor: factor on the rate at each milestone.
@@ -38,8 +40,12 @@ class TrainConfig:
         label_smoothing: share of the target probability spread evenly over all classes, 0 for none.
         init_from: weights to start from: a PyTorch or safetensors file, a checkpoint or a workdir; None starts from
             random weights.
+        on_nan: ``"stop"`` ends a run whose loss or state is not finite; ``"rollback"`` goes back to its newest
+            checkpoint and takes another batch in place of that of the update, up to three times per run.
         log_every: updates between two log lines.
         eval_every_epochs: epochs between two evaluations, may be fractional; 0 evaluates only at the end.
+        base_batch_size: if given, the learning rate is multiplied by ``batch_size / base_batch_size``; None does not
+            scale it.
 
     Raises:
         ValueError: if a value is out of range, or both ``steps`` and ``epochs`` are None.
@@ -65,6 +71,11 @@ class TrainConfig:
     init_from: str | None
     log_every: int
     eval_every_epochs: float
+    # Checkpoints from before this option lack it.
+    on_nan: str = "stop"
+    base_batch_size: int | None = None
+
+    SAME_RESULT: ClassVar = ("log_every", "eval_every_epochs", "on_nan")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -74,6 +85,7 @@ class TrainConfig:
         two = len(self.classifier_lr) == 2 and all(0 <= factor <= 1e4 for factor in self.classifier_lr)
         clip = self.clip_norm
         rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
+        base = self.base_batch_size
         for name, valid, expected in (
             ("batch_size", 1 <= self.batch_size <= 2**20, "1 to 2**20"),
             ("steps", self.steps is None or 1 <= self.steps < 2**31, "1 to 2**31 - 1, or None"),
@@ -92,11 +104,18 @@ class TrainConfig:
             ("mixup", 0 <= self.mixup <= 1e3, "0 for none, or a positive number up to 1000"),
             ("cutmix", 0 <= self.cutmix <= 1e3, "0 for none, or a positive number up to 1000"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            ("on_nan", self.on_nan in ON_NAN, f"one of {ON_NAN}"),
             ("log_every", 1 <= self.log_every < 2**31, "1 to 2**31 - 1"),
             ("eval_every_epochs", 0 <= self.eval_every_epochs <= 1e6, "0 to a million"),
+            ("base_batch_size", base is None or 1 <= base <= 2**20, "1 to 2**20, or None for no scaling"),
         ):
             if not valid:
                 raise ValueError(f"train.{name} is {shown(getattr(self, name))}, expected {expected}")
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest learning rate of the schedule, scaled with the batch if ``base_batch_size`` is given."""
+        return self.learning_rate * self.batch_size / (self.base_batch_size or self.batch_size)
 
     @property
     def mixing(self) -> dict[str, float]:
@@ -119,9 +138,9 @@ def make_schedule(train: TrainConfig, *, train_size: int) -> optax.Schedule:
     steps_per_epoch = train.steps_per_epoch(train_size)
     if train.schedule == "step":
         steps = {"milestones": train.milestones, "factor": train.decay_factor}
-        return step_schedule(train.learning_rate, steps_per_epoch=steps_per_epoch, **steps)
+        return step_schedule(train.highest_rate, steps_per_epoch=steps_per_epoch, **steps)
     steps = {"warmup_epochs": train.warmup_epochs, "total_steps": train.total_steps(train_size)}
-    return cosine_schedule(train.learning_rate, steps_per_epoch=steps_per_epoch, **steps)
+    return cosine_schedule(train.highest_rate, steps_per_epoch=steps_per_epoch, **steps)
 
 
 def make_optimizer(train: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:

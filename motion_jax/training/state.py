@@ -16,7 +16,11 @@ _INIT_STREAM = 2**32 - 1
 
 
 class NonFiniteError(ValueError):
-    """A loss, a gradient norm or a state holds NaN or infinity."""
+    """A loss, a gradient norm or a state holds NaN or infinity after the update ``step``."""
+
+    def __init__(self, message: str, *, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -1,6 +1,7 @@
 """The card of an export: a JSON file beside it with its model, labels, preprocessing and metrics."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -48,6 +49,7 @@ class Card:
         metrics: results of the evaluation in the workdir, empty without one.
         versions: versions of the packages that wrote the export.
         config: whole config of the training run.
+        sha256: checksum of the export, see ``checksum``; None before it is written, and in cards of older versions.
     """
 
     format: str
@@ -57,6 +59,22 @@ class Card:
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
     config: Mapping[str, Any]
+    sha256: str | None = None
+
+
+def checksum(export: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file, or of the names and bytes of all files in a folder."""
+    export = pathlib.Path(export)
+    if export.is_file():
+        return _sha256(export)
+    files = sorted(path for path in export.rglob("*") if path.is_file())
+    lines = [f"{_sha256(path)} {path.relative_to(export).as_posix()}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def card_path(export: str | os.PathLike) -> pathlib.Path:
@@ -69,23 +87,33 @@ def card_path(export: str | os.PathLike) -> pathlib.Path:
 
 
 def write_card(export: str | os.PathLike, card: Card) -> pathlib.Path:
-    """Write the card of an export beside it."""
+    """Write the card of an export beside it, with the checksum of the export and one of the card itself."""
     path = card_path(export)
-    path.write_text(json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = {**dataclasses.asdict(card), "sha256": checksum(export)}
+    content["card_sha256"] = _content_sha256(content)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
+def _content_sha256(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a card, whatever its layout."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_card(export: str | os.PathLike) -> Card:
-    """Read the card of an export.
+    """Read the card of an export, and check the export and the card against their checksums.
 
     Raises:
-        ValueError: if there is no card, or the file is not a card.
+        ValueError: if there is no card, the file is not a card, or one of the two is not as it was written.
     """
     path = card_path(export)
     if not path.is_file():
         raise ValueError(f"{export} has no card: {path} is expected beside it, where tools.export wrote it")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        expected = content.pop("card_sha256", None)
+        if expected is not None and expected != _content_sha256(content):
+            raise ValueError("its values are not those that were written; copy or export it again")
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in content["preprocessing"].items()}
         preprocessing = Preprocessing(**values)
         card = Card(**{**content, "preprocessing": preprocessing, "labels": tuple(content["labels"])})
@@ -96,4 +124,6 @@ def read_card(export: str | os.PathLike) -> Card:
             f"{path} has the format {card.format!r} with input {preprocessing.input!r}; "
             f"known are {', '.join(FORMATS)} with {' or '.join(INPUTS)}"
         )
+    if card.sha256 is not None and card.sha256 != checksum(export):
+        raise ValueError(f"{export} is not as it was written, says its card {path}: copy or export it again")
     return card

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from motion_jax.models import ModelConfig
+from motion_jax.places import is_bucket
 from motion_jax.weights import stablehlo
 from motion_jax.weights.card import Card, card_path, read_card
 from motion_jax.weights.converters import onnx_graph, saved_model
@@ -60,6 +61,8 @@ def load_exported(path: str | os.PathLike) -> Exported:
             PyTorch file, which holds weights without a network.
     """
     path = os.fspath(path)
+    if is_bucket(path):
+        raise ValueError(f"{path}: exports are read from this machine only: copy it and its card")
     if not os.path.exists(path):
         raise ValueError(f"there is no export {path}")
     card = read_card(path)

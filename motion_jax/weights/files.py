@@ -1,15 +1,24 @@
 """Reading tensors from files without running code in them."""
 
+import contextlib
+import io
+import json
 import os
 import pickle
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from motion_jax.places import is_bucket, place
+
 INSTALL_TORCH = "pip install torch"
+CHECKSUMS = "crc32"
+"""Key of the metadata of a safetensors file: JSON of name -> CRC-32 of each tensor."""
 
 
 def read_tensors(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -36,21 +45,46 @@ def read_tensors(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.
 
 
 def _read_file(path: str) -> Any:
-    if not os.path.isfile(path):
+    file = place(path)
+    if not file.is_file():
         raise ValueError(f"there is no file {path}")
-    return _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
+    # The readers map local files into memory.
+    source = io.BytesIO(file.read_bytes()) if is_bucket(file) else os.fspath(file)
+    return _read_safetensors(path, source) if path.endswith(".safetensors") else _read_torch(path, source)
 
 
-def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
+def _read_safetensors(path: str, source: str | io.BytesIO) -> dict[str, np.ndarray]:
+    from safetensors import numpy as safetensors
 
     try:
-        return load_file(path)
+        tensors = safetensors.load_file(source) if isinstance(source, str) else safetensors.load(source.getvalue())
+        checksums = json.loads(_metadata(source).get(CHECKSUMS, "{}"))
+        damaged = [
+            name for name, expected in checksums.items() if name not in tensors or crc32(tensors[name]) != expected
+        ]
     except Exception as error:  # the package's own errors, and NumPy's for impossible sizes
         raise ValueError(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
+    if damaged:
+        raise ValueError(
+            f"{path}: the values of {', '.join(damaged[:3])} are not those that were written; copy it again"
+        )
+    return tensors
 
 
-def _read_torch(path: str) -> Any:
+def _metadata(source: str | io.BytesIO) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file: eight bytes of its length, then JSON."""
+    with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext(source) as file:
+        file.seek(0)
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return header.get("__metadata__", {})
+
+
+def crc32(array: np.ndarray) -> int:
+    """Return the CRC-32 of the values of an array in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _read_torch(path: str, source: str | io.BytesIO) -> Any:
     try:
         import torch
     except ImportError as error:
@@ -58,9 +92,16 @@ def _read_torch(path: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of unusual pickles, and raises for bad ones
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile pickle or archive raises
         raise ValueError(f"{path} is not a PyTorch file of plain tensors: {_why_refused(error)}") from error
+    # PyTorch writes the checksums of a zip archive and does not verify them.
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"{path}: {damaged} is not as it was written; copy or download it again")
+    return content
 
 
 def _why_refused(error: Exception) -> str:

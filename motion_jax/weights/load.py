@@ -60,8 +60,8 @@ def load_torch(
     known too.
 
     Args:
-        source: a file (``.pth``, ``.pth.tar``, ``.pt`` need PyTorch; ``.safetensors``), or a dict name -> array (NumPy
-            or PyTorch).
+        source: a file, local or ``gs://`` (``.pth``, ``.pth.tar``, ``.pt`` need PyTorch; ``.safetensors``), or a dict
+            name -> array (NumPy or PyTorch).
         model: as from ``build_model``.
         init: variables that keep their value where the checkpoint has no tensor or one of another shape: a new
             classifier, a motion block. The log counts them. Without ``init`` the checkpoint must be complete.

@@ -1,5 +1,6 @@
 """Our variables as files for others: state dicts of the official PyTorch code, and safetensors under our own names."""
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 
-from motion_jax.weights.files import INSTALL_TORCH
+from motion_jax.weights.files import CHECKSUMS, INSTALL_TORCH, crc32
 from motion_jax.weights.torch_names import TorchNames
 
 OUR_COLLECTIONS = ("params", "batch_stats")
@@ -69,12 +70,15 @@ def torch_state_dict(model: nn.Module, variables: Mapping[str, Any], *, prefix: 
 def save_safetensors(path: str | os.PathLike, variables: Mapping[str, Any]) -> None:
     """Write parameters and statistics under our own names, ``params/backbone/conv1/kernel``, bit by bit.
 
-    ``load_torch`` reads them back, and any reader of safetensors does.
+    ``load_torch`` reads them back, and any reader of safetensors does. The metadata hold a CRC-32 of each tensor, which
+    ``load_torch`` verifies.
     """
     from safetensors.numpy import save_file
 
     arrays = {"/".join(names): np.ascontiguousarray(value) for names, value in _flat(variables).items()}
-    save_file(arrays, os.fspath(path))
+    save_file(
+        arrays, os.fspath(path), metadata={CHECKSUMS: json.dumps({n: crc32(array) for n, array in arrays.items()})}
+    )
 
 
 def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:

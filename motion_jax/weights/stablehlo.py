@@ -25,7 +25,8 @@ def load(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
     """Clips to logits, both NumPy, of a file that ``save`` wrote; compiled once for every number of clips.
 
     Raises:
-        ValueError: if the file is damaged, or of a JAX too new or too old for this one.
+        ValueError: if the file is damaged, or of a JAX too new or too old for this one. Damage inside the program may
+            raise it only when the function is called.
     """
     from jax import export
 
@@ -39,4 +40,12 @@ def load(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
             f"{path} is not a StableHLO export that JAX {jax.__version__} reads (it takes those of a JAX up to three "
             f"weeks newer and six months older): {reason}"
         ) from error
-    return lambda clips: np.asarray(predict(clips))
+
+    def run(clips: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(predict(clips))
+        except jax.errors.JaxRuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path} does not compile or run, so it may be damaged: {reason}") from error
+
+    return run

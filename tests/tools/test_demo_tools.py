@@ -54,6 +54,56 @@ def test_report_compares_runs_and_pairs(tmp_path):
     assert set(second["pairs"].values()) == {100}
 
 
+DAMAGES = {
+    "absent": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe" + path.read_bytes()[2:]),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    **{content: lambda path, content=content: path.write_text(content) for content in ("[]", "3", "{}", "null")},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["eval.json", "scores.npz"])
+def test_a_damaged_evaluation_is_named(tmp_path, name, damage):
+    DAMAGES[damage](evaluated(tmp_path / "one", right=[0]) / name)
+    assert name in error_of(call("report", tmp_path / "one"))
+
+
+@pytest.mark.parametrize("damage", [*list(DAMAGES)[1:], "1\n[]\n", '{"input_wait": null}'])
+def test_a_damaged_log_is_no_error(tmp_path, damage):
+    run = evaluated(tmp_path / "one", right=[0])
+    (run / "metrics.jsonl").write_text('{"step": 1}\n')
+    DAMAGES.get(damage, lambda path: path.write_text(damage))(run / "metrics.jsonl")
+    assert last_json(call("report", run, "--json"))["runs"][0]["input_wait"] is None
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    run = evaluated(tmp_path / "one", right=[0])
+    with np.load(run / "scores.npz") as file:
+        content = dict(file)
+    content["scores"][3, 4] = np.nan
+    np.savez(run / "scores.npz", **content)
+    assert "scores.npz holds scores that are not finite" in error_of(call("report", run))
+    result = json.loads((run / "eval.json").read_text())
+    (run / "eval.json").write_text(json.dumps({**result, "top1": float("nan")}))
+    np.savez(run / "scores.npz", **{**content, "scores": np.nan_to_num(content["scores"])})
+    assert "eval.json is not what eval.py writes (a value is not finite" in error_of(call("report", run))
+
+
+def test_runs_of_other_videos_are_refused(tmp_path):
+    one, two = evaluated(tmp_path / "one", right=[0]), evaluated(tmp_path / "two", right=[0])
+    for changes, says in (
+        ({"names": np.array([*CLASSES[:-1], "other"])}, "differ in their classes: number 11 is"),
+        ({"labels": np.arange(12)[::-1]}, "differ in their labels: number 0 is 0 and 11"),
+        ({"labels": np.arange(6), "scores": np.zeros((6, 12), np.float32)}, "have 12 and 6 labels"),
+    ):
+        with np.load(one / "scores.npz") as file:
+            np.savez(two / "scores.npz", **{**dict(file), **changes})
+        assert says in error_of(call("report", one, two))
+
+
 def test_within_pairs_ignores_the_other_classes():
     scores = np.zeros((2, 12), np.float32)
     scores[:, 5] = 9  # another pair wins, and does not matter

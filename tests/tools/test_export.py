@@ -183,6 +183,8 @@ def test_files_that_are_not_exports(msnet, tmp_path):
         load_exported(path)
     exported_by(f"--checkpoint={msnet}", "--format=safetensors", f"--output={tmp_path / 'good.safetensors'}")
     card = json.loads(card_path(tmp_path / "good.safetensors").read_text())
+    # A card from before there were checksums.
+    card = {name: value for name, value in card.items() if name not in ("sha256", "card_sha256")}
     card_path(path).write_text(json.dumps({**card, "format": "stablehlo"}))
     with pytest.raises(ValueError, match="is not a StableHLO export that JAX"):
         load_exported(path)
@@ -193,9 +195,30 @@ def test_files_that_are_not_exports(msnet, tmp_path):
     card_path(path).write_text(json.dumps({**card, "format": "keras"}))
     with pytest.raises(ValueError, match="has the format 'keras'"):
         load_exported(path)
-    (tmp_path / "good.safetensors").write_bytes((tmp_path / "good.safetensors").read_bytes()[:-9])
+    (good := tmp_path / "good.safetensors").write_bytes(good.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="is not as it was written, says its card"):
+        load_exported(good)
+    card_path(good).write_text(json.dumps(card))
     with pytest.raises(ValueError, match="is not a whole safetensors file"):
-        load_exported(tmp_path / "good.safetensors")
+        load_exported(good)
+
+
+def test_one_flipped_bit_of_an_export_or_its_card_is_found(msnet, tmp_path):
+    output = tmp_path / "net.stablehlo"
+    exported_by(f"--checkpoint={msnet}", "--format=stablehlo", f"--output={output}")
+    load_exported(output)
+    whole, card = output.read_bytes(), card_path(output).read_text()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(whole), 20):
+        output.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(ValueError, match="is not as it was written, says its card"):
+            load_exported(output)
+    output.write_bytes(whole)
+    card_path(output).write_text(card.replace(CLASSES[0], CLASSES[0][:-1] + "x", 1))
+    with pytest.raises(ValueError, match="is not the card of an export: its values are not those that were written"):
+        load_exported(output)
+    card_path(output).write_text(json.dumps(json.loads(card)))  # Another layout of the same values.
+    load_exported(output)
 
 
 def test_exports_of_one_name_do_not_overwrite_each_other(msnet, tmp_path):

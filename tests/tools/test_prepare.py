@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 
 import pytest
 from bench import call, error_of, last_json, write_videos
@@ -36,6 +37,48 @@ def test_train_finds_the_prepared_folder(tmp_path, monkeypatch):
     assert opened.size("train") == 5
     assert pathlib.Path(result["folder"]).is_relative_to(tmp_path / "run" / "data" / "video_folder")
     assert last_json(call("prepare", *options, f"--dir={tmp_path / 'run/data'}")) == result
+
+
+def test_a_copy_of_the_records_needs_no_videos(tmp_path):
+    root = write_videos(tmp_path / "videos", train=3, val=2)
+    (root / "train" / "left" / "1.avi").write_bytes(b"")
+    done = last_json(call("prepare", CONFIG, f"--root={root}", f"--dir={tmp_path / 'made'}", "--json"))
+    copy = shutil.copytree(tmp_path / "made", tmp_path / "copy")
+    shutil.rmtree(root)
+
+    def opened(**changes):
+        config = read_config(CONFIG, {f"data.{name}": str(value) for name, value in changes.items()})
+        return open_dataset(Experiment.from_config(config).data, default_dir=str(copy))
+
+    first = opened(dir=copy)
+    assert (first.size("train"), first.labels) == (5, ("left", "right"))
+    assert first.record("val", 0)["id"] == b"val/left/0.avi"
+    assert opened(root=root).contents == first.contents
+    # Records of other options do not fit.
+    with pytest.raises(ValueError, match=r"data.root is None, expected the folder of video_folder, because .*copy hol"):
+        opened(dir=copy, quality=80)
+    with pytest.raises(ValueError, match="there is no folder"):
+        opened(root=root, quality=80)
+    folder = pathlib.Path(done["folder"]).parent.name
+    shutil.copytree(copy / "video_folder" / folder, copy / "video_folder" / "other")
+    with pytest.raises(ValueError, match=rf"holds 2 sets of records that fit \({folder}, other\).*: keep one of them"):
+        opened(dir=copy)
+
+
+def test_equal_videos_have_equal_contents(tmp_path):
+    roots = [write_videos(tmp_path / name / "videos", train=3, val=2) for name in ("here", "there")]
+    (roots[1] / "train" / "left" / "0.avi").touch()  # another time
+
+    def contents(root):
+        config = read_config(CONFIG, {"data.root": str(root)})
+        return open_dataset(Experiment.from_config(config).data, default_dir=str(root.parent)).contents
+
+    first = contents(roots[0])
+    assert first == contents(roots[1])
+    assert (first["labels"], first["clips of train"], first["clips of val"]) == (2, 6, 4)
+    (roots[1] / "train" / "left" / "0.avi").rename(roots[1] / "train" / "left" / "9.avi")
+    other = contents(roots[1])
+    assert [name for name in first if first[name] != other[name]] == ["ids"]
 
 
 def test_a_name_is_its_config(tmp_path):

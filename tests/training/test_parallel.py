@@ -142,31 +142,108 @@ jax.distributed.shutdown()
 """
 
 
-@pytest.mark.long
-def test_two_processes_equal_one(tmp_path):
+ON_BOTH_BACKENDS = """
+import json, sys
+import jax
+port, rank, count = sys.argv[1], *map(int, sys.argv[2:])
+jax.config.update("jax_platforms", "cpu")
+if count > 1:
+    jax.distributed.initialize(f"127.0.0.1:{port}", count, rank)
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+import tiny_runs
+from motion_jax.training import parallel as par
+from motion_jax.training.state import create_state
+from motion_jax.training.step import make_train_step
+
+class Synchronised(tiny_runs.TinyNet):
+    @nn.compact
+    def __call__(self, clips, *, train):
+        b, t = clips.shape[:2]
+        x = nn.Dense(16, name="conv1")(clips.astype(jnp.float32).reshape(b * t, -1) / 255)
+        x = nn.BatchNorm(use_running_average=not train, axis_name=par.AXIS, name="bn1")(x)
+        return nn.Dense(4, name="classifier")(nn.relu(x)).reshape(b, t, -1).mean(axis=1)
+
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+)
+options = par.ParallelConfig(backend="pmap", devices=None)
+model, optimizer = Synchronised(), optax.sgd(0.1, momentum=0.9)
+step = make_train_step(model, optimizer, schedule=lambda _: jnp.float32(0.1), seed=0)
+axes = {"in_axes": (None, 0), "out_axes": None}
+backends = {
+    "shard_map": par.replicate(step, par.ParallelConfig(backend="shard_map", devices=None)),
+    "pmap": jax.pmap(step, par.AXIS, devices=jax.devices(), donate_argnums=0, **axes),
+}
+for name, update in backends.items():
+    state = create_state(model, optimizer, seed=0, clip_shape=tiny_runs.CLIP_SHAPE)
+    state = par.place_state(state, options)
+    losses, counts, donated = [], [], []
+    for number, batch in zip(range(5), tiny_runs.train_batches(0)):
+        share = len(batch["label"]) // count
+        batch = {key: batch[key][rank * share : (rank + 1) * share] for key in ("clips", "label")}
+        if name == "pmap":
+            devices = jax.local_device_count()
+            placed = {key: x.reshape(devices, -1, *x.shape[1:]) for key, x in batch.items()}
+        else:
+            sharding = jax.sharding.NamedSharding(par.make_mesh(options), jax.sharding.PartitionSpec(par.AXIS))
+            placed = {key: jax.make_array_from_process_local_data(sharding, x) for key, x in batch.items()}
+        before, start = state, len(compiled)
+        state, metrics = update(state, placed)
+        losses.append(float(jax.device_get(metrics["loss"])))
+        counts.append(len(compiled) - start)
+        donated.append(jax.tree.leaves(before.params)[0].is_deleted())
+    local = jax.tree.leaves(state)[0].is_fully_addressable
+    print(json.dumps({"losses": losses, "compiled": counts, "donated": donated, "local": local}))
+"""
+
+
+def in_processes(script, count, *arguments, devices, cache):
+    """Run a script as several processes, and return the lines of stdout and the stderr of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     environment = tiny_runs.environment_of_a_process(
-        XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache")
+        XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}", JAX_COMPILATION_CACHE_DIR=str(cache)
     )
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_PROCESSES, port, str(rank), str(tmp_path / "two")],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, port, str(rank), *arguments], env=environment, **pipes)
+        for rank in range(count)
     ]
     try:
-        outputs = [process.communicate(timeout=100) for process in both]
+        outputs = [process.communicate(timeout=100) for process in started]
     finally:
-        for process in both:
+        for process in started:
             process.kill()
-    assert [process.returncode for process in both] == [0, 0], outputs[0][1] + outputs[1][1]
-    results = [json.loads(stdout.splitlines()[-1]) for stdout, _ in outputs]
+    assert [process.returncode for process in started] == [0] * count, "".join(stderr for _, stderr in outputs)
+    return [(stdout.splitlines(), stderr) for stdout, stderr in outputs]
+
+
+@pytest.mark.long
+def test_both_backends_on_two_processes_equal_one(tmp_path):
+    """Both compile once, donate the state and give equal numbers. But pmap returns the arrays of one process."""
+    two = in_processes(ON_BOTH_BACKENDS, 2, "2", devices=2, cache=tmp_path)
+    ((one, _),) = in_processes(ON_BOTH_BACKENDS, 1, "1", devices=4, cache=tmp_path)
+    one = [json.loads(line) for line in one if line.startswith("{")]
+    for lines, _ in two:
+        of_shard_map, of_pmap = [json.loads(line) for line in lines if line.startswith("{")]
+        for backend, alone in ((of_shard_map, one[0]), (of_pmap, one[1])):
+            assert backend["compiled"][0] >= 1
+            assert backend["compiled"][1:] == [0] * 4
+            assert backend["donated"] == [True] * 5
+            np.testing.assert_allclose(backend["losses"], alone["losses"], rtol=2e-6)
+        # Orbax refuses to save such arrays of several processes.
+        assert (of_shard_map["local"], of_pmap["local"]) == (False, True)
+
+
+@pytest.mark.long
+def test_two_processes_equal_one(tmp_path):
+    outputs = in_processes(TWO_PROCESSES, 2, str(tmp_path / "two"), devices=2, cache=tmp_path / "cache")
+    results = [json.loads(stdout[-1]) for stdout, _ in outputs]
     assert "shard_map is used on 2 processes, not pmap" in outputs[0][1]
     assert results[0] == pytest.approx(results[1])
     # The bound is loose because the devices are summed in another order.

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_runs
 
+from motion_jax.training.recipe import make_schedule
 from motion_jax.training.schedules import cosine_schedule, step_schedule
 
 
@@ -69,3 +71,18 @@ def test_schedules_keep_float64(lr):
     rate = jax.jit(lr())(jnp.int32(0))
     assert rate.dtype == jnp.float64
     assert float(rate) == 0.01
+
+
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_the_rate_follows_the_batch_if_a_base_is_given(schedule):
+    def rates(**changes):
+        train = tiny_runs.train_config(schedule=schedule, learning_rate=0.5, steps=20, **changes)
+        rate = make_schedule(train, train_size=24)
+        return [float(rate(step)) for step in range(0, 20, 5)]
+
+    plain = rates(batch_size=24)
+    assert rates(batch_size=24, base_batch_size=None) == plain
+    np.testing.assert_allclose(rates(batch_size=24, base_batch_size=8), 3 * np.array(plain), rtol=1e-6)
+    np.testing.assert_allclose(rates(batch_size=24, base_batch_size=96), np.array(plain) / 4, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"train\.base_batch_size is 0, expected at least 1, or None"):
+        rates(base_batch_size=0)

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from motion_jax.weights.files import read_tensors
+from motion_jax.weights.save import save_safetensors
 
 
 class Hostile:
@@ -97,3 +98,33 @@ def test_without_pytorch_the_error_says_how_to_install_it(tmp_path, monkeypatch)
     (tmp_path / "a.pth").write_bytes(b"")
     with pytest.raises(ValueError, match=r"needs PyTorch: pip install torch, or bring it as \.safetensors"):
         read_tensors(tmp_path / "a.pth")
+
+
+def flipped(path, position):
+    """Write a copy of a file with one bit flipped."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    copy = path.with_name(f"flipped{path.suffix}")
+    copy.write_bytes(content)
+    return copy
+
+
+def test_a_flipped_bit_in_our_safetensors_is_found(tmp_path):
+    variables = {"params": {"conv1": {"kernel": np.ones(50, np.float32)}}, "batch_stats": {"bn1": {"mean": np.ones(3)}}}
+    save_safetensors(path := tmp_path / "net.safetensors", variables)
+    assert set(read_tensors(path)) == {"params/conv1/kernel", "batch_stats/bn1/mean"}
+    size = path.stat().st_size
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    for position in range(header, size, 7):
+        with pytest.raises(ValueError, match=r"the values of \S+ are not those that were written"):
+            read_tensors(flipped(path, position))
+
+
+def test_a_flipped_bit_in_a_pytorch_file_is_found(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is an extra")
+    torch.save({"conv1.weight": torch.ones(1000)}, path := tmp_path / "net.pth")
+    # The values begin behind the local header of their entry.
+    start = path.read_bytes().index(np.ones(10, np.float32).tobytes())
+    for position in range(start, start + 4000, 397):
+        with pytest.raises(ValueError, match=r"data/0 is not as it was written"):
+            read_tensors(flipped(path, position))
