@@ -66,6 +66,8 @@ class DataConfig:
         drift: largest speed of the camera in moving_shapes, in 64ths of the frame per frame; 0 for a still camera and
             for other data sets.
         max_pixels: largest number of pixels of a frame; files that declare more are refused before they are decoded.
+        fingerprint: what the records must hold, as 16 digits that do not depend on the machine; None for any records. A
+            run stores that of its records.
     """
 
     name: str
@@ -88,8 +90,9 @@ class DataConfig:
     # Checkpoints from before these options lack them.
     drift: float = 0.0
     max_pixels: int = MAX_PIXELS
+    fingerprint: str | None = None
 
-    SAME_RESULT: ClassVar = ("root", "dir", "threads", "processes", "max_bad_fraction")
+    SAME_RESULT: ClassVar = ("root", "dir", "threads", "processes", "max_bad_fraction", "max_pixels")
 
     def __post_init__(self) -> None:
         # Command lines and JSON give lists.

@@ -88,17 +88,17 @@ def fail(error: BaseException | str) -> NoReturn:
     sys.exit(2)
 
 
+def _fail_with_traceback(error: Exception) -> NoReturn:
+    if processes.several():
+        processes.abandon(error, bug=True)
+    raise error
+
+
 class _Printable(logging.Formatter):
     """Format of the log: the lines of a message, without characters that a terminal would act on."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, record.message.split("\n")))
-
-
-def _fail_with_traceback(error: Exception) -> NoReturn:
-    if processes.several():
-        processes.abandon(error, bug=True)
-    raise error
 
 
 def program() -> str:

@@ -158,6 +158,8 @@ def check_restart(experiment: Experiment, workdir: epath.Path, *, allowed: Colle
         except ValueError as error:
             raise ValueError(f"the config of the checkpoint of step {newest[0]} in {workdir}: {error}") from error
         changes = history.changed_fields(stored, experiment)
+        if None in changes.get("data.fingerprint", ()):  # Not known yet, or of a run before there were fingerprints.
+            del changes["data.fingerprint"]
         if "model.name" in changes:
             kept, given, _ = changes["model.name"]
             raise ValueError(f"{workdir} holds a run of {kept}, this one is of {given}: choose another workdir")

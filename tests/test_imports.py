@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NETWORKS = {"ops", "layers", "blocks", "backbones", "models"}
 ROOMS = {
     "text": set(),
-    "fields": {"text"},
     "places": set(),
+    "fields": {"text"},
     "kernels": set(),
     "ops": {"kernels"},
     "layers": {"kernels"},

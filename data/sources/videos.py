@@ -62,7 +62,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         # The default leaves the digest of data prepared before this option as it was.
         digest = self.layout.digest(resize, quality, *([max_pixels] if max_pixels != MAX_PIXELS else []))
         config = tfds.core.BuilderConfig(name=f"{version}-{digest}" if version else digest)
-        with naming_folder(lambda: self.data_dir):
+        with naming_folder(lambda: getattr(self, "_data_dir", "")):
             super().__init__(data_dir=str(data_dir), file_format="array_record", config=config)
 
     @staticmethod

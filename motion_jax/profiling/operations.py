@@ -89,9 +89,12 @@ def count(module: nn.Module, shape: Shape) -> Complexity:
     running: list[tuple[str, ...]] = []
 
     def counting(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
+        # A module has no path before it is bound, when its fields are checked.
+        if context.method_name != "__call__":
+            return call(*arguments, **keywords)
         own, path = context.module, context.module.path
         # A call of ``super().__call__`` is part of the call that is counted.
-        if context.method_name != "__call__" or path in running[-1:]:
+        if path in running[-1:]:
             return call(*arguments, **keywords)
         running.append(path)
         result = call(*arguments, **keywords)

@@ -55,7 +55,7 @@ def train(
     ``profile`` is as in ``fit``, and ``allowed`` as in ``check_restart``.
     """
     experiment = Experiment.from_config(config)
-    changes = check_restart(experiment, workdir, allowed=allowed)
+    check_restart(experiment, workdir, allowed=allowed)
     # The run keeps absolute paths, so that its checkpoints find the data from any folder.
     config["data"] = dataclasses.asdict(experiment.data)
     processes.compare_config(config)
@@ -69,6 +69,13 @@ def train(
         place(source)
     dataset = open_data(experiment.data, workdir)
     dataset.size("val")
+    if experiment.data.fingerprint not in (None, dataset.fingerprint):
+        raise ValueError(
+            f"data.fingerprint is {experiment.data.fingerprint!r}, but the records have {dataset.fingerprint!r}: give "
+            "the data that it belongs to, or leave it out"
+        )
+    config["data"]["fingerprint"] = dataset.fingerprint
+    changes = check_restart(Experiment.from_config(config), workdir, allowed=allowed)
     model = experiment.model.build(len(dataset.labels))
     views = {name: getattr(experiment.eval, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
