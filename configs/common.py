@@ -67,6 +67,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "max_bad_fraction": 0.1,
         "drift": 0.0,
         "max_pixels": 2**25,
+        "fingerprint": placeholder(str),
     }
     config.train = {
         "batch_size": 64,

@@ -72,9 +72,7 @@ class CheckpointConfig:
         for name in ("every_steps", "every_epochs"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 2**31:
-                raise ValueError(
-                    f"checkpoint.{name} is {shown(value)}, expected a positive number below 2**31, or None"
-                )
+                raise ValueError(f"checkpoint.{name} is {shown(value)}, expected a positive number or None")
         if not 1 <= self.keep <= 10**6:
             raise ValueError(f"checkpoint.keep is {self.keep}, expected at least 1 and at most a million")
 
