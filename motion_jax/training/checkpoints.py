@@ -30,6 +30,7 @@ from jax.experimental import multihost_utils
 
 from motion_jax.places import clear_way, entries_of, files_below, first_line, is_bucket, move_folder, place, waiting
 from motion_jax.text import shown
+from motion_jax.training import processes
 from motion_jax.training.state import NonFiniteError, TrainState, describe_differences, named_leaves
 
 _log = logging.getLogger(__name__)
@@ -302,7 +303,7 @@ class Checkpoints:
             clear_way(self._root / "broken", folder=True)
             for step in broken:
                 move_folder(self._root / "latest" / str(step), self._root / "broken" / str(step))
-        _barrier("broken checkpoints set aside")
+        _wait_for_all("set broken checkpoints aside")
         self._managers["latest"].reload()
 
 
@@ -406,7 +407,7 @@ def _open_manager(folder: epath.Path, *, keep: int, asynchronous: bool) -> ocp.C
     options = ocp.CheckpointManagerOptions(preservation_policy=policy, enable_async_checkpointing=asynchronous)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-    _barrier(f"{folder.name} made")
+    _wait_for_all("open the checkpoints")
     # Orbax finishes the handlers in this order. The checksums need the finished state.
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
     state_handler = ocp.StandardCheckpointHandler()
@@ -472,6 +473,9 @@ def _model_differences(leaves: Mapping[str, Any], template: TrainState) -> str:
     return describe_differences(given, expected)
 
 
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+def _wait_for_all(action: str) -> None:
+    """Wait until all processes come here; ``action`` is what a late one still has to do."""
+    if processes.several():
+        processes.exchange(action, "")
+    elif jax.process_count() > 1:  # Joined without our commands.
+        multihost_utils.sync_global_devices(action)
