@@ -67,6 +67,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "max_bad_fraction": 0.1,
         "drift": 0.0,
         "max_pixels": 2**25,
+        "fingerprint": placeholder(str),
     }
     config.train = {
         "batch_size": 64,
@@ -94,7 +95,13 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
     }
     config.eval = {"batch_size": 64, "clips": 1, "crops": 1, "full_resolution": False, "average": "softmax"}
     config.parallel = {"backend": "pmap", "devices": placeholder(int)}
-    config.checkpoint = {"every_steps": placeholder(int), "every_epochs": 1.0, "keep": 2, "asynchronous": True}
+    config.checkpoint = {
+        "every_steps": placeholder(int),
+        "every_epochs": 1.0,
+        "keep": 2,
+        "asynchronous": True,
+        "retry_minutes": 1.0,
+    }
     return config
 
 

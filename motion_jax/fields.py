@@ -8,7 +8,6 @@
 """
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -66,7 +65,8 @@ def fits(value: object, kind: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     if kind is float:
-        return isinstance(value, int | float) and abs(value) <= 1e308 and math.isfinite(value)
+        # Neither infinity nor "not a number" passes.
+        return isinstance(value, int | float) and abs(value) <= 1e308
     if kind is int:
         return isinstance(value, int) and abs(value) <= 2 * LARGEST + 1
     if dataclasses.is_dataclass(kind):

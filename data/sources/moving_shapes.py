@@ -186,7 +186,7 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
         self._clips = dict(zip(_SPLITS, clips, strict=True))
         self._options = {"size": size, "frames": frames, "drift": drift, "seed": seed}
         name = f"{size}px_{frames}frames_{clips[0]}_{clips[1]}_seed{seed}" + (f"_drift{drift:g}" if drift else "")
-        with naming_folder(self):
+        with naming_folder(lambda: getattr(self, "_data_dir", "")):
             config = tfds.core.BuilderConfig(name=name)
             super().__init__(data_dir=str(data_dir), file_format="array_record", config=config)
 

@@ -20,7 +20,7 @@ from motion_jax.data.config import DataConfig
 from motion_jax.data.sources import BUILDERS
 from motion_jax.data.sources.moving_shapes import CLASSES, MovingShapes
 from motion_jax.data.sources.videos import Videos
-from motion_jax.data.storage.fingerprint import check_records
+from motion_jax.data.storage.fingerprint import check_records, naming_folder
 from motion_jax.text import shown
 
 _log = logging.getLogger(__name__)
@@ -126,11 +126,14 @@ def _open_without_videos(section: DataConfig, folder: Path) -> tfds.core.Dataset
     """Return the builder of the only prepared records that fit, such as a copy of those of another host; else None.
 
     Raises:
-        ValueError: if several fit. Their names hold digests of the videos, which are absent.
+        ValueError: if several fit, because their names hold digests of the videos, which are absent; or if one of them
+            is damaged, see :func:`check_records`.
     """
     found = []
     for info in sorted((folder / section.name).glob(f"*/{Videos.VERSION}/dataset_info.json")):
-        builder = _quietly(partial(tfds.builder_from_directory, info.parent))
+        with naming_folder(info.parent):
+            builder = _quietly(partial(tfds.builder_from_directory, info.parent))
+        check_records(info.parent, builder.info)
         metadata = builder.info.metadata or {}
         resize = list(section.resize) if isinstance(section.resize, tuple) else section.resize
         wanted = {"version": section.version, "resize": resize, "quality": section.quality}

@@ -1,7 +1,6 @@
 """Base class of the builders of videos: from a layout to records with random access."""
 
 import abc
-import hashlib
 import logging
 import os
 import shutil
@@ -26,10 +25,9 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
 
     Videos without a readable frame are left out and named in the log. ``info.metadata`` holds ``"unreadable"``, their
     (path, reason); ``"remarks"``, (path, remark) of unusual videos that are kept; ``"missing"``, the names of annotated
-    videos that are absent, where that is usual; ``"frames"``, the number of frames per split; ``"ids"``, a digest of
-    the stored ids, labels and numbers of frames; and ``"resize"`` and ``"quality"``. The name of the
-    configuration is the version and a digest of the files and options, so a changed folder is prepared again. A killed
-    preparation continues where it stopped.
+    videos that are absent, where that is usual; ``"frames"``, the number of frames per split; and ``"resize"`` and
+    ``"quality"``. The name of the configuration is the version and a digest of the files and options, so a changed
+    folder is prepared again. A killed preparation continues where it stopped.
 
     A subclass describes one data set and reads its annotations. Subclasses are not registered with TFDS, because some
     have the names of TFDS's own data sets.
@@ -64,7 +62,7 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         # The default leaves the digest of data prepared before this option as it was.
         digest = self.layout.digest(resize, quality, *([max_pixels] if max_pixels != MAX_PIXELS else []))
         config = tfds.core.BuilderConfig(name=f"{version}-{digest}" if version else digest)
-        with naming_folder(self):
+        with naming_folder(lambda: getattr(self, "_data_dir", "")):
             super().__init__(data_dir=str(data_dir), file_format="array_record", config=config)
 
     @staticmethod
@@ -136,13 +134,10 @@ class Videos(tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
         remarks += _seen_in_training(kept)
         frames = {split: sum(record.frames for record in records) for split, records in kept.items()}
         self.info.set_splits(tfds.core.SplitDict(infos))
-        left_out = {path for path, _ in unreadable}
-        stored = [(entry.split, entry.id, entry.label) for entry in layout.entries if entry.path not in left_out]
-        ids = hashlib.sha256(repr((stored, frames)).encode()).hexdigest()[:8]
         missing = [[entry.split, entry.id] for entry in layout.missing]
         self.info.metadata.update(version=self._labels_version, class_order=layout.class_order, frames=frames)
         self.info.metadata.update(unreadable=unreadable, remarks=remarks, missing=missing)
-        self.info.metadata.update(ids=ids, resize=self._resize, quality=self._quality)
+        self.info.metadata.update(resize=self._resize, quality=self._quality)
 
     def _store(
         self,

@@ -37,12 +37,11 @@ class Dataset:
                 self._folder,
             )
         self._sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
-        metadata = builder.info.metadata or {}
         self.contents: dict[str, Any] = {
             "labels": len(self.labels),
             **{f"clips of {name}": size for name, size in self._sizes.items()},
             "names of labels": hashlib.sha256(repr(self.labels).encode()).hexdigest()[:8],
-            "ids": metadata.get("ids"),
+            "ids": self.fingerprint,
         }
         self._unreadable: set[tuple[str, int]] = set()
         self._lock = threading.Lock()

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,13 +143,16 @@ def damaged(folder: Path | str, what: str) -> ValueError:
 
 
 @contextlib.contextmanager
-def naming_folder(builder: Any) -> Iterator[None]:
-    """Turn what TFDS raises on a damaged ``dataset_info.json`` while it makes a builder into one line."""
+def naming_folder(folder: Path | Callable[[], str]) -> Iterator[None]:
+    """Turn what TFDS raises while it makes the builder of a damaged folder into one line.
+
+    ``folder`` is the folder, or a function that is called for it afterwards.
+    """
     try:
         yield
     # Its parsers raise errors of many types.
     except Exception as error:
-        folder = Path(getattr(builder, "_data_dir", ""))
+        folder = folder if isinstance(folder, Path) else Path(folder())
         if not (folder / "dataset_info.json").exists():
             raise
         reason = " ".join(str(error).split())

@@ -88,20 +88,10 @@ def train(
         labels=dataset.labels,
         clip_shape=(experiment.data.frames, experiment.data.size, experiment.data.size, 3),
     )
-    return fit(
-        model,
-        data,
-        train=experiment.train,
-        parallel=experiment.parallel,
-        checkpoint=experiment.checkpoint,
-        evaluation=experiment.eval,
-        seed=experiment.seed,
-        workdir=workdir,
-        config=config,
-        variables=initial_variables(model, source, seed=experiment.seed) if source else None,
-        profile=profile,
-        changes=changes,
-    )
+    variables = initial_variables(model, source, seed=experiment.seed) if source else None
+    sections = {name: getattr(experiment, name) for name in ("train", "parallel", "checkpoint", "seed")}
+    of_run = {"workdir": workdir, "config": config, "profile": profile, "changes": changes}
+    return fit(model, data, **sections, evaluation=experiment.eval, variables=variables, **of_run)
 
 
 if __name__ == "__main__":

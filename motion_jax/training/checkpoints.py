@@ -9,9 +9,14 @@ shape, dtype and checksum of each array, computed before Orbax writes it.
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import os
+import shutil
+import sys
+import time
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -25,9 +30,17 @@ from jax.experimental import multihost_utils
 
 from motion_jax.places import clear_way, entries_of, files_below, first_line, is_bucket, move_folder, place, waiting
 from motion_jax.text import shown
+from motion_jax.training import processes
 from motion_jax.training.state import NonFiniteError, TrainState, describe_differences, named_leaves
 
 _log = logging.getLogger(__name__)
+# Seconds between two tries to write a checkpoint.
+_PAUSE = 2.0
+# Orbax and the threads that it starts log each exception with its traceback, and raise it as well.
+for _name in ("absl", "asyncio", "concurrent.futures"):
+    logging.getLogger(_name).addFilter(lambda record: not record.exc_info)
+# Reasons that stand at the end of long messages of TensorStore.
+_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +53,8 @@ class CheckpointConfig:
             end of the run are saved.
         keep: number of latest checkpoints to keep; the best checkpoint is kept in addition.
         asynchronous: whether training goes on while a checkpoint is written.
+        retry_minutes: minutes for which a checkpoint that cannot be written, as on a full disk, is tried again before
+            the run stops. Several processes do not try again.
 
     Raises:
         ValueError: if a value is out of range.
@@ -49,16 +64,16 @@ class CheckpointConfig:
     every_epochs: float | None
     keep: int
     asynchronous: bool
+    # Checkpoints from before this option lack it.
+    retry_minutes: float = 1.0
 
-    SAME_RESULT: ClassVar = ("every_steps", "every_epochs", "keep", "asynchronous")
+    SAME_RESULT: ClassVar = ("every_steps", "every_epochs", "keep", "asynchronous", "retry_minutes")
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_epochs"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 2**31:
-                raise ValueError(
-                    f"checkpoint.{name} is {shown(value)}, expected a positive number below 2**31, or None"
-                )
+                raise ValueError(f"checkpoint.{name} is {shown(value)}, expected a positive number or None")
         if not 1 <= self.keep <= 10**6:
             raise ValueError(f"checkpoint.keep is {self.keep}, expected at least 1 and at most a million")
 
@@ -91,21 +106,21 @@ class Checkpoints:
         self._root = place(workdir) / "checkpoints"
         self._config = dict(config)
         self._labels = list(labels)
-        if jax.process_index() == 0:
-            # Incomplete checkpoints of a run that was killed.
-            for leftover in _unfinished(self._root):
-                leftover.rmtree(missing_ok=True)
-        self._latest = _open_manager(self._root / "latest", keep=section.keep, asynchronous=section.asynchronous)
-        self._best = _open_manager(self._root / "best", keep=1, asynchronous=section.asynchronous)
+        self._remove_unfinished()
+        self._section = section
+        # Whether the log says that a checkpoint could not be written.
+        self._warned = False
+        self._managers = {name: self._open(name) for name in ("latest", "best")}
         self._best_top1 = self._read_best_top1()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        with self._writing():
-            self._latest.close()
-            self._best.close()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        for manager in self._managers.values():
+            # An error that ends the run is not followed by others.
+            with contextlib.suppress(Exception) if error else contextlib.nullcontext():
+                manager.close()
 
     def save_latest(self, state: TrainState) -> None:
         """Save a state to resume from; a step that is saved already is not written again.
@@ -115,17 +130,17 @@ class Checkpoints:
         Raises:
             NonFiniteError: if the state holds a value that is not finite; nothing is written then.
         """
-        self._save(self._latest, state, metrics={})
+        self._save("latest", state, metrics={}, wait=False)
 
     def save_best(self, state: TrainState, *, top1: float) -> bool:
-        """Replace the best state if ``top1`` is at least as high; return whether it was replaced.
+        """Replace the best state if ``top1`` is at least as high; return, after it is written, whether it was replaced.
 
         Raises:
             NonFiniteError: if the state holds a value that is not finite; nothing is written then.
         """
         if self._best_top1 is not None and top1 < self._best_top1:
             return False
-        self._save(self._best, state, metrics={"top1": top1})
+        self._save("best", state, metrics={"top1": top1}, wait=True)
         self._best_top1 = top1
         return True
 
@@ -139,8 +154,10 @@ class Checkpoints:
         Raises:
             ValueError: if all checkpoints are broken, or the newest one that is not holds another model.
         """
+        with contextlib.suppress(Exception):
+            self._managers["latest"].wait_until_finished()
         placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template)
-        steps = sorted(self._latest.all_steps(), reverse=True)
+        steps = sorted(self._managers["latest"].all_steps(), reverse=True)
         broken = {}
         for step in steps:
             folder = self._root / "latest" / str(step)
@@ -148,7 +165,7 @@ class Checkpoints:
                 record = _read_record(folder)
                 if not (differences := _model_differences(record["leaves"], template)):
                     args = ocp.args.Composite(state=ocp.args.StandardRestore(placed))
-                    state = self._latest.restore(step, args=args).state
+                    state = self._managers["latest"].restore(step, args=args).state
                     _check_leaves(state, record["leaves"])
             except Exception as error:
                 broken[step] = first_line(error)
@@ -170,11 +187,11 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """Return the newest step, whether it passes its checksums or not; None if there is no checkpoint."""
-        return max(self._latest.all_steps(), default=None)
+        return max(self._managers["latest"].all_steps(), default=None)
 
     def reached_preemption(self, step: int) -> bool:
         """Return whether one of several processes received SIGTERM; equal on all. A single process returns False."""
-        return jax.process_count() > 1 and self._latest.reached_preemption(step)
+        return jax.process_count() > 1 and self._managers["latest"].reached_preemption(step)
 
     @contextlib.contextmanager
     def explain_non_finite(self) -> Iterator[None]:
@@ -182,7 +199,8 @@ class Checkpoints:
         try:
             yield
         except NonFiniteError as error:
-            self.wait()
+            with contextlib.suppress(Exception):
+                self._managers["latest"].wait_until_finished()
             good = self.latest_step()
             left = "no checkpoint was written yet" if good is None else f"the last good checkpoint is step {good}"
             raise NonFiniteError(
@@ -191,15 +209,22 @@ class Checkpoints:
                 step=error.step,
             ) from error
 
-    def wait(self) -> None:
-        """Wait until all checkpoints are on disk."""
-        with self._writing():
-            self._latest.wait_until_finished()
-            self._best.wait_until_finished()
+    def wait(self, state: TrainState) -> None:
+        """Wait until the latest state is on disk; save ``state`` if it could not be written.
 
-    def _save(self, manager: ocp.CheckpointManager, state: TrainState, *, metrics: dict[str, float]) -> None:
+        Raises:
+            OSError: if ``state`` cannot be written either.
+        """
+        try:
+            with waiting(f"checkpoints in {self._root} to be written"):
+                self._managers["latest"].wait_until_finished()
+        except Exception as error:
+            self._failed("latest", error, until=None)
+            self._save("latest", state, metrics={}, wait=True)
+
+    def _save(self, name: str, state: TrainState, *, metrics: dict[str, float], wait: bool) -> None:
         step = int(jax.device_get(state.step))
-        if step in manager.all_steps():
+        if step in self._managers[name].all_steps():
             return
         leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(jax.device_get(state))}
         bad = [name for name, leaf in leaves.items() if not np.isfinite(leaf).all()]
@@ -208,23 +233,62 @@ class Checkpoints:
         sums = {name: _leaf_record(leaf) for name, leaf in leaves.items()}
         record = _RecordArgs(step, self._config, self._labels, metrics, sums)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), checksums=record)
-        # Without ``force``, Orbax refuses a step that is older than the newest, as after an import of weights.
-        with self._writing():
-            manager.save(step, args=args, force=True)
+        until = time.monotonic() + 60 * self._section.retry_minutes
+        failed = False
+        while True:
+            try:
+                with waiting(f"checkpoints in {self._root} to be written"):
+                    self._check_space(leaves)
+                    # This also raises the error of an earlier asynchronous save. Without ``force``, Orbax refuses a
+                    # step that is older than the newest, as after an import of weights.
+                    self._managers[name].save(step, args=args, force=True)
+                    if wait or failed:
+                        self._managers[name].wait_until_finished()
+                break
+            except Exception as error:
+                self._failed(name, error, until=until)
+                failed = True
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Return a context that logs long waits, and turns an error of a bucket into one line."""
-        try:
-            with waiting(f"checkpoints in {self._root} to be written"):
-                yield
-        except Exception as error:
-            if not is_bucket(self._root):
-                raise
-            raise OSError(f"no checkpoint can be written to {self._root}: {first_line(error)}") from error
+    def _failed(self, name: str, error: Exception, *, until: float | None) -> None:
+        """Prepare another try after a checkpoint could not be written.
+
+        Raises:
+            OSError: if it is too late for that, or one of several processes has failed.
+        """
+        texts = [os.strerror(number) for number in _REASONS]
+        reason = next((text for text in texts if text in str(error)), first_line(error))
+        if jax.process_count() > 1 or (until is not None and time.monotonic() >= until):
+            raise OSError(f"no checkpoint can be written to {self._root}: {reason}") from error
+        if not self._warned:
+            self._warned = True
+            minutes = self._section.retry_minutes
+            _log.warning("no checkpoint can be written to %s (%s); trying for %g min", self._root, reason, minutes)
+        _mute_remains()
+        with contextlib.suppress(Exception):
+            self._managers[name].close()
+        time.sleep(_PAUSE)
+        self._remove_unfinished()
+        self._managers[name] = self._open(name)
+
+    def _check_space(self, leaves: Mapping[str, np.ndarray]) -> None:
+        """Raise an OSError if the disk has no room for a state: Orbax would write a part, and say so at length."""
+        if is_bucket(self._root) or jax.process_count() > 1:
+            return
+        if shutil.disk_usage(self._root).free < sum(leaf.nbytes for leaf in leaves.values()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _open(self, name: str) -> ocp.CheckpointManager:
+        keep = self._section.keep if name == "latest" else 1
+        return _open_manager(self._root / name, keep=keep, asynchronous=self._section.asynchronous)
+
+    def _remove_unfinished(self) -> None:
+        """Remove incomplete checkpoints, of a run that was killed or of a save that failed."""
+        if jax.process_index() == 0:
+            for leftover in _unfinished(self._root):
+                leftover.rmtree(missing_ok=True)
 
     def _read_best_top1(self) -> float | None:
-        for step in sorted(self._best.all_steps(), reverse=True):
+        for step in sorted(self._managers["best"].all_steps(), reverse=True):
             # A broken checkpoint must not prevent a new best one.
             with contextlib.suppress(Exception):
                 return _read_record(self._root / "best" / str(step))["metrics"]["top1"]
@@ -239,8 +303,8 @@ class Checkpoints:
             clear_way(self._root / "broken", folder=True)
             for step in broken:
                 move_folder(self._root / "latest" / str(step), self._root / "broken" / str(step))
-        _barrier("broken checkpoints set aside")
-        self._latest.reload()
+        _wait_for_all("set broken checkpoints aside")
+        self._managers["latest"].reload()
 
 
 def find(path: str | os.PathLike) -> epath.Path:
@@ -343,7 +407,7 @@ def _open_manager(folder: epath.Path, *, keep: int, asynchronous: bool) -> ocp.C
     options = ocp.CheckpointManagerOptions(preservation_policy=policy, enable_async_checkpointing=asynchronous)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-    _barrier(f"{folder.name} made")
+    _wait_for_all("open the checkpoints")
     # Orbax finishes the handlers in this order. The checksums need the finished state.
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
     state_handler = ocp.StandardCheckpointHandler()
@@ -351,6 +415,19 @@ def _open_manager(folder: epath.Path, *, keep: int, asynchronous: bool) -> ocp.C
     handlers.add("state", ocp.args.StandardRestore, state_handler)
     handlers.add("checksums", _RecordArgs, _RecordHandler())
     return ocp.CheckpointManager(folder, options=options, handler_registry=handlers)
+
+
+def _mute_remains() -> None:
+    """Mute what the parts of a failed save print when they end later, and nobody awaits them."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    if sys.excepthook is sys.__excepthook__:
+        # TensorStore prints the exceptions of its threads by this hook.
+        sys.excepthook = _print_unless_closed
+
+
+def _print_unless_closed(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def _is_checkpoint(folder: epath.Path) -> bool:
@@ -396,6 +473,9 @@ def _model_differences(leaves: Mapping[str, Any], template: TrainState) -> str:
     return describe_differences(given, expected)
 
 
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+def _wait_for_all(action: str) -> None:
+    """Wait until all processes come here; ``action`` is what a late one still has to do."""
+    if processes.several():
+        processes.exchange(action, "")
+    elif jax.process_count() > 1:  # Joined without our commands.
+        multihost_utils.sync_global_devices(action)

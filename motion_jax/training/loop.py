@@ -153,9 +153,9 @@ def fit(
                 metrics, _, _ = evaluate(eval_step, state.variables, batches, parallel=parallel)
             except Stopped:
                 return None
+            # A logged evaluation is not repeated after a restart, so the checkpoints must be on disk before.
             checkpoints.save_best(state, top1=metrics["top1"])
-            # A logged evaluation is not repeated after a restart, so the checkpoint must be on disk before.
-            checkpoints.wait()
+            checkpoints.wait(state)
             epoch = step / steps_per_epoch
             metric_log.write(step=step, epoch=epoch, split="val", values=metrics)
             log(
@@ -217,7 +217,7 @@ def fit(
                     if stopping or (evaluating and (stop.requested or result is None)):
                         break
                 checkpoints.save_latest(state)
-                checkpoints.wait()
+                checkpoints.wait(state)
                 return state, result, meter.logged
 
         if par.backend_in_use(parallel) != parallel.backend:
@@ -231,7 +231,6 @@ def fit(
                     if train.on_nan == "stop":
                         raise
                     skipped.add(error)
-                    checkpoints.wait()
                     state = first_state()
                     log(f"{error}: back to step {int(state.step)}; the batch of step {error.step} is skipped")
         step = int(state.step)

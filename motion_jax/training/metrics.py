@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
-from motion_jax.places import clear_way, is_bucket, place, write_whole
+from motion_jax.places import append, clear_way, is_bucket, place, write_whole
 from motion_jax.training import json_lines
+from motion_jax.training.board import Board
 
 _log = logging.getLogger(__name__)
 
@@ -46,56 +46,78 @@ class MetricLog:
     """``metrics.jsonl`` and TensorBoard events of a workdir, written by the first process.
 
     Each line of ``metrics.jsonl`` is an object with step, epoch and split, then name -> value. It is stored as a whole
-    when ``write`` returns: a local file is appended to; a file in a bucket, which cannot be, is replaced.
+    when ``write`` returns. If it cannot be stored, a warning says so, and it is written with the next line that can.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, start_step: int) -> None:
         """Open the log of a run that continues after ``start_step`` updates, and delete the lines of later steps.
 
         ``last_train_line`` is the last kept line of the split train; None on other processes or without such a line.
+
+        Raises:
+            OSError: if the log cannot be written.
         """
         self._workdir = place(workdir)
         self._path = self._workdir / "metrics.jsonl"
-        self._file = self._board = None
+        self._step = start_step
         self.last_train_line: dict[str, Any] | None = None
         self._opened = contextlib.ExitStack()
+        self._board: Board | None = None
         if jax.process_index() != 0:
             return
         records = [record for record in read_log(self._workdir) if record["step"] <= start_step]
         self.last_train_line = next((record for record in reversed(records) if record["split"] == "train"), None)
         self._text = "".join(json.dumps(record) + "\n" for record in records)
+        # Whether the file holds this text.
+        self._stored = True
         write_whole(self._path, self._text)
-        board = str(self._workdir / "tensorboard")
+        self._board_folder = str(self._workdir / "tensorboard")
         clear_way(self._workdir / "tensorboard", folder=True)
         if is_bucket(self._workdir):
-            # TensorBoard's own writer loses events while a bucket is out of order.
-            self._board_folder = board = self._opened.enter_context(tempfile.TemporaryDirectory())
-        else:
-            self._file = self._opened.enter_context(self._path.open("a", encoding="utf-8"))
-        self._board = self._opened.enter_context(SummaryWriter(board, purge_step=start_step + 1))
+            self._board_folder = self._opened.enter_context(tempfile.TemporaryDirectory())
 
     def write(self, *, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
         """Append one line of finite values."""
-        if self._board is None:
+        if jax.process_index() != 0:
             return
         record = {"step": step, "epoch": round(epoch, 4), "split": split, **values}
         line = json.dumps(record, allow_nan=False) + "\n"
-        for name, value in values.items():
-            if name != "time":  # TensorBoard stores the time of every value by itself.
-                self._board.add_scalar(f"{split}/{name}", value, step)
-        if self._file:
-            self._file.write(line)
-            self._file.flush()
-        else:
-            self._text += line
-            write_whole(self._path, self._text)
-            self._board.flush()
+        self._text += line
+        was_stored, self._stored = self._stored, False
+        try:
+            if was_stored and not is_bucket(self._path):
+                append(self._path, line)
+            else:
+                write_whole(self._path, self._text)
+            # TensorBoard stores the time of every value by itself.
+            tags = {f"{split}/{name}": value for name, value in values.items() if name != "time"}
+            self._write_events(tags, step=step)
+            self._stored = True
+        except OSError as error:
+            self._close_board()
+            if was_stored:
+                _log.warning(
+                    "%s cannot be written (%s); its lines are kept until it can", self._path, error.strerror or error
+                )
+
+    def _write_events(self, values: Mapping[str, float], *, step: int) -> None:
+        self._board = self._board or Board(self._board_folder, purge_step=self._step + 1)
+        self._board.write(values, step=step)
+        self._step = step
+        if is_bucket(self._workdir):
             for events in pathlib.Path(self._board_folder).iterdir():
                 write_whole(self._workdir / "tensorboard" / events.name, events.read_bytes())
 
     def close(self) -> None:
         """Close the files."""
+        self._close_board()
         self._opened.close()
+
+    def _close_board(self) -> None:
+        if self._board:
+            with contextlib.suppress(OSError):
+                self._board.close()
+        self._board = None
 
 
 def find_logged(workdir: str | os.PathLike, *, step: int, split: str) -> dict[str, float] | None:

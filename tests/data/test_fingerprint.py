@@ -150,6 +150,18 @@ def test_older_records_open_with_one_line(data, caplog):
     assert dataset.fingerprint != before
 
 
+def test_damage_is_found_where_the_videos_are_absent(tmp_path):
+    for split, first in (("train", 0), ("val", 50)):
+        for name in ("a", "b"):
+            write_video(tmp_path / "root" / split / name / "0.avi", range(first, 250, 60))
+    open_dataset(section(tmp_path / "root"), default_dir=str(tmp_path / "prepared"))
+    (info,) = (tmp_path / "prepared").rglob("dataset_info.json")
+    for damage in (lambda: swap(info.parent), lambda: edit(info, lambda old: old[:100])):
+        damage()
+        with pytest.raises(ValueError, match=f"the prepared records are damaged: .*; delete the folder {info.parent} "):
+            open_dataset(section(tmp_path / "absent"), default_dir=str(tmp_path / "prepared"))
+
+
 def test_the_fingerprint_depends_on_the_data_alone(data, tmp_path):
     opened, _ = data
     first = opened()

@@ -80,6 +80,19 @@ def test_a_restart_is_compared_with_its_newest_checkpoint(tmp_path):
         check_restart(other, tmp_path, allowed=["model.name"])
 
 
+def test_data_count_by_their_fingerprint(tmp_path):
+    def with_data(**changes):
+        return {**CONFIG, "data": {**CONFIG["data"], **changes}}
+
+    tiny_runs.run(tmp_path, steps=2, config=with_data(fingerprint="0123456789abcdef"))
+    moved = Experiment.from_config(with_data(dir="/elsewhere"))
+    assert set(check_restart(moved, tmp_path, allowed=())) == {"data.dir"}
+    other = Experiment.from_config(with_data(fingerprint="fedcba9876543210"))
+    with pytest.raises(ValueError, match=r"data.fingerprint '0123456789abcdef' -> 'fedcba9876543210'\. They change"):
+        check_restart(other, tmp_path, allowed=())
+    assert set(check_restart(other, tmp_path, allowed=["data.fingerprint"])) == {"data.fingerprint"}
+
+
 def test_the_history_has_one_line_per_start(tmp_path):
     tiny_runs.run(tmp_path, steps=2)
     tiny_runs.run(tmp_path, steps=4, changes={"train.steps": (2, 4)})
