@@ -13,6 +13,8 @@ from unittest import mock
 
 import bench
 
+from motion_jax import cli
+
 # The server imports JAX once and starts no backend, so that its forks have no threads of XLA to lose.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tiny_runs", "bench", "motion_jax.tools.prepare"])
@@ -68,6 +70,11 @@ def command(name: str, *arguments: object) -> None:
     done = bench.call(name, *arguments)
     print(done.stdout, done.stderr, flush=True)
     sys.exit(done.returncode)
+
+
+def as_command(function: Callable[[], object]) -> None:
+    """Call a function as the commands call theirs: its error is one line, and the status 2."""
+    cli.run(function)
 
 
 def counted(log: pathlib.Path) -> int:

@@ -112,6 +112,8 @@ def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config
         labels=LABELS,
         clip_shape=CLIP_SHAPE,
     )
+    minutes = changes.pop("retry_minutes", 1.0)
+    checkpoint = {"every_steps": every_steps, "every_epochs": None, "keep": 2, "asynchronous": True}
     start = {"seed": changes.pop("seed", 3), "variables": changes.pop("variables", None)}
     start |= {name: changes.pop(name, None) for name in ("profile", "changes")}
     return fit(
@@ -119,7 +121,7 @@ def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config
         data,
         train=train_config(**changes),
         parallel=ParallelConfig(backend=backend, devices=devices),
-        checkpoint=CheckpointConfig(every_steps=every_steps, every_epochs=None, keep=2, asynchronous=True),
+        checkpoint=CheckpointConfig(**checkpoint, retry_minutes=minutes),
         evaluation=EvalConfig(batch_size=8, clips=2, crops=1, average="softmax", full_resolution=False),
         workdir=workdir,
         config=config or {"model": {"name": "tiny"}},
