@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import blocks, demo, input_pipeline, peers, pods, real_clips, torch_comparison
+from benchmarks import blocks, demo, input_pipeline, peers, pods, real_clips, reliability, torch_comparison
 from motion_jax.cli import Parser, print_json, run
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "peers_cpu.json": peers.tables,
     "pods.json": pods.tables,
     "real_clips.json": real_clips.tables,
+    "reliability.json": reliability.tables,
     "torch_training.json": torch_comparison.tables,
 }
 _REGION = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!-- table:).)*?)(?=<!-- end -->)", flags=re.DOTALL)

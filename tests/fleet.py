@@ -1,7 +1,6 @@
 """Test bench of several processes: train.py started several times on this machine, with logs, faults and a record."""
 
 import json
-import os
 import pathlib
 import signal
 import socket
@@ -10,10 +9,8 @@ import sys
 import time
 
 import bench
+from outcomes import note
 
-# `make chaos` sets it: more tries, and delays as long as in real life.
-CHAOS = bool(os.environ.get("MOTION_JAX_CHAOS"))
-RESULTS = bench.ROOT / "benchmarks" / "results" / "pods.json"
 HEARTBEAT = 6
 
 
@@ -126,10 +123,6 @@ def record(fault: str, *, processes: int, seconds: list[float], survived: int, l
         survived: tries after which all was as without the fault.
         lost: tries after which the state was another one.
     """
-    if not CHAOS:
-        return
-    content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"faults": []}
-    rows = [row for row in content["faults"] if (row["fault"], row["processes"]) != (fault, processes)]
     row = {"fault": fault, "processes": processes, "tries": len(seconds), "survived": survived}
-    rows.append({**row, "seconds": round(max(seconds), 1), "lost": lost})
-    RESULTS.write_text(json.dumps({**content, "heartbeat_seconds": HEARTBEAT, "faults": rows}, indent=1) + "\n")
+    row |= {"seconds": round(max(seconds), 1), "lost": lost}
+    note("pods.json", row, key=("fault", "processes"), heartbeat_seconds=HEARTBEAT)

@@ -60,6 +60,7 @@ def train_batches(start: int, *, batch_size: int = 8, size: int = CLIPS) -> Iter
     """Yield batches without end, from a step on."""
     step = start
     while True:
+        sys.audit("batch", f"train {step}")  # A moment for the kills of forks.py.
         yield batch_of([(step * batch_size + row) % size for row in range(batch_size)])
         step += 1
 
@@ -67,6 +68,7 @@ def train_batches(start: int, *, batch_size: int = 8, size: int = CLIPS) -> Iter
 def eval_batches(*, batch_size: int = 8, size: int = 13, views: int = 2) -> Iterator[dict[str, np.ndarray]]:
     """Yield a validation split of clips 100.. in batches; masked rows pad the last one."""
     for first in range(0, size, batch_size):
+        sys.audit("batch", f"val {first}")
         index = np.arange(first, first + batch_size)
         rows = [clip(100 + min(i, size - 1)) for i in index]
         clips = np.stack([np.stack([pixels, pixels[::-1]][:views]) for pixels, _ in rows])
@@ -110,6 +112,8 @@ def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config
         labels=LABELS,
         clip_shape=CLIP_SHAPE,
     )
+    minutes = changes.pop("retry_minutes", 1.0)
+    checkpoint = {"every_steps": every_steps, "every_epochs": None, "keep": 2, "asynchronous": True}
     start = {"seed": changes.pop("seed", 3), "variables": changes.pop("variables", None)}
     start |= {name: changes.pop(name, None) for name in ("profile", "changes")}
     return fit(
@@ -117,7 +121,7 @@ def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config
         data,
         train=train_config(**changes),
         parallel=ParallelConfig(backend=backend, devices=devices),
-        checkpoint=CheckpointConfig(every_steps=every_steps, every_epochs=None, keep=2, asynchronous=True),
+        checkpoint=CheckpointConfig(**checkpoint, retry_minutes=minutes),
         evaluation=EvalConfig(batch_size=8, clips=2, crops=1, average="softmax", full_resolution=False),
         workdir=workdir,
         config=config or {"model": {"name": "tiny"}},

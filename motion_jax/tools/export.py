@@ -16,14 +16,14 @@ Everything is exported in float32.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
 import pathlib
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -81,9 +81,8 @@ def main() -> None:
     card = describe(trained, arguments.format, model, input_=arguments.input)
     output = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)
-    # In a temporary folder until it has been compared.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        written = pathlib.Path(folder) / output.name
+    with _folder_beside(output) as folder:
+        written = folder / output.name
         log(f"writing {output}")
         write(written, model, trained.restored.variables, card, prefix=arguments.prefix)
         write_card(written, card)
@@ -109,6 +108,21 @@ def main() -> None:
     )
     if arguments.json:
         print_json(result)
+
+
+@contextlib.contextmanager
+def _folder_beside(output: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Return a context with a folder for an export until it has been compared.
+
+    A killed export leaves it behind. Its name is fixed, so that the next export deletes it.
+    """
+    folder = output.with_name(f".export-{output.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _check(arguments: argparse.Namespace, parser: Parser) -> None:

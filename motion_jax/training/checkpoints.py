@@ -103,6 +103,7 @@ class Checkpoints:
         self, workdir: str | os.PathLike, *, section: CheckpointConfig, config: Mapping[str, Any], labels: Sequence[str]
     ) -> None:
         """Open ``<workdir>/checkpoints``; only one run may write to it at a time."""
+        _mute_remains()  # Before a save fails: some of its parts end first.
         self._root = place(workdir) / "checkpoints"
         self._config = dict(config)
         self._labels = list(labels)
@@ -263,7 +264,6 @@ class Checkpoints:
             self._warned = True
             minutes = self._section.retry_minutes
             _log.warning("no checkpoint can be written to %s (%s); trying for %g min", self._root, reason, minutes)
-        _mute_remains()
         with contextlib.suppress(Exception):
             self._managers[name].close()
         time.sleep(_PAUSE)
@@ -420,14 +420,14 @@ def _open_manager(folder: epath.Path, *, keep: int, asynchronous: bool) -> ocp.C
 def _mute_remains() -> None:
     """Mute what the parts of a failed save print when they end later, and nobody awaits them."""
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    if sys.excepthook is sys.__excepthook__:
-        # TensorStore prints the exceptions of its threads by this hook.
-        sys.excepthook = _print_unless_closed
+    if sys.unraisablehook is sys.__unraisablehook__:
+        # TensorStore passes the exceptions of its threads to this hook.
+        sys.unraisablehook = _print_unless_closed
 
 
-def _print_unless_closed(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+def _print_unless_closed(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _is_checkpoint(folder: epath.Path) -> bool:

@@ -19,6 +19,8 @@ from motion_jax.places import is_bucket, place
 INSTALL_TORCH = "pip install torch"
 CHECKSUMS = "crc32"
 """Key of the metadata of a safetensors file: JSON of name -> CRC-32 of each tensor."""
+OURS = {"format": "motion_jax"}
+"""Metadata of the safetensors files that must hold checksums, even if damage hides those."""
 
 
 def read_tensors(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -58,10 +60,10 @@ def _read_safetensors(path: str, source: str | io.BytesIO) -> dict[str, np.ndarr
 
     try:
         tensors = safetensors.load_file(source) if isinstance(source, str) else safetensors.load(source.getvalue())
-        checksums = json.loads(_metadata(source).get(CHECKSUMS, "{}"))
-        damaged = [
-            name for name, expected in checksums.items() if name not in tensors or crc32(tensors[name]) != expected
-        ]
+        metadata = _metadata(source)
+        checksums = json.loads(metadata.get(CHECKSUMS, "{}"))
+        names = {*checksums, *tensors} if checksums or OURS.items() <= metadata.items() else set()
+        damaged = sorted(name for name in names if name not in tensors or crc32(tensors[name]) != checksums.get(name))
     except Exception as error:  # the package's own errors, and NumPy's for impossible sizes
         raise ValueError(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
     if damaged:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 
-from motion_jax.weights.files import CHECKSUMS, INSTALL_TORCH, crc32
+from motion_jax.weights.files import CHECKSUMS, INSTALL_TORCH, OURS, crc32
 from motion_jax.weights.torch_names import TorchNames
 
 OUR_COLLECTIONS = ("params", "batch_stats")
@@ -76,9 +76,8 @@ def save_safetensors(path: str | os.PathLike, variables: Mapping[str, Any]) -> N
     from safetensors.numpy import save_file
 
     arrays = {"/".join(names): np.ascontiguousarray(value) for names, value in _flat(variables).items()}
-    save_file(
-        arrays, os.fspath(path), metadata={CHECKSUMS: json.dumps({n: crc32(array) for n, array in arrays.items()})}
-    )
+    checksums = json.dumps({name: crc32(array) for name, array in arrays.items()})
+    save_file(arrays, os.fspath(path), metadata={**OURS, CHECKSUMS: checksums})
 
 
 def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:

@@ -14,7 +14,8 @@ import time
 import numpy as np
 import pytest
 from bench import succeed, write_videos
-from fleet import CHAOS, HEARTBEAT, Fleet, finish, record, saved
+from fleet import HEARTBEAT, Fleet, finish, record, saved
+from outcomes import CHAOS
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 

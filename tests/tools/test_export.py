@@ -138,6 +138,13 @@ def test_an_export_that_differs_is_not_written(msnet, tmp_path, monkeypatch):
     assert output.read_text() == "an older one"
 
 
+def test_what_a_killed_export_left_is_deleted(msnet, tmp_path):
+    (tmp_path / ".export-net.safetensors").mkdir()
+    (tmp_path / ".export-net.safetensors" / "net.safetensors").write_bytes(b"half")
+    exported_by(f"--checkpoint={msnet}", "--format=safetensors", f"--output={tmp_path / 'net.safetensors'}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.safetensors", "net.safetensors.json"]
+
+
 def test_the_card_holds_the_metrics_of_this_checkpoint_only(msnet):
     trained = load_trained(msnet)
     model = trained.model

@@ -36,12 +36,7 @@ def disk(monkeypatch):
 
 
 def run(workdir, *, minutes=1.0, **options):
-    def section(**fields):
-        return checkpoints.CheckpointConfig(**fields, retry_minutes=minutes)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_runs, "CheckpointConfig", section)
-        return tiny_runs.run(workdir, **options)
+    return tiny_runs.run(workdir, retry_minutes=minutes, **options)
 
 
 def final(workdir):

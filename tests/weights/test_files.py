@@ -120,6 +120,16 @@ def test_a_flipped_bit_in_our_safetensors_is_found(tmp_path):
             read_tensors(flipped(path, position))
 
 
+@pytest.mark.parametrize(("was", "damaged"), [(b'"crc32"', b'"crs32"'), (b'kernel":{', b'kerneo":{')])
+def test_damaged_names_in_our_safetensors_are_found(tmp_path, was, damaged):
+    save_safetensors(path := tmp_path / "net.safetensors", {"params": {"kernel": np.ones(50)}, "batch_stats": {}})
+    content = path.read_bytes()
+    assert content.count(was) == 1
+    path.write_bytes(content.replace(was, damaged))
+    with pytest.raises(ValueError, match=r"the values of params/kerne.+ are not those"):
+        read_tensors(path)
+
+
 def test_a_flipped_bit_in_a_pytorch_file_is_found(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is an extra")
     torch.save({"conv1.weight": torch.ones(1000)}, path := tmp_path / "net.pth")
