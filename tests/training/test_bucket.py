@@ -150,7 +150,7 @@ def test_two_hosts_with_disks_of_their_own(gate, tmp_path):
     losses = [[line["loss"] for line in logged(each)] for each in (workdir, tmp_path / "one")]
     np.testing.assert_allclose(*losses, rtol=5e-3)
     states = [restore(each / "checkpoints" / "latest").variables for each in (place(workdir), tmp_path / "one")]
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=0, atol=1e-3), *states)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=5e-3, atol=5e-3), *states)
     found, expected = (json.loads(path.read_text()) for path in (place(workdir) / "eval.json", evaluated))
     assert {name: found[name] for name in ("top1", "top5", "mean_class", "clips")} == {
         name: expected[name] for name in ("top1", "top5", "mean_class", "clips")
