@@ -1,6 +1,6 @@
 # Two commands: `make demo` trains four networks in a few minutes and prints what is expected of them, `make test` runs the fast tests.
 # `make test-long` runs the tests that take longer: several processes, documentation, the wheel, another Python.
-# `make chaos` runs more of the faults of several processes and writes the table of docs/pods.md.
+# `make chaos` runs more faults of one and of several processes and writes the tables of docs/reliability.md and docs/pods.md.
 SHELL := bash
 .SHELLFLAGS := -e -o pipefail -c
 PYTHON ?= python3
