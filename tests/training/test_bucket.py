@@ -2,15 +2,18 @@
 
 import json
 import re
+import signal
 import subprocess
 import time
 
 import bucket
+import jax
 import numpy as np
 import optax
 import pytest
 import tiny_runs
 from bench import ROOT, call, error_of, last_json, random_variables, start, succeed, wait_for, write_video
+from fleet import Fleet, finish
 
 from motion_jax.experiment import initial_variables, load_trained
 from motion_jax.places import entries_of, files_below, place, write_whole
@@ -53,10 +56,10 @@ def data(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def command(workdir, data):
+def command(workdir, data, *, frames=8):
     return (
         "train.py",
-        "--config=configs/moving_shapes.py:tsn_r18,8,smoke",
+        f"--config=configs/moving_shapes.py:tsn_r18,{frames},smoke",
         "--config.checkpoint.every_steps=4",
         "--config.checkpoint.keep=3",
         f"--config.data.dir={data}",
@@ -122,6 +125,34 @@ def test_a_run_killed_inside_a_save_ends_as_one_that_never_stopped(gate, killed,
         *("tensorboard", "checkpoints", "compile_cache"),
     }
     assert not (ROOT / "gs:").exists()
+
+
+def test_two_hosts_with_disks_of_their_own(gate, tmp_path):
+    workdir = f"gs://{bucket.NAME}/two_hosts"
+    train = (
+        *command(workdir, "", frames=3)[:-2],
+        "--config.model.batch_norm=synchronised",
+        "--config.train.learning_rate=0.001",
+    )
+    own = {number: [f"--config.data.dir={tmp_path / f'data_{number}'}"] for number in range(2)}
+    with Fleet(tmp_path / "killed", 2, *train, f"--workdir={workdir}", own=own) as fleet:
+        fleet.wait_for("step 8/12")
+        fleet.send(1)
+        statuses, _ = fleet.wait()
+    assert statuses == [2, -signal.SIGKILL], fleet.all_text()
+    assert "process 1 (" in fleet.last_lines()[0]
+    resumed = finish(tmp_path / "resumed", 2, *train, f"--workdir={workdir}", own=own)
+    assert re.search(r"training from step (4|8) to 12", resumed.text(0))
+    finish(tmp_path / "evaluated", 2, "eval.py", f"--workdir={workdir}", own=own)
+    by_two = (place(workdir) / "eval.json").read_text()
+    succeed("eval.py", f"--workdir={workdir}", *own[0])
+    assert (place(workdir) / "eval.json").read_text() == by_two
+    # One process, with other sums of the same numbers. Another clip in any batch would change its loss by percents.
+    succeed(*train, *own[0], f"--workdir={tmp_path / 'one'}")
+    losses = [[line["loss"] for line in logged(each)] for each in (workdir, tmp_path / "one")]
+    np.testing.assert_allclose(*losses, rtol=5e-3)
+    states = [restore(each / "checkpoints" / "latest").variables for each in (place(workdir), tmp_path / "one")]
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=5e-3, atol=5e-3), *states)
 
 
 def test_commands_read_a_run_in_a_bucket(killed, straight, tmp_path):
