@@ -80,7 +80,8 @@ def test_every_number_is_taken_or_refused_in_one_line(name, key):
             section, field = section_of(config, key)
             section[field] = given
             refusal = outcome(config)
-            if isinstance(value, float) or value == 2**63:
+            # A learning rate may be any number of float32: a run that diverges says so.
+            if isinstance(value, float) or (value == 2**63 and key != "train.learning_rate"):
                 assert refusal, f"{key} = {given} is taken"
             if refusal:
                 assert key.rpartition(".")[2] in refusal

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.backbones.protocol import BackboneNames, OtherLayout
 from motion_jax.backbones.stages import check_sites, run
-from motion_jax.fields import OddSide, check_fields
+from motion_jax.fields import Range, check_fields
 from motion_jax.layers import BatchNorm, ConvBNAct
 from motion_jax.ops import temporal_shift
 
@@ -120,7 +120,7 @@ class MobileNetV2(nn.Module):
 
     width: int = PUBLISHED_WIDTH
     fold_div: int | None = None
-    stem_kernel: OddSide = 3
+    stem_kernel: Annotated[int, Range(1, 63)] = 3
     blocks: Mapping[str, nn.Module] | None = None
     zero_init: bool = False
     remat: bool = False
@@ -136,8 +136,10 @@ class MobileNetV2(nn.Module):
         """Return the stages in order, (b, t, h, w, c) each: ``stage3`` and, after its motion block, ``stage3_motion``.
 
         Raises:
-            ValueError: for a block at an unknown site.
+            ValueError: for a block at an unknown site, or an even ``stem_kernel``.
         """
+        if self.stem_kernel % 2 == 0:
+            raise ValueError(f"stem_kernel must be odd, 3 or 7 as published; got {self.stem_kernel}")
         blocks = self.blocks or {}
         check_sites(self, blocks, SITES)
         layer = functools.partial(ConvBNAct(self.norm, self.dtype, train), act=nn.relu6)

@@ -76,6 +76,8 @@ class CheckpointConfig:
                 raise ValueError(f"checkpoint.{name} is {shown(value)}, expected a positive number or None")
         if not 1 <= self.keep <= 10**6:
             raise ValueError(f"checkpoint.keep is {self.keep}, expected at least 1 and at most a million")
+        if not 0 <= self.retry_minutes <= 1e5:
+            raise ValueError(f"checkpoint.retry_minutes is {shown(self.retry_minutes)}, expected 0 to 100,000")
 
     def period(self, steps_per_epoch: float) -> float:
         """Return the updates between two checkpoints, may be fractional; 0 for none."""

@@ -90,7 +90,7 @@ class TrainConfig:
             ("batch_size", 1 <= self.batch_size <= 2**20, "1 to 2**20"),
             ("steps", self.steps is None or 1 <= self.steps < 2**31, "1 to 2**31 - 1, or None"),
             ("epochs", self.epochs is None or 0 < self.epochs <= 1e6, "a positive number up to a million, or None"),
-            ("learning_rate", 0 < self.learning_rate <= 1e4, "a positive number up to 1e4"),
+            ("learning_rate", 0 < self.learning_rate <= 1e38, "a positive number up to 1e38"),
             ("schedule", self.schedule in SCHEDULES, f"one of {SCHEDULES}"),
             ("milestones", rising and max(self.milestones, default=0) <= 1e6, "positive epochs, rising"),
             ("decay_factor", 0 < self.decay_factor <= 1, "above 0, at most 1"),

@@ -84,5 +84,5 @@ def test_the_rate_follows_the_batch_if_a_base_is_given(schedule):
     assert rates(batch_size=24, base_batch_size=None) == plain
     np.testing.assert_allclose(rates(batch_size=24, base_batch_size=8), 3 * np.array(plain), rtol=1e-6)
     np.testing.assert_allclose(rates(batch_size=24, base_batch_size=96), np.array(plain) / 4, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"train\.base_batch_size is 0, expected at least 1, or None"):
+    with pytest.raises(ValueError, match=r"train\.base_batch_size is 0, expected 1 to 2\*\*20, or None"):
         rates(base_batch_size=0)
