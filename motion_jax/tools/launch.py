@@ -1,7 +1,8 @@
 """Start a command as several processes on this machine.
 
 Examples:
-    python -m motion_jax.tools.launch --processes=8 --devices_per_process=1 -- train.py --config=... --workdir=runs/mine
+    python -m motion_jax.tools.launch --processes=8 --devices_per_process=1 -- train.py \\
+        --config=configs/moving_shapes.py --workdir=runs/mine
     python -m motion_jax.tools.launch --processes=2 --devices_per_process=2 -- eval.py --workdir=runs/mine --json
 
 Each process is python with the words after -- and --coordinator, --processes and --process_id. Each of its lines on

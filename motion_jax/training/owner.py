@@ -135,9 +135,9 @@ class _Lease:
             except self._exceptions.PreconditionFailed:
                 _log.warning("%s: another run has taken this workdir; stop one of the two", self._path)
                 return
-            # The bucket is out of order for a while: the next renewal may succeed.
+            # The bucket is out of order: the next renewal may succeed, and a save that fails says so.
             except Exception as error:
-                _log.warning("%s is not renewed: %s", self._path, first_line(error))
+                _log.debug("%s is not renewed: %s", self._path, first_line(error))
 
 
 def _this_process() -> str:
