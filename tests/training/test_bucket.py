@@ -281,7 +281,7 @@ def test_writes_that_are_refused_for_10_seconds_are_repeated(gate, straight, dat
 
 def test_writes_that_are_refused_for_good_end_the_run(gate, straight, data):
     workdir = f"gs://{bucket.NAME}/refused"
-    process = start(*command(workdir, data))
+    process = start(*command(workdir, data), "--config.checkpoint.retry_minutes=0.05")
     refuse_after_step_4(gate, process, workdir, status=403)
     _, stderr = process.communicate(timeout=100)
     gate.refuse = None
