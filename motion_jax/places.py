@@ -209,9 +209,8 @@ def _set_up_buckets() -> None:
     # Other processes and TensorStore write to the bucket too, so that a kept listing would be wrong.
     for protocol in ("gs", "gcs"):
         fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
-    # gcsfs, and Orbax in its threads, log each exception with its traceback before they raise it.
-    for name in ("gcsfs", "absl"):
-        logging.getLogger(name).addFilter(_has_no_traceback)
+    # gcsfs logs each exception with its traceback before it raises it.
+    logging.getLogger("gcsfs").addFilter(_has_no_traceback)
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:

@@ -32,6 +32,7 @@ import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from motion_jax.places import waiting
 from motion_jax.training import native_log
 
 # JAX's own limit for a heartbeat, which an option replaces.
@@ -118,7 +119,7 @@ def join(arguments: argparse.Namespace, *, program: str) -> None:
     if options.get("process_id") == 0 and "coordinator_address" in options:
         _check_port(int(where.rpartition(":")[2]))
     native_log.divert(functools.partial(_explain_loss, program, where))
-    with _say_waiting(f"waiting for all processes to meet at {where}", period=min(60, arguments.heartbeat_seconds)):
+    with waiting(f"all processes to meet at {where}"):
         try:
             jax.distributed.initialize(**options, heartbeat_timeout_seconds=arguments.heartbeat_seconds)
         except ValueError as error:
@@ -463,24 +464,6 @@ def _reads(note: Any, token: str) -> bool:
                 return True
         time.sleep(0.5)
     return False
-
-
-@contextlib.contextmanager
-def _say_waiting(what: str, *, period: float) -> Iterator[None]:
-    """Say in each period what this process waits for."""
-    done, began = threading.Event(), time.monotonic()
-
-    def say() -> None:
-        while not done.wait(period):
-            _say(f"{what}, {time.monotonic() - began:.0f} s")
-
-    thread = threading.Thread(target=say, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _say(line: str) -> None:
