@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from motion_jax.blocks.protocol import Operations, Shape, TensorNames
+from motion_jax.blocks.protocol import Operations, Shape, Similarities, TensorNames
 from motion_jax.fields import Channels, Range, check_fields
 from motion_jax.layers import BatchNorm, ConvBNAct, at_least_float32
 
@@ -110,3 +110,10 @@ class CorrelationBlock(nn.Module):
         channels, groups = self.compared(features)
         cells = batch * frames * height * width * (2 * self.radius + 1) ** 2
         return Operations(correlation=cells * (3 * channels - groups))
+
+    @nn.nowrap
+    def similarities(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Similarities:
+        """Return the similarities with the frame before, averaged over the groups; 0 for the first frame."""
+        _, state = self.clone(parent=None, name=None).apply(variables, x, train=False, mutable=["intermediates"])
+        values = state["intermediates"]["correlation"].mean(axis=-1)
+        return Similarities(values.at[:, 0].set(0)[:, :, :, :, None], (-1,), self.dilation)

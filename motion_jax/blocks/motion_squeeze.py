@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from motion_jax.blocks.protocol import Operations, Shape, TensorNames
+from motion_jax.blocks.protocol import Operations, Shape, Similarities, TensorNames
 from motion_jax.fields import Channels, OddSide, Positive, Range, check_fields
 from motion_jax.layers import BatchNorm, Conv, ConvBNAct
 from motion_jax.ops import l2_normalize, local_correlation, match, pack_frames, unpack_frames
@@ -198,6 +198,33 @@ class MotionSqueeze(nn.Module):
     @nn.nowrap
     def match_margin(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Float[Array, " b"]:
         """Return the smallest margin per clip between the best and the second-best match, over all positions."""
+        x = self._compared(variables, x)
+        pairs = [(x[:, :-1], x[:, 1:])]
+        if "_backward" in DIRECTIONS[self.directions]:
+            pairs.append((x[:, 1:], x[:, :-1]))
+        return jnp.stack([self._margin(*pair) for pair in pairs]).min(axis=0)
+
+    @nn.nowrap
+    def similarities(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Similarities:
+        """Return the rectified correlation with the next frame, and with the frame before if the block uses it."""
+        x = self._compared(variables, x)
+        offsets = (1,) if self.directions == "forward" else (-1, 1)
+        values = jnp.stack([self._scores(x, offset) for offset in offsets], axis=4)
+        sigma = self.sigma if self.kernel else None
+        return Similarities(values, offsets, self.dilation, sigma, self.temperature, cosine=True)
+
+    @nn.nowrap
+    def _scores(self, x: jax.Array, offset: int) -> jax.Array:
+        """Return scores (b, t, h, w, p, p) of each frame with the one at ``offset`` 1 or -1; 0 for a frame without."""
+        batch, frames = x.shape[:2]
+        source, target = _pairs_of_frames(x, backward=offset < 0)
+        scores = nn.relu(local_correlation(source, target, radius=self.radius, dilation=self.dilation))
+        scores = scores.reshape(batch, frames - 1, *scores.shape[1:])
+        return jnp.pad(scores, [(0, 0), (0, 1) if offset > 0 else (1, 0), *[(0, 0)] * 4])
+
+    @nn.nowrap
+    def _compared(self, variables: Mapping[str, Any], x: jax.Array) -> jax.Array:
+        """Return the normalised features that the block matches."""
         if self.reduction is not None:
             _, state = self.clone(parent=None, name=None).apply(
                 variables,
@@ -207,11 +234,7 @@ class MotionSqueeze(nn.Module):
                 mutable=["intermediates"],
             )
             x = nn.relu(state["intermediates"]["reduction_bn"]["__call__"][0])
-        x = l2_normalize(x)
-        pairs = [(x[:, :-1], x[:, 1:])]
-        if "_backward" in DIRECTIONS[self.directions]:
-            pairs.append((x[:, 1:], x[:, :-1]))
-        return jnp.stack([self._margin(*pair) for pair in pairs]).min(axis=0)
+        return l2_normalize(x)
 
     @nn.nowrap
     def _margin(self, source: jax.Array, target: jax.Array) -> jax.Array:

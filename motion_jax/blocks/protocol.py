@@ -69,6 +69,28 @@ class TensorNames:
         return next((match.expand(template) for match, template in matches if match), None)
 
 
+@dataclasses.dataclass(frozen=True)
+class Similarities:
+    """What a block compares: each cell of its map with a window around it in other frames.
+
+    Attributes:
+        values: similarities (b, t, h, w, l, u, v), float32 at least; u is vertical and v horizontal, each with its
+            centre in the middle. 0 where the other frame or cell does not exist.
+        offsets: the l temporal offsets, in frames of the map.
+        step: cells of the map between neighbours of the window.
+        sigma: width of the Gaussian around the best match for the expected displacement, in steps; None for none.
+        temperature: multiplier of the scores for the expected displacement.
+        cosine: whether the values are cosines, which are 1 at most.
+    """
+
+    values: Float[Array, "b t h w l u v"]
+    offsets: tuple[int, ...]
+    step: int = 1
+    sigma: float | None = 5.0
+    temperature: float = 100.0
+    cosine: bool = False
+
+
 class MotionBlock(Protocol):
     """A Flax module from features (b, t, h, w, c) to features of the same shape.
 
@@ -112,6 +134,14 @@ class Declarations(Protocol):
 
     def displacement_reach(self) -> int:
         """Return the length of one unit of the ``displacement`` that the block sows, in cells of its map."""
+
+    def similarities(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Similarities:
+        """Return the similarities that a call on ``x`` computes, for pictures and pages.
+
+        Args:
+            variables: the variables of the block alone.
+            x: input of the block.
+        """
 
     def match_margin(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Float[Array, " b"]:
         """Return the smallest margin per clip between the best match and the second-best one.

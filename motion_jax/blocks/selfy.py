@@ -11,11 +11,11 @@ from jaxtyping import Array, Float
 
 from motion_jax.blocks import feature_integration
 from motion_jax.blocks.feature_integration import integrate, upsample
-from motion_jax.blocks.protocol import Operations, Shape, TensorNames
+from motion_jax.blocks.protocol import Operations, Shape, Similarities, TensorNames
 from motion_jax.fields import Channels, OddSide, Positive, Range, check_fields
 from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
 from motion_jax.ops import kernel_soft_argmax, self_similarity
-from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
+from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, temporal_offsets, window_exists
 from motion_jax.text import shown
 
 FUSIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -217,6 +217,16 @@ class Selfy(nn.Module):
             batch * frames, size, stride=self.stride, width=self.integration_width, features=features
         ) + Operations(correlation=positions * window * (2 * self.channels - 1))
         return cost + Operations.softmax(positions, window) if self.similarity == "embedded_gaussian" else cost
+
+    @nn.nowrap
+    def similarities(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Similarities:
+        """Return the STSS, at the resolution of the comparison."""
+        block = self.clone(parent=None, name=None)
+        _, state = block.apply(variables, x, train=False, mutable=["intermediates"])
+        offsets = temporal_offsets(self.window[0]) if self.offsets is None else self.offsets
+        cosine = self.similarity == "cosine"
+        values = state["intermediates"]["stss"]
+        return Similarities(values, offsets, 1, self.sigma, self.temperature, cosine)
 
     @classmethod
     def fields_at(cls, cell: int) -> Mapping[str, Any]:

@@ -1,5 +1,8 @@
 """From a clip to logits: normalisation, backbone, dropout, classifier, consensus."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -60,7 +63,7 @@ class VideoClassifier(nn.Module):
                 block; or if they are floats beyond ``LARGEST`` or not finite. Values are checked where they are known:
                 not within ``jax.jit``, which this check costs nothing.
         """
-        return self._head(self.backbone(self._normalise(clips), train=train), train=train).mean(axis=1)
+        return self.classify(_last(self.backbone(self._normalise(clips), train=train)), train=train).mean(axis=1)
 
     def features(self, clips: Num[Array, "b t h w c"], *, train: bool) -> tuple[jax.Array, dict]:
         """Return the logits and the intermediate results.
@@ -73,7 +76,7 @@ class VideoClassifier(nn.Module):
             come from the first one, and ``motion`` holds the results of each by site.
         """
         stages, motion = self._run_backbone(self._normalise(clips), train=train)
-        frame_logits = self._head(stages, train=train)
+        frame_logits = self.classify(_last(stages), train=train)
         first = next(iter(motion.values()), {})
         aux = {**first, "frame_logits": frame_logits, "stages": stages}
         if len(motion) > 1:
@@ -99,9 +102,9 @@ class VideoClassifier(nn.Module):
             _check_values(clips)
         return jnp.asarray(clips, self.dtype)
 
-    def _head(self, stages: dict[str, jax.Array], *, train: bool) -> jax.Array:
-        *_, last = stages.values()
-        x = last.mean(axis=(2, 3), dtype=at_least_float32(self.dtype))
+    def classify(self, features: Num[Array, "b t h w c"], *, train: bool) -> jax.Array:
+        """Return the logits of each frame (b, t, num_classes) from the features of the last stage."""
+        x = features.mean(axis=(2, 3), dtype=at_least_float32(self.dtype))
         return self.classifier(self.drop(x, deterministic=not train))
 
     def _run_backbone(self, x: jax.Array, *, train: bool) -> tuple[dict, dict]:
@@ -122,6 +125,16 @@ class VideoClassifier(nn.Module):
                 self.backbone.put_variable(collection, name, value)
         sites = [stage.removesuffix("_motion") for stage in stages if stage.endswith("_motion")]
         return stages, {site: dict(sown[f"blocks_{site}"]) for site in sites if f"blocks_{site}" in sown}
+
+
+def block_variables(variables: Mapping[str, Any], site: str) -> dict[str, Any]:
+    """Return the variables of the motion block at a site, by collection."""
+    return {name: values["backbone"].get(f"blocks_{site}", {}) for name, values in variables.items()}
+
+
+def _last(stages: Mapping[str, jax.Array]) -> jax.Array:
+    *_, last = stages.values()
+    return last
 
 
 def _check_values(clips: jax.Array | np.ndarray) -> None:

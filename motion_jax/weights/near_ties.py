@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import declared
 from motion_jax.models import VideoClassifier
+from motion_jax.models.classifier import block_variables
 
 ROUNDING = 2e-6
 """Largest change by float32 rounding in the difference of two matching scores, each of which is 1 at most."""
@@ -26,6 +27,5 @@ def logits_and_gap(
     gap = jnp.full(clips.shape[0], jnp.inf)
     for site, block in (model.backbone.blocks or {}).items():
         if match_margin := declared(block, "match_margin"):
-            inner = {name: variables[name]["backbone"][f"blocks_{site}"] for name in variables}
-            gap = jnp.minimum(gap, match_margin(inner, aux["stages"][site]))
+            gap = jnp.minimum(gap, match_margin(block_variables(variables, site), aux["stages"][site]))
     return logits, gap
