@@ -198,10 +198,8 @@ def make_page(read: Sequence[tuple[epath.Path, dict[str, Any], Scores | None]], 
             except (ValueError, OSError) as error:
                 missing.append((f"its clips are not shown: {' '.join(str(error).split())}.", ""))
         lines = history.read_lines(workdir)
-        runs.append(
-            Run(name, str(workdir), model, config, read_log(workdir), lines, evaluation, pairs, cards, missing)
-        )
-    return report_page(runs, legend=clip_cards.legend() if clips else None)
+        runs.append(Run(name, str(workdir), model, config, read_log(workdir), lines, evaluation, pairs, cards, missing))
+    return report_page(runs)
 
 
 def _model_of(config: dict[str, Any], result: dict[str, Any] | None, workdir: epath.Path) -> str:

@@ -28,35 +28,40 @@ def frames_picture(frames: np.ndarray) -> dict[str, Any]:
 def overlays(seen: Sequence[ClipInspection], chosen: Sequence[int]) -> list[dict[str, Any]]:
     """Return the pictures over each clip: displacement to the next frame, and activation of the chosen class.
 
-    Displacement is transparent where nothing moves, and its colours are full at ``longest`` pixels, the same for all
-    clips. Activation is relative to the strongest of its clip.
+    Displacement fades where nothing moves and where the confidence is low for the clip. Its colours are full at
+    ``longest`` pixels, the same for all clips. Activation is relative to the strongest of its clip.
 
     Args:
         seen: what the network sees in each clip.
         chosen: a class per clip.
     """
-    fields = [_displacement(each) for each in seen]
-    known = [field for field in fields if field is not None]
-    longest = length_scale(np.concatenate([field.reshape(-1, 2) for field in known])) if known else None
+    comparisons = [each.comparison for each in seen if each.comparison is not None]
+    fields = [each.expected[..., each.main_offset, :] for each in comparisons]
+    weights = [visibility(each.confidence[..., each.main_offset]) for each in comparisons]
+    sure = [field[weight > 0.5] for field, weight in zip(fields, weights, strict=True)]
+    longest = length_scale(np.concatenate(sure)) if sure else None
     made = []
-    for each, field, label in zip(seen, fields, chosen, strict=True):
+    for at, (each, label) in enumerate(zip(seen, chosen, strict=True)):
         activation = each.activation[label]
-        pictures = {"activation": _strip(activation_colours(activation / max(activation.max(), 1e-12)))}
-        counts = {"activation": len(activation)}
-        if field is not None:
-            length = np.linalg.norm(field, axis=-1) / longest
-            alpha = np.round(255 * np.clip(length, 0, 1)).astype(np.uint8)
-            pictures["displacement"] = _strip(np.concatenate([flow_colours(field, longest=longest), alpha[..., None]], -1))
-            counts["displacement"] = len(field)
-        made.append({**pictures, "counts": counts, "longest": longest})
+        pictures = {"activation": activation_colours(activation / max(activation.max(), 1e-12))}
+        if longest is not None:
+            opacity = weights[at] * np.clip(np.linalg.norm(fields[at], axis=-1) / longest, 0, 1)
+            alpha = np.round(255 * opacity).astype(np.uint8)[..., None]
+            pictures["displacement"] = np.concatenate([flow_colours(fields[at], longest=longest), alpha], axis=-1)
+        made.append(
+            {
+                **{name: _strip(picture) for name, picture in pictures.items()},
+                "counts": {name: len(picture) for name, picture in pictures.items()},
+                "longest": longest,
+            }
+        )
     return made
 
 
-def _displacement(seen: ClipInspection) -> np.ndarray | None:
-    """Return the expected displacement to the next frame (t', h, w, 2), 0 for a frame without one."""
-    if seen.comparison is None:
-        return None
-    return seen.comparison.expected[..., seen.comparison.main_offset, :]
+def visibility(confidence: np.ndarray) -> np.ndarray:
+    """Return 0 for the least and 1 for the most confident tenth of the cells, linear between; 1 if all are equal."""
+    low, high = np.percentile(confidence, (10, 90))
+    return np.clip((confidence - low) / (high - low), 0, 1) if high > low else np.ones_like(confidence)
 
 
 def activation_colours(activation: np.ndarray) -> np.ndarray:

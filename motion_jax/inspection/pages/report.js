@@ -387,12 +387,14 @@ class Matrix {
   }
 }
 
+let matrix = null;
+
 /** Read the clips' labels, predictions and names, and show the matrix. */
 async function showMatrix() {
   const read = async (text) => (text ? (await unpack(text)).data : null);
   const each = (name) => Promise.all(report.runs.map((run) => read(run[name])));
   const [labels, ids, predicted, confidence] = [await read(report.labels), await read(report.ids), await each("predicted"), await each("confidence")];
-  new Matrix(labels, predicted, confidence, ids && new TextDecoder().decode(ids).split("\n"));
+  matrix = new Matrix(labels, predicted, confidence, ids && new TextDecoder().decode(ids).split("\n"));
 }
 
 /** Draw the reliability diagram of a run. */
@@ -511,7 +513,10 @@ class Clips {
       };
       context.globalAlpha = 1;
       context.imageSmoothingEnabled = true;
+      // Gray, so that all colours are those of the overlay.
+      context.filter = overlay && overlays[overlay] ? "grayscale(1)" : "none";
       part(frames, clip.count, at);
+      context.filter = "none";
       if (!overlay || !overlays[overlay]) continue;
       const count = clip.counts[overlay];
       const index = Math.floor((at * count) / clip.count);

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from motion_jax.inspection import score_statistics as statistics
+from motion_jax.inspection.pages import clip_cards
 from motion_jax.inspection.pages.page import packed, render
 
 METRICS = {"top1": "Top-1", "top5": "Top-5", "mean_class": "Mean class"}
@@ -27,7 +28,7 @@ CURVES = {
 VIEWS = ("split", "clips", "crops", "average", "full_resolution", "corruption")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
     """The evaluation of a run.
 
@@ -65,7 +66,7 @@ class Evaluation:
         return statistics.probabilities(self.scores, self.average)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """What the page shows of a run.
 
@@ -94,12 +95,11 @@ class Run:
     missing: Sequence[tuple[str, str]] = ()
 
 
-def report_page(runs: Sequence[Run], *, legend: Mapping[str, str] | None = None) -> str:
+def report_page(runs: Sequence[Run]) -> str:
     """Return the page of runs whose evaluations are of the same clips.
 
     Args:
         runs: in the order of the page; differences are to the first evaluated one.
-        legend: pictures of the clips' overlays, as data URLs.
     """
     evaluated = [run for run in runs if run.evaluation]
     classes = list(evaluated[0].evaluation.classes) if evaluated else []
@@ -119,12 +119,14 @@ def report_page(runs: Sequence[Run], *, legend: Mapping[str, str] | None = None)
         configs=[json.dumps(run.config, indent=1, ensure_ascii=False) for run in runs],
         environments=[environment(run.history) for run in runs],
         histories=[history_rows(run.history) for run in runs],
-        legend=legend or {},
+        legend=clip_cards.legend(),
         data={
             "classes": classes,
             "charts": {name: {"title": title, "log": log} for name, (title, _, log) in CURVES.items()},
             "runs": [run_data(run) for run in runs],
-            **({"labels": packed(_smallest(evaluated[0].evaluation.labels)), "ids": _ids(evaluated)} if classes else {}),
+            **(
+                {"labels": packed(_smallest(evaluated[0].evaluation.labels)), "ids": _ids(evaluated)} if classes else {}
+            ),
         },
     )
 
@@ -362,7 +364,9 @@ def history_rows(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, s
             changes = line.get("changes")
             changes = changes.items() if isinstance(changes, Mapping) else ()
             changed = ", ".join(f"{key} {_change(value)}" for key, value in changes)
-            what = f"started on {line.get('devices', '?')} × {line.get('kind', 'unknown')}" + "; changed: " * bool(changed)
+            what = f"started on {line.get('devices', '?')} × {line.get('kind', 'unknown')}" + "; changed: " * bool(
+                changed
+            )
             what += changed
         rows.append((when, str(step), what))
     return rows
