@@ -31,8 +31,9 @@ from motion_jax.data.storage.frames import UnreadableError
 from motion_jax.experiment import Experiment, load_trained, open_data, workdir_of
 from motion_jax.inspection.clip_inspection import make_inspector
 from motion_jax.inspection.pages import clip_cards
-from motion_jax.inspection.pages.report import Evaluation, Run, report_page, short_names
+from motion_jax.inspection.pages.report import Evaluation, Run, report_page
 from motion_jax.places import data_folder, write_whole
+from motion_jax.text import short_names
 from motion_jax.training import history, json_lines
 from motion_jax.training.metrics import read_log
 from motion_jax.training.progress import log

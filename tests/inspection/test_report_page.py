@@ -100,9 +100,3 @@ def test_scores_of_an_unknown_kind_have_no_calibration():
     page = report.report_page([run("a", evaluation=dataclasses.replace(evaluation(60), average=None))])
     assert 'id="reliability"' not in page
     assert 'id="confusion"' in page
-
-
-def test_names_are_short_and_different():
-    workdirs = ["/r/msnet/101", "/r/msnet/102", "/r/tsn/101", "/r/tsn/101"]
-    names = report.short_names(["msnet", "msnet", "tsn", "selfy"], workdirs)
-    assert names == ["msnet 101", "msnet 102", "tsn", "selfy"]

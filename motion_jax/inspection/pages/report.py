@@ -131,23 +131,6 @@ def report_page(runs: Sequence[Run]) -> str:
     )
 
 
-def short_names(models: Sequence[str], workdirs: Sequence[str]) -> list[str]:
-    """Return a name per run: its model, and the end of its folder where several runs have the model.
-
-    >>> short_names(["tsn", "msnet", "msnet"], ["runs/tsn", "runs/msnet/1/a", "runs/msnet/2/a"])
-    ['tsn', 'msnet 1/a', 'msnet 2/a']
-    """
-    names = []
-    for model, workdir in zip(models, workdirs, strict=True):
-        same = [other.split("/") for name, other in zip(models, workdirs, strict=True) if name == model]
-        parts = workdir.split("/")
-        length = next(
-            (n for n in range(1, len(parts) + 1) if [each[-n:] for each in same].count(parts[-n:]) == 1), len(parts)
-        )
-        names.append(model if len(same) == 1 else f"{model} {'/'.join(parts[-length:])}")
-    return names
-
-
 def headline(runs: Sequence[Run]) -> dict[str, str]:
     """Return what was compared, on which data, who leads, and whether the difference exceeds its interval."""
     evaluated = sorted((run for run in runs if run.evaluation), key=lambda run: -run.evaluation.metrics["top1"])
