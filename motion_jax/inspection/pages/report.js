@@ -125,7 +125,7 @@ class Chart {
     else high += 0.04 * (high - low);
     this.range = [low, high];
     const parts = [];
-    for (const value of this.log ? logTicks(low, high) : ticks(low, high, large ? 6 : 4)) {
+    for (const value of this.log ? logTicks(low, high) : ticks(low, high, large ? 6 : 5)) {
       const y = this.y(value);
       parts.push(make("svg:line", { class: "grid", x1: this.left, x2: this.width - this.rightEdge, y1: y, y2: y, "data-y": value }));
       parts.push(make("svg:text", { x: this.left - 6, y: y + 4, "text-anchor": "end" }, shown(value)));

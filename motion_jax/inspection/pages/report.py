@@ -21,8 +21,8 @@ CURVES = {
     "lr": ("Learning rate", 1, False),
     "grad_norm": ("Gradient norm", 1, True),
     "clips_per_second": ("Clips per second", 1, False),
-    "input_wait": ("Waiting for input, % of the time", 100, False),
-    "goodput": ("Goodput, % of the time since the start", 100, False),
+    "input_wait": ("Waiting for input, %", 100, False),
+    "goodput": ("Goodput, %", 100, False),
 }
 # What an evaluation measures, apart from the network and the data.
 VIEWS = ("split", "clips", "crops", "average", "full_resolution", "corruption")
