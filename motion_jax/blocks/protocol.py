@@ -69,6 +69,22 @@ class TensorNames:
         return next((match.expand(template) for match, template in matches if match), None)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StandaloneNames(TensorNames):
+    """Names and layouts of a block that is used without a network of this library.
+
+    Attributes:
+        root: start of the official names of the block's first submodules. What stands before it in a checkpoint is the
+            prefix of all names.
+        input_width: our path of an array with one value per channel of the input.
+        translate: from a name in older files to the official name.
+    """
+
+    root: str
+    input_width: tuple[str, ...]
+    translate: Callable[[str], str] = str
+
+
 class MotionBlock(Protocol):
     """A Flax module from features (b, t, h, w, c) to features of the same shape.
 
