@@ -76,12 +76,12 @@ class StandaloneNames(TensorNames):
     Attributes:
         root: start of the official names of the block's first submodules. What stands before it in a checkpoint is the
             prefix of all names.
-        input_width: our path of an array with one value per channel of the input.
+        input_width: our paths of arrays with one value per channel of the input.
         translate: from a name in older files to the official name.
     """
 
     root: str
-    input_width: tuple[str, ...]
+    input_width: tuple[tuple[str, ...], ...]
     translate: Callable[[str], str] = str
 
 

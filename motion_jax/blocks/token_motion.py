@@ -147,7 +147,7 @@ class TokenMotion(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b n c"], *, grid: Grid, train: bool, mask: Bool[Array, "b t"] | None = None
-    ) -> Float[Array, "b n {self.features}"]:
+    ) -> Float[Array, "b n d"]:
         """Return the residual to add to the tokens, (b, n, features) in ``dtype``.
 
         Args:
@@ -162,7 +162,7 @@ class TokenMotion(nn.Module):
                 variables.
         """
         self._check_call(tokens, grid, mask)
-        x = tokens.reshape(len(tokens), *grid, -1).astype(self.dtype)
+        x = tokens.reshape(tokens.shape[0], *grid, tokens.shape[-1]).astype(self.dtype)
         if mask is not None:
             x = _fill_padded(x, mask)
         results = []
@@ -194,9 +194,9 @@ class TokenMotion(nn.Module):
                     f"window side {name} = {side} is above 2 * min(h, w) + 1 = {largest} of the grid {tuple(grid)}: "
                     "make the window smaller"
                 )
-        if mask is not None and (mask.shape != (len(tokens), frames) or mask.dtype != bool):
+        if mask is not None and (mask.shape != (tokens.shape[0], frames) or mask.dtype != bool):
             raise ValueError(
-                f"mask must be (b, t) bool, {(len(tokens), frames)}, True for padded frames; "
+                f"mask must be (b, t) bool, {(tokens.shape[0], frames)}, True for padded frames; "
                 f"got {mask.shape} {mask.dtype}"
             )
         norm = self.variables.get("params", {}).get("encoder0_ln_pre")
@@ -298,7 +298,7 @@ class TokenMotion(nn.Module):
         ),
         three_dimensional=r".*_conv",
         root="stss_encoders.",
-        input_width=("params", "encoder0_ln_pre", "scale"),
+        input_width=(("params", "encoder0_ln_pre", "scale"), ("params", "encoder0_ln_pre", "bias")),
         translate=lambda name: re.sub(r"(?<![^.])selfy_layers(\d*)\.(\d+)\.", _of_old_moss, name),
     )
 

@@ -214,12 +214,12 @@ def _input_width(
     start: Mapping[tuple[str, ...], Any],
 ) -> int | None:
     """Return the channels of the input of a block that stands alone: those of ``start``, else those of the file."""
-    path = getattr(declared(model, "official_names"), "input_width", None)
-    if path is None:
-        return None
-    name = found.get(names.short(path) if names else "/".join(path))
-    array = start.get(path, tensors.get(name))
-    return None if array is None else array.size
+    for path in getattr(declared(model, "official_names"), "input_width", ()):
+        name = found.get(names.short(path) if names else "/".join(path))
+        array = start.get(path, tensors.get(name))
+        if array is not None:
+            return array.size
+    return None
 
 
 def _by_short_name(
