@@ -4,7 +4,9 @@ import contextlib
 import itertools
 import logging
 import pathlib
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator
 
 import cv2
@@ -84,11 +86,11 @@ def _write_h264(
 
 
 def _write_webm(path: pathlib.Path, frames: Iterator[np.ndarray], *, size: tuple[int, int], fps: float) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"VP80"), fps, size)
-    try:
-        if not writer.isOpened():
-            raise ValueError(f"{path} cannot be written: give a path in a writable folder")
+    # OpenCV crashes on names that are not UTF-8.
+    with tempfile.TemporaryDirectory() as folder:
+        made = pathlib.Path(folder, "made.webm")
+        writer = cv2.VideoWriter(str(made), cv2.VideoWriter_fourcc(*"VP80"), fps, size)
         for frame in frames:
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    finally:
         writer.release()
+        shutil.copy(made, path)

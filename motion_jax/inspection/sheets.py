@@ -114,7 +114,7 @@ def animation(
     *,
     width: float,
     label: int | None = None,
-    dpi: int = 100,
+    dpi: int = 150,
 ) -> Iterator[np.ndarray]:
     """Yield the frames of an animated overview, RGB uint8 with even sides.
 
