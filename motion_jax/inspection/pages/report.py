@@ -124,7 +124,9 @@ def report_page(runs: Sequence[Run], *, legend: Mapping[str, str] | None = None)
             "classes": classes,
             "charts": {name: {"title": title, "log": log} for name, (title, _, log) in CURVES.items()},
             "runs": [run_data(run) for run in runs],
-            **({"labels": packed(_smallest(evaluated[0].evaluation.labels)), "ids": _ids(evaluated)} if classes else {}),
+            **(
+                {"labels": packed(_smallest(evaluated[0].evaluation.labels)), "ids": _ids(evaluated)} if classes else {}
+            ),
         },
     )
 
@@ -362,7 +364,9 @@ def history_rows(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, s
             changes = line.get("changes")
             changes = changes.items() if isinstance(changes, Mapping) else ()
             changed = ", ".join(f"{key} {_change(value)}" for key, value in changes)
-            what = f"started on {line.get('devices', '?')} × {line.get('kind', 'unknown')}" + "; changed: " * bool(changed)
+            what = f"started on {line.get('devices', '?')} × {line.get('kind', 'unknown')}" + "; changed: " * bool(
+                changed
+            )
             what += changed
         rows.append((when, str(step), what))
     return rows
