@@ -64,7 +64,7 @@ def main() -> None:
     if not clips:
         error = f"{files[0]}: {results[0]['error']}"
         raise ValueError(error if len(files) == 1 else f"none of the {len(files)} videos can be read")
-    page = explorer_page(names_of(networks), clips, labels)
+    page = explorer_page(names_of(networks, arguments.checkpoint), clips, labels)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(page, encoding="utf-8")
     for result in results:
@@ -165,10 +165,9 @@ def centre_view(file: pathlib.Path, section: DataConfig) -> np.ndarray | str:
     return stored if isinstance(stored, str) else views_of(stored.frames, section, clips=1, crops=1)[0]
 
 
-def names_of(networks: Sequence[Trained]) -> list[Network]:
-    """Return the networks with names that tell them apart: that of the model, or that of its checkpoint."""
+def names_of(networks: Sequence[Trained], paths: Sequence[epath.Path]) -> list[Network]:
+    """Return the networks, named as their models, with a letter where two models are the same."""
     models = [network.experiment.model.name for network in networks]
-    paths = [os.fspath(network.restored.path) for network in networks]
     if len(set(models)) < len(models):
         models = [f"{model} ({'AB'[number]})" for number, model in enumerate(models)]
     return [Network(model, printable(path)) for model, path in zip(models, paths, strict=True)]

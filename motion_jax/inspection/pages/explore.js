@@ -10,7 +10,8 @@
   function change(values) {
     Object.assign(state, values);
     panels.forEach((panel) => panel.update(Object.keys(values)));
-    showTime();
+    if ("time" in values) showTime();
+    if (values.chosen != null) byId("search").value = common.labels[values.chosen];
   }
 
   function showTime() {
@@ -31,8 +32,10 @@
     }
     const { data, seen } = opened.get(number);
     const frames = Math.max(...seen.map((each) => each.frames.length));
-    const { frame, cell } = seen[0].peakOf(seen[0].best);
-    Object.assign(state, { frames, cell, time: Math.floor((frame * frames) / seen[0].frames.length), chosen: null });
+    const evidence = Array.from({ length: frames }, (_, time) =>
+      seen.reduce((sum, each) => sum + each.evidenceIn(each.frameAt(time, frames)), 0));
+    const time = evidence.indexOf(Math.max(...evidence));
+    Object.assign(state, { frames, time, cell: seen[0].startIn(seen[0].frameAt(time, frames)), chosen: null });
     byId("search").value = "";
     document.querySelectorAll("[data-clip]").forEach((each) => { each.hidden = each.dataset.clip !== String(number); });
     document.querySelectorAll(".of-motion").forEach((each) => { each.hidden = !seen.some((one) => one.motion); });
@@ -61,10 +64,12 @@
   byId("speed").addEventListener("change", () => { if (timer !== null) play(true); });
   byId("time").addEventListener("input", (event) => change({ time: Number(event.target.value) }));
   byId("pick")?.addEventListener("change", (event) => open(Number(event.target.value)));
-  byId("search").addEventListener("change", (event) => {
-    const label = common.labels.indexOf(event.target.value.trim());
-    event.target.setAttribute("aria-invalid", String(event.target.value !== "" && label < 0));
-    change({ chosen: label < 0 ? null : label });
+  byId("search").addEventListener("input", ({ target }) => {
+    const label = common.labels.indexOf(target.value.trim());
+    if (label >= 0 || target.value === "") change({ chosen: label < 0 ? null : label });
+  });
+  byId("search").addEventListener("change", ({ target }) => {
+    target.setAttribute("aria-invalid", String(target.value !== "" && !common.labels.includes(target.value.trim())));
   });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input[type=search], select")) return;

@@ -20,7 +20,7 @@ WHEEL_SIDE = 96
 # Name, title, opacity in percent, whether it is shown at first, and whether it needs a block that compares frames.
 OVERLAYS = (
     ("activation", "Class activation", 65, True, False),
-    ("displacement", "Displacement", 85, False, True),
+    ("displacement", "Displacement", 70, False, True),
     ("arrows", "Arrows", 100, True, True),
     ("confidence", "Confidence", 75, False, True),
     ("similarity", "Similarity", 75, True, True),
@@ -146,29 +146,30 @@ def where_strongest(activation: np.ndarray, frames: int) -> str:
     return f"{when}, {f'at the {words}' if words else 'in the middle'}"
 
 
-def headline(verdicts: Sequence[Verdict]) -> str:
-    """Return the end of the page's heading: what was recognised, and whether it is right."""
+def headline(verdicts: Sequence[Verdict]) -> tuple[str, str, str, str]:
+    """Return the heading of a clip: text before a class, the class, its kind as in ``Verdict``, and text after it."""
     first = verdicts[0]
     if len(verdicts) == 1:
-        return {
-            "right": f"{first.predicted}: recognised",
-            "wrong": f"{first.predicted}: wrong, it is {first.answer and first.answer[0]}",
-            "unknown": f"{first.predicted}: {first.probability:.0%} sure",
-        }[first.kind]
+        if first.kind == "wrong" and first.answer:
+            return "Seen as ", first.predicted, "wrong", f", but it is {first.answer[0]}"
+        return "Recognised as ", first.predicted, first.kind, ""
     if first.answer is None:
         same = len({verdict.predicted for verdict in verdicts}) == 1
         said = first.predicted if same else " or ".join(verdict.predicted for verdict in verdicts)
-        return f"{said}: the networks {'agree' if same else 'disagree'}"
+        return "", said, "unknown", f": the networks {'agree' if same else 'disagree'}"
     right = sum(verdict.kind == "right" for verdict in verdicts)
-    who = {0: "no network recognises it", len(verdicts): "both networks recognise it"}
-    return f"{first.answer[0]}: {who.get(right, 'one of two networks recognises it')}"
+    kind, who = {
+        0: ("wrong", "no network recognises it"),
+        len(verdicts): ("right", "both networks recognise it"),
+    }.get(right, ("unknown", "one of two networks recognises it"))
+    return "", first.answer[0], kind, f": {who}"
 
 
 def note_of(comparison: Comparison | None) -> str:
     """Return what a network can show beside its prediction and its activation."""
     if comparison is None:
         return "This network has no block that compares frames: the page shows its prediction and class activation."
-    others = ", ".join(f"{offset:+d}" if offset else "0" for offset in comparison.offsets)
+    others = ", ".join(f"{offset:+d}".replace("-", "−") if offset else "0" for offset in comparison.offsets)
     source = "as the network estimates it" if comparison.estimated else "the soft-argmax of the similarities"
     return (
         f"{comparison.block} in {comparison.site} compares each cell with a window in the frames at {others}. "

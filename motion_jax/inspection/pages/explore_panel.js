@@ -22,7 +22,7 @@ class Panel {
 
   /** Frame of this network at the common time. */
   get frame() {
-    return Math.floor(((this.state.time + 0.5) * this.seen.frames.length) / this.state.frames);
+    return this.seen.frameAt(this.state.time, this.state.frames);
   }
 
   get chosen() {
@@ -40,6 +40,11 @@ class Panel {
   kindOf(label) {
     if (this.truth === null) return label === this.seen.best ? "best" : "";
     return label === this.truth ? "right" : label === this.seen.best ? "wrong" : "";
+  }
+
+  /** Style of a class in bars and lines: its kind, or a colour of its own. */
+  toneOf(label) {
+    return this.kindOf(label) || `s${1 + this.classes.indexOf(label)}`;
   }
 
   listen() {
@@ -147,12 +152,14 @@ class Panel {
       const kind = this.kindOf(label);
       const word = { right: "✓ right", wrong: "✗ wrong" }[kind] || "";
       const ofClip = this.seen.probabilities[label], ofFrame = data[map * count + label];
-      return element("li", { class: kind }, element(
+      const swatch = element("svg", { class: "swatch", viewBox: "0 0 22 8", width: 22, height: 8, "aria-hidden": "true" },
+        element("path", { class: "line", d: "M2 4h18" }));
+      return element("li", { class: this.toneOf(label) }, element(
         "button", {
           type: "button", "data-label": label, "aria-pressed": String(label === this.chosen),
           title: `Show the activation of ${labels[label]}`,
         },
-        element("span", { class: "name" }, labels[label], word && element("span", { class: "word" }, word)),
+        element("span", { class: "name" }, swatch, labels[label], word && element("span", { class: "word" }, word)),
         element("span", { class: "bar of-clip-bar" }, element("i", { style: `width:${100 * ofClip}%` })),
         element("span", { class: "value" }, percent(ofClip)),
         element("span", { class: "bar of-frame-bar" }, element("i", { style: `width:${100 * ofFrame}%` })),
@@ -163,7 +170,7 @@ class Panel {
 
   drawChart() {
     const { shape: [maps, count], data } = this.seen.frameProbabilities;
-    const left = 30, width = 282, top = 8, height = 96;
+    const left = 36, width = 276, top = 8, height = 96;
     const x = (map) => left + (maps > 1 ? (map / (maps - 1)) * width : width / 2), y = (p) => top + (1 - p) * height;
     const children = [0, 0.5, 1].flatMap((p) => [
       element("line", { class: "grid", x1: left, x2: left + width, y1: y(p), y2: y(p) }),
@@ -177,7 +184,7 @@ class Panel {
     this.classes.slice().reverse().forEach((label) => {
       const points = Array.from({ length: maps }, (_, map) => `${x(map)} ${y(data[map * count + label])}`);
       const path = points.length > 1 ? `M${points.join("L")}` : `M${points[0]}h.01`;
-      children.push(element("path", { class: `line ${this.kindOf(label)}`, d: path },
+      children.push(element("path", { class: `line ${this.toneOf(label)}`, d: path },
         element("title", {}, this.common.labels[label])));
     });
     this.parts(".chart").replaceChildren(...children);
@@ -208,7 +215,7 @@ class Panel {
     const width = (100 * v * step) / columns, height = (100 * u * step) / rows;
     const left = (100 * (column + 0.5)) / columns - width / 2, top = (100 * (row + 0.5)) / rows - height / 2;
     const figures = compared.map(({ offset, map: other, values }, l) => {
-      const title = offset === 0 ? "this frame" : `${Math.abs(offset)} ${offset < 0 ? "before" : "later"}`;
+      const title = nameOf(offset);
       const stack = element("div", { class: "stack", style: `aspect-ratio:${seen.width}/${seen.height}` });
       const figure = element("figure", { class: "neighbour", "data-offset": offset }, stack);
       if (other === null) {
@@ -241,7 +248,8 @@ class Panel {
     if (!seen.motion.offsets.includes(0)) figures.splice(this.placeOfSource(), 0, this.source(map, maps, row, column));
     const focused = this.parts(".neighbours :focus")?.dataset.offset;
     this.parts(".neighbours").replaceChildren(...figures);
-    this.parts(".neighbours").style.setProperty("--count", figures.length);
+    this.parts(".neighbours").style.setProperty("--many", Math.min(figures.length, 5));
+    this.parts(".neighbours").style.setProperty("--few", Math.min(figures.length, 3));
     if (focused !== undefined) this.parts(`.neighbours [data-offset="${focused}"]`)?.focus();
     this.probe();
   }
@@ -305,6 +313,12 @@ class Panel {
     box.parentElement.querySelector(".marks").append(
       element("rect", { class: "probed", x: column, y: row, width: 1, height: 1 }));
   }
+}
+
+/** Name a temporal offset. */
+function nameOf(offset) {
+  const near = { "-1": "the frame before", 0: "this frame", 1: "the next frame" };
+  return near[offset] || `${Math.abs(offset)} frames ${offset < 0 ? "before" : "later"}`;
 }
 
 /** Make the mark of a cell: a light square with a dark edge. */

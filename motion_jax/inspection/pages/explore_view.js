@@ -72,6 +72,11 @@ class Seen {
     return seen;
   }
 
+  /** Frame at a time of a player with `frames` frames. */
+  frameAt(time, frames) {
+    return Math.floor(((time + 0.5) * this.frames.length) / frames);
+  }
+
   /** Position of a frame in an array of `count` maps of the clip. */
   mapOf(frame, count) {
     return Math.floor((frame * count) / this.frames.length);
@@ -109,6 +114,29 @@ class Seen {
       best = { value, frame: this.frameOf(map, maps), cell: { x: (column + 0.5) / columns, y: (row + 0.5) / rows } };
     }
     return best;
+  }
+
+  /** Largest activation of the best class in a frame, as a part of its peak. */
+  evidenceIn(frame) {
+    return range(this.activationOf(this.best, frame))[1] / (this.peakOf(this.best).value || 1);
+  }
+
+  /** Cell of a frame to start with: evidence for the best class that surely moves, or the strongest evidence. */
+  startIn(frame) {
+    const [rows, columns] = this.grid, [, , high, wide] = this.activation.shape, map = this.pairOf(frame);
+    const activation = this.activationOf(this.best, frame), confidence = map === null ? [] : this.confidenceOf(map);
+    let most = [-1, -1], cell = null;
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++) {
+        const centre = { x: (column + 0.5) / columns, y: (row + 0.5) / rows };
+        const [y, x] = Seen.position(centre, high, wide);
+        const [dx, dy] = map === null ? [0, 0] : this.displacementAt(map, row, column);
+        const moves = Math.hypot((dx * columns) / this.width, (dy * rows) / this.height) > 0.5 ? 1 : 0;
+        const value = activation[y * wide + x] * Math.exp(20 * (confidence[row * columns + column] || 0));
+        if (moves > most[0] || (moves === most[0] && value > most[1])) [most, cell] = [[moves, value], centre];
+      }
+    }
+    return cell;
   }
 
   /** Map of the motion block at a frame, or null where the main offset has no partner. */
