@@ -10,7 +10,7 @@ from motion_jax.data.clips.views import eval_views, write_views
 from motion_jax.data.config import DataConfig
 from motion_jax.data.storage.decoder import decode
 from motion_jax.data.storage.frames import decode_jpeg
-from motion_jax.data.storage.video_files import StoredFrames, VideoError
+from motion_jax.data.storage.video_files import StoredFrames
 
 
 def read_single(path: str | os.PathLike, section: DataConfig) -> StoredFrames:
@@ -22,16 +22,6 @@ def read_single(path: str | os.PathLike, section: DataConfig) -> StoredFrames:
         VideoError: if no frame can be read.
     """
     return decode(path, resize_to=section.resize, quality=section.quality, max_pixels=section.max_pixels)
-
-
-def try_read(path: str | os.PathLike, section: DataConfig) -> StoredFrames | str:
-    """Return the stored frames of a video, or the reason why it cannot be read, with a remedy."""
-    try:
-        return read_single(path, section)
-    except VideoError as error:
-        return f"{error.reason}; {error.cure}"
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def views_of(frames: Sequence[bytes], section: DataConfig, *, clips: int, crops: int) -> np.ndarray:

@@ -253,27 +253,6 @@ def find_videos(folder: str | os.PathLike) -> list[Path]:
     return sorted(videos, key=lambda path: (natural_order(str(path)), str(path)))
 
 
-def list_videos(given: Iterable[Path]) -> list[Path]:
-    """Return the videos that files, folders and ``.txt`` lists of paths stand for, each once.
-
-    Raises:
-        ValueError: if a folder or a list stands for none.
-    """
-    files: dict[Path, None] = {}
-    for path in given:
-        if path.is_dir():
-            files.update(dict.fromkeys(find_videos(path)))
-        elif path.suffix == ".txt" and path.is_file():
-            # A name may hold any bytes but a line feed.
-            lines = [os.fsdecode(line.strip()) for line in path.read_bytes().split(b"\n")]
-            if not any(lines):
-                raise ValueError(f"the list {path} is empty; write one path per line")
-            files.update(dict.fromkeys(Path(line) for line in lines if line))
-        else:
-            files[path] = None
-    return list(files)
-
-
 def natural_order(name: str) -> list[tuple[int, int | str]]:
     """Return a sorting key that compares the numbers inside names as numbers.
 

@@ -24,9 +24,9 @@ import numpy as np
 from etils import epath
 
 from motion_jax.cli import Parser, any_place, print_json, run, this_machine
-from motion_jax.data.clips.single_video import try_read, views_of
+from motion_jax.data.clips.given_videos import list_videos, try_read
+from motion_jax.data.clips.single_video import views_of
 from motion_jax.data.config import DataConfig
-from motion_jax.data.storage.video_files import list_videos
 from motion_jax.experiment import Trained, load_trained
 from motion_jax.inspection.clip_inspection import ClipInspection, make_inspector
 from motion_jax.inspection.pages.explore import MOST_CLIPS, Clip, Network, explorer_page

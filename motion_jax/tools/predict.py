@@ -23,10 +23,11 @@ import numpy as np
 from etils import epath
 
 from motion_jax.cli import Parser, any_place, positive, print_json, run, table, this_machine
-from motion_jax.data.clips.single_video import shown_pair, try_read, views_of, whole_view
+from motion_jax.data.clips.given_videos import list_videos, try_read
+from motion_jax.data.clips.single_video import shown_pair, views_of, whole_view
 from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.config import DataConfig
-from motion_jax.data.storage.video_files import StoredFrames, list_videos, write_video
+from motion_jax.data.storage.video_files import StoredFrames, write_video
 from motion_jax.data.storage.work import parallel_map
 from motion_jax.experiment import Experiment, load_trained
 from motion_jax.inspection.displacement import has_displacement, make_estimator

@@ -116,8 +116,9 @@ class Seen {
     return best;
   }
 
-  /** Largest activation of the best class in a frame, as a part of its peak. */
+  /** Largest activation of the best class in a frame, as a part of its peak; 0 for a frame without a partner. */
   evidenceIn(frame) {
+    if (this.motion && this.pairOf(frame) === null) return 0;
     return range(this.activationOf(this.best, frame))[1] / (this.peakOf(this.best).value || 1);
   }
 
