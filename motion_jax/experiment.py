@@ -254,6 +254,21 @@ class Trained:
     model: nn.Module
     restored: checkpoints.Restored
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The weights and statistics: {"params", "batch_stats"}, NumPy."""
+        return self.restored.variables
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the logits."""
+        return self.restored.labels
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the run as a plain dict."""
+        return self.restored.config
+
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data of its run, opened on first access.

@@ -34,6 +34,7 @@ ROOMS = {
     "data": {"text"},
     "configs": {"models"},
     "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
+    "prediction": {*NETWORKS, "weights", "training", "data", "experiment"},
     "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}
