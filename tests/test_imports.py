@@ -27,7 +27,7 @@ ROOMS = {
     "blocks": {"text", "fields", "ops", "layers"},
     "backbones": {"text", "fields", "ops", "layers", "blocks"},
     "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
-    "weights": {*NETWORKS, "kernels", "places"},
+    "weights": {*NETWORKS, "text", "fields", "kernels", "places"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
     "training": {*NETWORKS, "text", "fields", "places"},

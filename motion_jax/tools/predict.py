@@ -36,6 +36,7 @@ from motion_jax.prediction import Predictor, best_first, load_run
 from motion_jax.text import printable
 from motion_jax.training.progress import bar, log
 from motion_jax.weights import load_exported
+from motion_jax.weights.hub import is_hub_folder
 
 TOP = 5
 PICTURES = (".png", ".svg", ".pdf", *FORMATS)
@@ -131,7 +132,7 @@ def open_network(path: epath.Path, **options: Any) -> tuple[Predictor, Inspect |
     Raises:
         ValueError: if it is none of them.
     """
-    if path.is_file() or (path / "saved_model.pb").is_file():
+    if path.is_file() or (path / "saved_model.pb").is_file() or is_hub_folder(path):
         return Predictor(load_exported(path), **options), None
     trained = load_run(path)
     return Predictor(trained, **options), make_inspector(trained.model, jax.device_put(trained.variables))
