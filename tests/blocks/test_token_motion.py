@@ -2,17 +2,20 @@
 
 import functools
 import itertools
+import re
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from official import GOLDENS
 from token_modules import CASES, Slow, block_of, case, clips_of, names_shapes, quick_jit, state_dict
 from tolerance import assert_close
 
 import motion_jax
 from motion_jax.blocks import TokenMotion
+from motion_jax.profiling.operations import count
 from motion_jax.weights.save import torch_state_dict
 
 SMALL = {"features": 6, "hidden": 4, "window": (3, 3, 5), "extraction_width": 3, "integration_widths": (4, 3, 5)}
@@ -159,6 +162,27 @@ def test_every_form_equals_the_loop_in_float64(x64, form, frames):
     check_form(form, frames, dtype="float64", seed=frames)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("form", FEW, ids=str)
+@pytest.mark.parametrize("train", [False, True])
+def test_gradients_equal_differences_of_the_loop(x64, rng, form, train):
+    block = TokenMotion(**{**SMALL, **form}, dtype=jnp.float64)
+    weights = state_dict(names_shapes(block, 7), [])
+    variables = motion_jax.load_torch(weights, block)
+    clips, change, cotangent = (rng.standard_normal((1, 2, 3, 5, width)) for width in (7, 7, 6))
+
+    @quick_jit
+    def gradient(tokens):
+        apply = lambda x: block.apply(variables, x, grid=(2, 3, 5), train=train, mutable=["batch_stats"])[0]  # noqa: E731
+        return jax.vjp(apply, tokens)[1](tokens_of(cotangent, "float64"))[0]
+
+    step = 1e-5 * change
+    before, after = (Slow(block, weights, train=train)(clips + sign * step) for sign in (-1, 1))
+    expected = ((after - before) * cotangent).sum() / 2e-5
+    found = (np.asarray(gradient(tokens_of(clips, "float64"))).reshape(clips.shape) * change).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("window", "shape", "similarity"),
     [
@@ -259,6 +283,30 @@ def test_parameters_of_the_published_modules(name):
     block, channels, parameters = PRESETS[name]
     shapes = block.variable_shapes(channels)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters
+
+
+class OnMaps(nn.Module):
+    """A block called with feature maps, as the count of operations calls it."""
+
+    block: nn.Module
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return self.block(x.reshape(len(x), -1, x.shape[-1]), grid=x.shape[1:4], train=train)
+
+
+def test_the_costs_of_the_documentation():
+    page = (GOLDENS.parent.parent / "docs" / "token_grids.md").read_text()
+    rows = re.findall(r"^\| `(TokenMotion.*)` \| \((.*)\) \| (.*) \| (.*) \| (.*) \|$", page, flags=re.MULTILINE)
+    assert len(rows) == 4
+    for call, grid, *numbers in rows:
+        block = eval(call, {"TokenMotion": TokenMotion})
+        grid = tuple(map(int, grid.split(", ")))
+        found = count(OnMaps(block), (*grid, 768 if ".moss" in call else 1152))
+        similarities = block.encoders * np.prod(grid) * np.prod(block.window) * (2 * block.hidden - 1) / 1e9
+        layers = found.stages["block"].total / 1e9
+        parameters = sum(found.parameters.values())
+        assert numbers == [f"{parameters:,}", f"{layers + similarities:.3f}", f"{similarities:.3f}"], call
 
 
 def test_keywords_override_what_a_preset_sets():
