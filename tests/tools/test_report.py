@@ -64,9 +64,11 @@ def test_a_page_without_the_data_says_so_and_prepares_nothing(evaluated, tmp_pat
 
 def test_a_run_that_is_not_evaluated_is_on_the_page_only(evaluated, tmp_path):
     workdir = shutil.copytree(evaluated[1], tmp_path / "run")
-    for name in ("eval.json", "scores.npz"):
-        (workdir / name).unlink()
+    (workdir / "scores.npz").unlink()
     assert "run python eval.py" in error_of(call("report", workdir))
+    assert call("report", workdir, f"--output={tmp_path / 'half.html'}").returncode == 0
+    assert "eval.json or scores.npz is absent" in (tmp_path / "half.html").read_text()
+    (workdir / "eval.json").unlink()
     page = tmp_path / "x.html"
     done = call("report", workdir, f"--output={page}", "--json")
     assert last_json(done) == {"runs": []}
@@ -102,3 +104,11 @@ def test_changed_data_are_noticed(evaluated, tmp_path, monkeypatch):
     monkeypatch.setattr(Dataset, "record", lambda *arguments: {**read(*arguments), "id": b"another"})
     call("report", workdir, f"--output={tmp_path / 'x.html'}")
     assert "the data changed since the evaluation: clip" in (tmp_path / "x.html").read_text()
+
+
+def test_files_of_different_evaluations_are_noticed(evaluated, tmp_path):
+    workdir = shutil.copytree(evaluated[1], tmp_path / "run")
+    result = json.loads((workdir / "eval.json").read_text())
+    (workdir / "eval.json").write_text(json.dumps({**result, "top1": result["top1"] + 20}))
+    call("report", workdir, f"--output={tmp_path / 'x.html'}", "--clips=0")
+    assert "eval.json and scores.npz are of different evaluations" in (tmp_path / "x.html").read_text()
