@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,11 +23,12 @@ import numpy as np
 from etils import epath
 
 from motion_jax.cli import Parser, any_place, positive, print_json, run, table, this_machine
+from motion_jax.data.clips.given_videos import list_videos, try_read
 from motion_jax.data.clips.shown_clips import clip_of_frames
-from motion_jax.data.clips.single_video import read_single, shown_pair, views_of, whole_view
+from motion_jax.data.clips.single_video import shown_pair, views_of, whole_view
 from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.config import DataConfig
-from motion_jax.data.storage.video_files import StoredFrames, VideoError, find_videos
+from motion_jax.data.storage.video_files import StoredFrames
 from motion_jax.data.storage.work import parallel_map
 from motion_jax.experiment import Experiment, load_trained
 from motion_jax.inspection import sheets
@@ -76,7 +77,7 @@ class Seen:
 def main() -> None:
     """Print the classes of the files with their probabilities."""
     arguments = parse_arguments()
-    files = list_files(arguments.files)
+    files = list_videos(arguments.files)
     pictures = dict(zip(files, picture_paths(files, arguments.save), strict=True)) if arguments.save else {}
     network = open_network(arguments.checkpoint)
     options = ("clips", "crops", "full_resolution")
@@ -126,23 +127,6 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.save and arguments.save.suffix not in PICTURES:
         parser.error(f"--save takes a path ending in {', '.join(PICTURES)}; got {str(arguments.save)!r}")
     return arguments
-
-
-def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """Return the videos that files, folders and lists stand for, each once; ValueError if one stands for none."""
-    files: dict[pathlib.Path, None] = {}
-    for path in given:
-        if path.is_dir():
-            files.update(dict.fromkeys(find_videos(path)))
-        elif path.suffix == ".txt" and path.is_file():
-            # A name may hold any bytes but a line feed.
-            lines = [os.fsdecode(line.strip()) for line in path.read_bytes().split(b"\n")]
-            if not any(lines):
-                raise ValueError(f"the list {path} is empty; write one path per line")
-            files.update(dict.fromkeys(pathlib.Path(line) for line in lines if line))
-        else:
-            files[path] = None
-    return list(files)
 
 
 def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pathlib.Path]:
@@ -212,12 +196,9 @@ def predict_batch(
 
 def read(file: pathlib.Path, network: Network) -> Seen | str:
     """Return the views of a file, or the reason why it cannot be read."""
-    try:
-        stored = read_single(file, network.data)
-    except VideoError as error:
-        return f"{error.reason}; {error.cure}"
-    except OSError as error:
-        return error.strerror or str(error)
+    stored = try_read(file, network.data)
+    if isinstance(stored, str):
+        return stored
     protocol = network.protocol
     return Seen(views_of(stored.frames, network.data, clips=protocol.clips, crops=protocol.crops), stored)
 
