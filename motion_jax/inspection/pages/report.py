@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from motion_jax.inspection import score_statistics as statistics
+from motion_jax.inspection.pages import clip_cards
 from motion_jax.inspection.pages.page import packed, render
 
 METRICS = {"top1": "Top-1", "top5": "Top-5", "mean_class": "Mean class"}
@@ -20,14 +22,14 @@ CURVES = {
     "lr": ("Learning rate", 1, False),
     "grad_norm": ("Gradient norm", 1, True),
     "clips_per_second": ("Clips per second", 1, False),
-    "input_wait": ("Waiting for input, % of the time", 100, False),
-    "goodput": ("Goodput, % of the time since the start", 100, False),
+    "input_wait": ("Waiting for input, %", 100, False),
+    "goodput": ("Goodput, %", 100, False),
 }
 # What an evaluation measures, apart from the network and the data.
 VIEWS = ("split", "clips", "crops", "average", "full_resolution", "corruption")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
     """The evaluation of a run.
 
@@ -49,23 +51,23 @@ class Evaluation:
     ids: Sequence[str] | None
     average: str | None
 
-    @property
+    @functools.cached_property
     def predicted(self) -> np.ndarray:
         """Predicted classes (n,)."""
         return self.scores.argmax(axis=1)
 
-    @property
+    @functools.cached_property
     def right(self) -> np.ndarray:
         """Whether each clip is right (n,)."""
         return self.predicted == self.labels
 
-    @property
+    @functools.cached_property
     def probabilities(self) -> np.ndarray | None:
         """Probabilities (n, k), or None if the kind of the scores is not known."""
         return statistics.probabilities(self.scores, self.average)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """What the page shows of a run.
 
@@ -94,12 +96,11 @@ class Run:
     missing: Sequence[tuple[str, str]] = ()
 
 
-def report_page(runs: Sequence[Run], *, legend: Mapping[str, str] | None = None) -> str:
+def report_page(runs: Sequence[Run]) -> str:
     """Return the page of runs whose evaluations are of the same clips.
 
     Args:
         runs: in the order of the page; differences are to the first evaluated one.
-        legend: pictures of the clips' overlays, as data URLs.
     """
     evaluated = [run for run in runs if run.evaluation]
     classes = list(evaluated[0].evaluation.classes) if evaluated else []
@@ -119,7 +120,7 @@ def report_page(runs: Sequence[Run], *, legend: Mapping[str, str] | None = None)
         configs=[json.dumps(run.config, indent=1, ensure_ascii=False) for run in runs],
         environments=[environment(run.history) for run in runs],
         histories=[history_rows(run.history) for run in runs],
-        legend=legend or {},
+        legend=clip_cards.legend(),
         data={
             "classes": classes,
             "charts": {name: {"title": title, "log": log} for name, (title, _, log) in CURVES.items()},
@@ -131,28 +132,12 @@ def report_page(runs: Sequence[Run], *, legend: Mapping[str, str] | None = None)
     )
 
 
-def short_names(models: Sequence[str], workdirs: Sequence[str]) -> list[str]:
-    """Return a name per run: its model, and the end of its folder where several runs have the model.
-
-    >>> short_names(["tsn", "msnet", "msnet"], ["runs/tsn", "runs/msnet/1/a", "runs/msnet/2/a"])
-    ['tsn', 'msnet 1/a', 'msnet 2/a']
-    """
-    names = []
-    for model, workdir in zip(models, workdirs, strict=True):
-        same = [other.split("/") for name, other in zip(models, workdirs, strict=True) if name == model]
-        parts = workdir.split("/")
-        length = next(
-            (n for n in range(1, len(parts) + 1) if [each[-n:] for each in same].count(parts[-n:]) == 1), len(parts)
-        )
-        names.append(model if len(same) == 1 else f"{model} {'/'.join(parts[-length:])}")
-    return names
-
-
 def headline(runs: Sequence[Run]) -> dict[str, str]:
     """Return what was compared, on which data, who leads, and whether the difference exceeds its interval."""
     evaluated = sorted((run for run in runs if run.evaluation), key=lambda run: -run.evaluation.metrics["top1"])
     if not evaluated:
-        data = runs[0].config.get("data", {}).get("name", "data that the runs do not name")
+        section = runs[0].config.get("data")
+        data = section.get("name") if isinstance(section, Mapping) else "data that the run does not name"
         names = ", ".join(run.name for run in runs)
         return {"title": f"Training of {names}", "lead": f"On {data}. No run is evaluated yet."}
     best, *others = evaluated
@@ -319,7 +304,7 @@ def run_data(run: Run) -> dict[str, Any]:
 
 def _smallest(classes: np.ndarray) -> np.ndarray:
     """Return numbers of classes in the smallest type that holds them."""
-    return classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint32)
+    return classes.astype(np.min_scalar_type(classes.max(initial=0)))
 
 
 def _ids(evaluated: Sequence[Run]) -> str | None:
