@@ -170,7 +170,8 @@ def names_of(networks: Sequence[Trained], paths: Sequence[epath.Path]) -> list[N
     models = [network.experiment.model.name for network in networks]
     if len(set(models)) < len(models):
         models = [f"{model} ({'AB'[number]})" for number, model in enumerate(models)]
-    return [Network(model, printable(path)) for model, path in zip(models, paths, strict=True)]
+    shown = [printable(os.fspath(path).removeprefix(f"{os.getcwd()}{os.sep}")) for path in paths]
+    return [Network(model, path) for model, path in zip(models, shown, strict=True)]
 
 
 def summary(file: pathlib.Path, clip: Clip, labels: Sequence[str]) -> dict[str, Any]:
