@@ -132,10 +132,11 @@ class Seen {
       for (let column = 0; column < columns; column++) {
         const centre = { x: (column + 0.5) / columns, y: (row + 0.5) / rows };
         const [y, x] = Seen.position(centre, high, wide);
-        if (activation[y * wide + x] < 0.8 * strongest) continue;
+        const evidence = activation[y * wide + x] / (strongest || 1);
+        if (evidence < 0.8) continue;
         const [dx, dy] = map === null ? [0, 0] : this.displacementAt(map, row, column);
         const moves = Math.hypot((dx * columns) / this.width, (dy * rows) / this.height) > 0.5;
-        const value = moves ? confidence[row * columns + column] : 0;
+        const value = moves ? 1 + confidence[row * columns + column] : evidence;
         if (value > most) [most, cell] = [value, centre];
       }
     }
