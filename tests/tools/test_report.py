@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from bench import call, error_of, last_json, save_untrained
 
@@ -35,7 +36,8 @@ def test_the_page_shows_the_clips_each_network_is_most_certain_of(evaluated, tmp
     done = call("report", *evaluated, f"--output={page}", "--clips=2", "--json")
     assert last_json(done) == last_json(call("report", *evaluated, "--json"))
     assert f"-> {page}" in done.stdout
-    for run, overlays in zip(data_of(page)["runs"], ({"displacement", "activation"}, {"activation"}), strict=True):
+    known_overlays = ({"displacement", "activation"}, {"activation"})
+    for workdir, run, overlays in zip(evaluated, data_of(page)["runs"], known_overlays, strict=True):
         cards = run["clips"]
         assert [card["right"] for card in cards] in ([False] * 2, [True, False, False], [True, True, False, False])
         for card in cards:
@@ -43,8 +45,12 @@ def test_the_page_shows_the_clips_each_network_is_most_certain_of(evaluated, tmp
             assert (card["count"], card["size"]) == (4, [32, 32])
             assert card["best"][0][0] == card["predicted"]
             assert (card["label"] == card["predicted"]) == card["right"]
-        wrong = [card["best"][0][1] for card in cards if not card["right"]]
-        assert wrong == sorted(wrong, reverse=True)
+        with np.load(workdir / "scores.npz") as scores:
+            right = scores["scores"].argmax(1) == scores["labels"]
+            confidence, ids = scores["scores"].max(1), scores["ids"]
+        for kind in (True, False):
+            known = sorted(zip(-confidence[right == kind], ids[right == kind], strict=True))[:2]
+            assert sorted(card["id"] for card in cards if card["right"] == kind) == sorted(id for _, id in known)
     text = page.read_text()
     assert "move left | move right" in text
     assert "not shown" not in text
