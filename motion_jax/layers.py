@@ -34,6 +34,7 @@ class Conv(nn.Module):
         depthwise: convolve each channel by itself (``features`` must equal the input's channels).
         maps: how many maps the input holds side by side along its channels (see ``ops.pack_frames``). Each is
             convolved with the same kernel; ``features`` counts the channels of one.
+        kernel_init: of the kernel.
         dtype: of the computation and the result.
     """
 
@@ -43,6 +44,7 @@ class Conv(nn.Module):
     padding: tuple[int, ...] | None = None
     depthwise: bool = False
     maps: int = 1
+    kernel_init: nn.initializers.Initializer = kaiming_normal_fan_out
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -53,7 +55,7 @@ class Conv(nn.Module):
         if self.depthwise and channels != self.features:
             raise ValueError(f"a depth-wise Conv keeps the channels: features={self.features}, input {x.shape}")
         shape = (*self.kernel_size, 1 if self.depthwise else channels, self.features)
-        kernel = self.param("kernel", kaiming_normal_fan_out, shape, at_least_float32(self.dtype))
+        kernel = self.param("kernel", self.kernel_init, shape, at_least_float32(self.dtype))
         lead, x = x.shape[: x.ndim - rank - 1], x.reshape(-1, *x.shape[x.ndim - rank - 1 :]).astype(self.dtype)
         sizes = {"strides": self.strides or (1,) * rank, "padding": self.padding or (0,) * rank}
         y = kernels.convolution(x, kernel.astype(self.dtype), **sizes, depthwise=self.depthwise)

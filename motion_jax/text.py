@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Control characters, line and paragraph separators, marks that change the direction of writing, and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -46,3 +46,20 @@ def _escaped(match: re.Match) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape", "surrogatepass").decode() if code < 0xD800 else f"\\u{code:04x}"
+
+
+def short_names(models: Sequence[str], workdirs: Sequence[str]) -> list[str]:
+    """Return a name per run: its model, and the end of its folder where several runs have the model.
+
+    >>> short_names(["tsn", "msnet", "msnet"], ["runs/tsn", "runs/msnet/1/a", "runs/msnet/2/a"])
+    ['tsn', 'msnet 1/a', 'msnet 2/a']
+    """
+    names = []
+    for model, workdir in zip(models, workdirs, strict=True):
+        same = [other.split("/") for name, other in zip(models, workdirs, strict=True) if name == model]
+        parts = workdir.split("/")
+        length = next(
+            (n for n in range(1, len(parts) + 1) if [each[-n:] for each in same].count(parts[-n:]) == 1), len(parts)
+        )
+        names.append(model if len(same) == 1 else f"{model} {'/'.join(parts[-length:])}")
+    return names

@@ -23,6 +23,7 @@ ROOMS = {
     "kernels": set(),
     "ops": {"kernels"},
     "layers": {"kernels"},
+    "losses": {"ops"},
     "blocks": {"text", "fields", "ops", "layers"},
     "backbones": {"text", "fields", "ops", "layers", "blocks"},
     "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},

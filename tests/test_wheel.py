@@ -69,6 +69,10 @@ def test_the_wheel_holds_one_top_level_package_and_every_module(wheel):
     for room in ("data", "configs"):
         modules |= {f"motion_jax/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / room).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
+    pages = ROOT / "motion_jax" / "inspection" / "pages"
+    templates = {path.relative_to(ROOT).as_posix() for path in pages.iterdir() if path.suffix in (".j2", ".css", ".js")}
+    assert templates
+    assert templates <= set(names)
 
 
 def test_every_requirement_is_a_dependency(wheel):

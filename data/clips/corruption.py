@@ -14,7 +14,7 @@ import numpy as np
 # Side of the black square, and (radius, sigma) of the blur, in pixels of a frame of 224 x 224.
 OCCLUSION = (40, 80, 120, 160, 200, 224)
 MOTION_BLUR = ((15, 5), (10, 8), (15, 12), (20, 15), (25, 20), (30, 25))
-LEVELS = {"occlusion": 6, "motion_blur": 6, "drop": 6, "duplicate": 6, "shuffle": 1, "reverse": 1}
+LEVELS = {"occlusion": 6, "motion_blur": 6, "drop": 6, "duplicate": 6, "shuffle": 1, "reverse": 1, "freeze": 2}
 """Corruption -> its number of levels, which count from 1."""
 
 
@@ -25,20 +25,22 @@ class Corruption:
     ``"occlusion"`` covers the centre of the frame with a black square. ``"motion_blur"`` blurs the frame along a line
     whose angle, -45 to 45 degrees, is drawn for each example. ``"drop"`` makes the frame black. ``"duplicate"``
     replaces the frame by its predecessor. Drop and duplicate corrupt ``level`` adjacent frames, with the chosen one in
-    the middle or left of it. ``"shuffle"`` draws a new order of all frames for each example. ``"reverse"`` reverses the
-    order.
+    the middle or left of it. ``"shuffle"`` draws a new order of all frames for each example, never the original one.
+    ``"reverse"`` reverses the order. ``"freeze"`` replaces the frames of each half of the clip by the middle frame of
+    that half (level 1), or all frames by the middle one of the clip (level 2).
 
     Sizes of the first two are given for frames of 224 pixels and scale with the height of the frame.
 
     Attributes:
         name: one of :data:`LEVELS`.
         level: 1 to the number of levels there.
-        frame: index of the corrupted frame; None is ``(t - 1) // 2``, the 4th of 8. Shuffle and reverse ignore it.
+        frame: index of the corrupted frame; None is ``(t - 1) // 2``, the 4th of 8. Shuffle, reverse and freeze ignore
+            it.
 
     Raises:
         ValueError: if the corruption or the level does not exist.
 
-    Source: SELFY, supplement A, "Frame corruption details"; drop, duplicate, shuffle and reverse are additions.
+    Source: SELFY, supplement A, "Frame corruption details"; the others are additions.
     """
 
     name: str
@@ -80,7 +82,9 @@ class Corruption:
         >>> Corruption("occlusion", 1).frames(8), Corruption("drop", 4).frames(8), Corruption("drop", 6, 7).frames(8)
         (range(3, 4), range(2, 6), range(2, 8))
         """
-        if self.name in ("shuffle", "reverse"):
+        if self.name in ("shuffle", "reverse", "freeze"):
+            if count < (fewest := 3 if self.name == "freeze" else 2):
+                raise ValueError(f"{self} needs clips of {fewest} or more frames, not {count}")
             return range(count)
         chosen = (count - 1) // 2 if self.frame is None else self.frame
         if not 0 <= chosen < count:
@@ -107,7 +111,13 @@ class Corruption:
         if self.name == "reverse":
             return clip[::-1].copy()
         if self.name == "shuffle":
-            return clip[rng.permutation(len(clip))]
+            order = rng.permutation(len(clip))
+            while np.array_equal(order, range(len(clip))):
+                order = rng.permutation(len(clip))
+            return clip[order]
+        if self.name == "freeze":
+            parts = np.array_split(np.arange(len(clip)), 3 - self.level)
+            return clip[np.concatenate([np.full(len(part), part[(len(part) - 1) // 2]) for part in parts])]
         clip = clip.copy()
         scale = clip.shape[1] / 224
         for frame in frames:

@@ -43,12 +43,17 @@ def whole_view(frames: Sequence[bytes], section: DataConfig) -> Iterator[np.ndar
         yield view(frame)
 
 
+def sampled_frames(count: int, section: DataConfig) -> np.ndarray:
+    """Return the frames of a video of ``count`` frames that the single clip of evaluation holds: int64 (t,)."""
+    sample = sampling.segment_test if section.sampling == "segment" else sampling.dense_test
+    return sample(count, section.frames, clips=1)[0]
+
+
 def shown_pair(count: int, section: DataConfig) -> np.ndarray:
     """Return for each of ``count`` frames the pair of sampled frames around it: int64 (count,), 0 to t - 2.
 
     Pair k holds sampled frames k and k + 1 of the single clip of evaluation. Frames before the first sampled frame
     belong to the first pair, frames after the last to the last pair.
     """
-    sample = sampling.segment_test if section.sampling == "segment" else sampling.dense_test
-    starts = np.maximum.accumulate(sample(count, section.frames, clips=1)[0][:-1])
+    starts = np.maximum.accumulate(sampled_frames(count, section)[:-1])
     return np.maximum(np.searchsorted(starts, np.arange(count), side="right") - 1, 0)

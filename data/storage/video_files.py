@@ -5,7 +5,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,32 +152,6 @@ def read_video(
     if seconds is not None:
         declared = round((seconds[1] - seconds[0]) * fps)
     return Video(path, _read_frames(capture, seconds, tick), fps=fps, declared=declared if declared > 0 else None)
-
-
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: float) -> int:
-    """Write RGB uint8 frames (h, w, 3) of one size as MPEG-4 video and return their number.
-
-    Raises:
-        ValueError: if there are no frames, or OpenCV cannot write the file: ``.mp4`` in a folder that exists.
-    """
-    writer = None
-    count = 0
-    try:
-        for frame in frames:
-            if writer is None:
-                size = frame.shape[1::-1]
-                with _utf8_name(Path(path)) as name:
-                    writer = cv2.VideoWriter(name, cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
-                if not writer.isOpened():
-                    raise ValueError(f"{path} cannot be written: give a path ending in .mp4 in a writable folder")
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            count += 1
-    finally:
-        if writer is not None:
-            writer.release()
-    if count == 0:
-        raise ValueError(f"{path}: there are no frames to write, expected one or more")
-    return count
 
 
 @dataclass(frozen=True)

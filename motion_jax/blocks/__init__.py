@@ -2,6 +2,8 @@
 
 A block is called as ``block(x, train=...)``. It sows intermediate results (displacement, confidence, STSS) into the
 collection "intermediates". ``protocol`` lists what a block may declare beside its layers.
+
+``TokenMotion`` is for transformers: (b, t * h * w, c) -> (b, t * h * w, features), with the grid as an argument.
 """
 
 from motion_jax.blocks.correlation_block import CorrelationBlock
@@ -11,7 +13,9 @@ from motion_jax.blocks.motion_squeeze import MotionSqueeze
 from motion_jax.blocks.multi_head_self_attention import MultiHeadSelfAttention
 from motion_jax.blocks.non_local import NonLocal
 from motion_jax.blocks.selfy import Selfy
+from motion_jax.blocks.token_motion import TokenMotion
 
+# The blocks for backbones; TokenMotion has another call.
 __all__ = [
     "CorrelationBlock",
     "CorrespondenceProposal",

@@ -91,6 +91,22 @@ class Similarities:
     cosine: bool = False
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StandaloneNames(TensorNames):
+    """Names and layouts of a block that is used without a network of this library.
+
+    Attributes:
+        root: start of the official names of the block's first submodules. What stands before it in a checkpoint is the
+            prefix of all names.
+        input_width: our paths of arrays with one value per channel of the input.
+        translate: from a name in older files to the official name.
+    """
+
+    root: str
+    input_width: tuple[tuple[str, ...], ...]
+    translate: Callable[[str], str] = str
+
+
 class MotionBlock(Protocol):
     """A Flax module from features (b, t, h, w, c) to features of the same shape.
 

@@ -58,7 +58,7 @@ class Selfy(nn.Module):
             MotionSqueeze (KS + CM), which needs U = V of 3 or more.
         similarity: ``cosine``; ``dot``, inner products of the features; ``embedded_gaussian``, inner products of two
             learned embeddings with a softmax over those cells of the window that exist.
-        temporal_padding: ``zero`` or ``edge``, for frames outside the clip (see ``self_similarity``).
+        temporal_padding: ``zero``, ``edge`` or ``replicate``, for frames outside the clip (see ``self_similarity``).
         enlarge: factor of a bilinear enlargement before the reduction, for maps smaller than the resolution to compare
             at; at the end the cells of the enlarged map are averaged back.
         sigma: of ``soft_argmax``: width of the Gaussian around the best match, in cells; None for none.

@@ -48,6 +48,11 @@ class Comparison:
         distance = [(offset == 0, abs(offset - 1), offset) for offset in self.offsets]
         return distance.index(min(distance))
 
+    @property
+    def reach(self) -> int:
+        """Distance from the centre of the window to its border, in cells of the map."""
+        return self.similarities.shape[-1] // 2 * self.step
+
     def pairs(self) -> np.ndarray:
         """Return the frames of the map that have a partner at the main offset."""
         offset, count = self.offsets[self.main_offset], len(self.frames)
@@ -62,19 +67,25 @@ class ClipInspection:
         frames: the clip (t, H, W, 3), uint8.
         probabilities: softmax of the clip's logits (k,).
         frame_probabilities: softmax of the logits of each frame (t', k); t' is a quarter of t in I3D.
-        activation: Grad-CAM of every class (k, t', h, w), float32.
+        activation: Grad-CAM of every class (k, t', h, w), float32; None if it was not asked for.
         comparison: what the first motion block compares; None for a network without one, or one that cannot say.
     """
 
     frames: np.ndarray
     probabilities: np.ndarray
     frame_probabilities: np.ndarray
-    activation: np.ndarray
+    activation: np.ndarray | None
     comparison: Comparison | None
 
 
-def make_inspector(model: VideoClassifier, variables: Mapping[str, Any]) -> Callable[[np.ndarray], ClipInspection]:
-    """Make a function from a clip (t, H, W, 3) uint8 to what the network sees in it, compiled once per shape."""
+def make_inspector(
+    model: VideoClassifier, variables: Mapping[str, Any], *, activation: bool = True
+) -> Callable[[np.ndarray], ClipInspection]:
+    """Make a function from a clip (t, H, W, 3) uint8 to what the network sees in it, compiled once per shape.
+
+    Without ``activation`` the class activation is not computed. The function takes other ``variables`` of the model as
+    its second argument.
+    """
     site, block = next(iter((model.backbone.blocks or {}).items()), (None, None))
     similarities = declared(block, "similarities")
     layout: dict[str, Similarities] = {}
@@ -86,15 +97,16 @@ def make_inspector(model: VideoClassifier, variables: Mapping[str, Any]) -> Call
         seen = {
             "probabilities": jax.nn.softmax(logits[0]),
             "frame_probabilities": jax.nn.softmax(aux["frame_logits"][0], axis=-1),
-            "activation": class_activation(model, variables, last[0]),
         }
+        if activation:
+            seen["activation"] = class_activation(model, variables, last[0])
         if similarities:
             found = similarities(block_variables(variables, site), aux["stages"][site])
             layout["found"] = dataclasses.replace(found, values=None)
             seen |= {"similarities": found.values[0], "expected": _expected(found), "confidence": _confidence(found)}
         return seen
 
-    def inspect(clip: np.ndarray) -> ClipInspection:
+    def inspect(clip: np.ndarray, variables: Mapping[str, Any] = variables) -> ClipInspection:
         seen = {name: np.asarray(value, np.float32) for name, value in run(variables, clip).items()}
         comparison = None
         if similarities:
@@ -114,7 +126,7 @@ def make_inspector(model: VideoClassifier, variables: Mapping[str, Any]) -> Call
                 estimated=declared(block, "displacement_reach") is not None,
             )
         return ClipInspection(
-            np.asarray(clip), seen["probabilities"], seen["frame_probabilities"], seen["activation"], comparison
+            np.asarray(clip), seen["probabilities"], seen["frame_probabilities"], seen.get("activation"), comparison
         )
 
     return inspect

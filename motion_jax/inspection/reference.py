@@ -87,8 +87,11 @@ def self_similarity(
         source = frame
         if temporal_padding == "edge" and with_partner:
             source = min(with_partner, key=lambda f, frame=frame: abs(f - frame))
-        if source in with_partner:
-            result[:, frame, :, :, index] = _window_products(x[:, source], other[:, source + offset], window=space)
+        target = source + offset
+        if temporal_padding == "replicate":
+            target = min(frames, key=lambda f, target=target: abs(f - target))
+        if target in frames:
+            result[:, frame, :, :, index] = _window_products(x[:, source], other[:, target], window=space)
     return result
 
 

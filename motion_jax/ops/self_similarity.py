@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from motion_jax import kernels
 from motion_jax.ops.correlation import local_correlation
 
-TEMPORAL_PADDINGS = ("zero", "edge")
+TEMPORAL_PADDINGS = ("zero", "edge", "replicate")
 
 
 def temporal_offsets(length: int) -> tuple[int, ...]:
@@ -52,9 +52,9 @@ def self_similarity(
         past: the features to compare with of n frames before the clip, for negative offsets; None for none.
         window: (L, U, V), all odd.
         offsets: the temporal offsets to compare with, in frames, in place of the L of ``window``.
-        temporal_padding: for frames where ``t + offsets[l]`` lies outside the clip: ``zero``, or ``edge`` to repeat the
-            similarities of the nearest frame that has a partner (as MotionSqueeze repeats its last pair). Offsets for
-            which no frame has one stay 0.
+        temporal_padding: for frames where ``t + offsets[l]`` lies outside the clip: ``zero``; ``edge`` to repeat the
+            similarities of the nearest frame that has a partner (as MotionSqueeze repeats its last pair), where offsets
+            for which no frame has one stay 0; or ``replicate`` to compare with the first or the last frame.
         cosine: divide by the lengths of the two features (see ``l2_normalize``).
         dtype: to round the products to; None keeps them as they are summed.
         implementation: None for the fast form of ``local_correlation``, with a gradient that keeps the features alone
@@ -117,6 +117,9 @@ def _compare(
     if temporal_padding == "zero":
         neighbours = jnp.stack([padded[:, reach + offset : reach + offset + frames] for offset in offsets], axis=2)
         source = jnp.broadcast_to(x[:, :, None], neighbours.shape)
+    elif temporal_padding == "replicate":
+        neighbours = other[:, _nearest_frames(frames, offsets)]
+        source = jnp.broadcast_to(x[:, :, None], neighbours.shape)
     else:
         nearest = np.stack([_nearest_with_partner(frames, offset) for offset in offsets], axis=1)
         source, neighbours = x[:, nearest], padded[:, reach + nearest + np.array(offsets)[None]]
@@ -148,6 +151,8 @@ def window_exists(
     neighbours = [np.arange(frames)[:, None] + np.array(offsets)[None]]
     if temporal_padding == "edge":
         neighbours[0] = np.stack([_nearest_with_partner(frames, offset) + offset for offset in offsets], axis=1)
+    elif temporal_padding == "replicate":
+        neighbours[0] = _nearest_frames(frames, offsets)
     for size, side in zip((height, width), sides, strict=True):
         neighbours.append(np.arange(size)[:, None] + np.arange(side)[None] - side // 2)
     t, y, x = (
@@ -161,3 +166,8 @@ def _nearest_with_partner(frames: int, offset: int) -> np.ndarray:
     """Return for every frame the nearest one whose partner at ``offset`` lies in the clip; itself where none does."""
     frame = np.arange(frames)
     return np.clip(frame, max(0, -offset), frames - 1 - max(0, offset)) if abs(offset) < frames else frame
+
+
+def _nearest_frames(frames: int, offsets: Sequence[int]) -> np.ndarray:
+    """Return for every frame and offset the frame of the clip that is nearest to the frame at that offset."""
+    return np.clip(np.arange(frames)[:, None] + np.array(offsets)[None], 0, frames - 1)

@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,21 +23,26 @@ import numpy as np
 from etils import epath
 
 from motion_jax.cli import Parser, any_place, positive, print_json, run, table, this_machine
-from motion_jax.data.clips.single_video import read_single, shown_pair, views_of, whole_view
+from motion_jax.data.clips.given_videos import list_videos, try_read
+from motion_jax.data.clips.shown_clips import clip_of_frames
+from motion_jax.data.clips.single_video import shown_pair, views_of, whole_view
 from motion_jax.data.clips.views import at_full_resolution
 from motion_jax.data.config import DataConfig
-from motion_jax.data.storage.video_files import StoredFrames, VideoError, find_videos, write_video
+from motion_jax.data.storage.video_files import StoredFrames
 from motion_jax.data.storage.work import parallel_map
 from motion_jax.experiment import Experiment, load_trained
-from motion_jax.inspection.displacement import has_displacement, make_estimator
-from motion_jax.inspection.prediction_pictures import prediction_figure, prediction_frames
+from motion_jax.inspection import sheets
+from motion_jax.inspection.animation import FORMATS, write_animation
+from motion_jax.inspection.clip_inspection import ClipInspection, make_inspector
+from motion_jax.inspection.panels import DrawnClip
 from motion_jax.text import printable
 from motion_jax.training.evaluation import EvalConfig
 from motion_jax.training.progress import bar, log
 from motion_jax.weights import load_exported
 
 TOP = 5
-PICTURES = (".png", ".mp4")
+PICTURES = (".png", ".svg", ".pdf", *FORMATS)
+WIDTH = 7.0  # inches of a picture
 # Frame rate of a saved video if the file has none, or one that no player shows.
 DEFAULT_FPS = 10.0
 
@@ -51,14 +56,14 @@ class Network:
         data: how frames are stored, sampled and cropped.
         protocol: the number of views per video and their average.
         logits: function from clips (n, t, h, w, 3) uint8 to logits (n, k).
-        displacement: function from such clips to displacement in pixels (n, p, h', w', 2); None for other networks.
+        inspect: function from a clip (t, h, w, 3) uint8 to what the network sees in it; None for an export.
     """
 
     labels: tuple[str, ...]
     data: DataConfig
     protocol: EvalConfig
     logits: Callable[[np.ndarray], np.ndarray]
-    displacement: Callable[[np.ndarray], np.ndarray] | None
+    inspect: Callable[[np.ndarray], ClipInspection] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Seen:
 def main() -> None:
     """Print the classes of the files with their probabilities."""
     arguments = parse_arguments()
-    files = list_files(arguments.files)
+    files = list_videos(arguments.files)
     pictures = dict(zip(files, picture_paths(files, arguments.save), strict=True)) if arguments.save else {}
     network = open_network(arguments.checkpoint)
     options = ("clips", "crops", "full_resolution")
@@ -86,7 +91,7 @@ def main() -> None:
         for file, result, seen in predict(network, files, batch_size=min(arguments.batch, len(files))):
             results[file] = {"file": str(file), **result}
             if seen and pictures:
-                draw(network, seen.stored, result, pictures[file])
+                draw(network, seen.stored, results[file], pictures[file])
             if result.get("remark") or (seen is None and len(files) > 1):
                 log(f"{file}: {result.get('remark') or result['error']}")
             progress.update()
@@ -116,29 +121,12 @@ def parse_arguments() -> argparse.Namespace:
     whole = "crop views from the whole stored short side; default: as the config says"
     parser.add_argument("--full_resolution", action=argparse.BooleanOptionalAction, help=whole)
     parser.add_argument("--batch", type=positive, default=8, metavar="N", help="videos per batch; default: 8")
-    save = "draw the frames with prediction and displacement; several videos go into the folder OUT"
-    parser.add_argument("--save", type=this_machine, metavar="OUT.png|OUT.mp4", help=save)
+    save = "draw the prediction and what the network sees; several videos go into the folder OUT"
+    parser.add_argument("--save", type=this_machine, metavar="OUT.png|.svg|.pdf|.webp|.gif|.mp4", help=save)
     arguments = parser.parse_args()
     if arguments.save and arguments.save.suffix not in PICTURES:
-        parser.error(f"--save takes a path ending in {' or '.join(PICTURES)}; got {str(arguments.save)!r}")
+        parser.error(f"--save takes a path ending in {', '.join(PICTURES)}; got {str(arguments.save)!r}")
     return arguments
-
-
-def list_files(given: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """Return the videos that files, folders and lists stand for, each once; ValueError if one stands for none."""
-    files: dict[pathlib.Path, None] = {}
-    for path in given:
-        if path.is_dir():
-            files.update(dict.fromkeys(find_videos(path)))
-        elif path.suffix == ".txt" and path.is_file():
-            # A name may hold any bytes but a line feed.
-            lines = [os.fsdecode(line.strip()) for line in path.read_bytes().split(b"\n")]
-            if not any(lines):
-                raise ValueError(f"the list {path} is empty; write one path per line")
-            files.update(dict.fromkeys(pathlib.Path(line) for line in lines if line))
-        else:
-            files[path] = None
-    return list(files)
 
 
 def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pathlib.Path]:
@@ -158,17 +146,16 @@ def open_network(path: epath.Path) -> Network:
     if path.is_file() or (path / "saved_model.pb").is_file():
         exported = load_exported(path)
         experiment = Experiment.from_config(exported.card.config)
-        return Network(exported.card.labels, experiment.data, experiment.eval, exported.predict, displacement=None)
+        return Network(exported.card.labels, experiment.data, experiment.eval, exported.predict, inspect=None)
     trained = load_trained(path)
     model, variables = trained.model, jax.device_put(trained.restored.variables)
-    estimate = make_estimator(model, variables)
     apply = jax.jit(lambda variables, clips: model.apply(variables, clips, train=False))
     return Network(
         labels=trained.restored.labels,
         data=trained.experiment.data,
         protocol=trained.experiment.eval,
         logits=lambda clips: np.asarray(apply(variables, clips)),
-        displacement=(lambda clips: estimate(clips)[0]) if has_displacement(model) else None,
+        inspect=make_inspector(model, variables),
     )
 
 
@@ -209,12 +196,9 @@ def predict_batch(
 
 def read(file: pathlib.Path, network: Network) -> Seen | str:
     """Return the views of a file, or the reason why it cannot be read."""
-    try:
-        stored = read_single(file, network.data)
-    except VideoError as error:
-        return f"{error.reason}; {error.cure}"
-    except OSError as error:
-        return error.strerror or str(error)
+    stored = try_read(file, network.data)
+    if isinstance(stored, str):
+        return stored
     protocol = network.protocol
     return Seen(views_of(stored.frames, network.data, clips=protocol.clips, crops=protocol.crops), stored)
 
@@ -228,22 +212,24 @@ def average(logits: np.ndarray, kind: str) -> np.ndarray:
 
 
 def draw(network: Network, stored: StoredFrames, result: dict[str, Any], target: pathlib.Path) -> None:
-    """Save a picture or a video of the centre view, with the prediction and the displacement."""
+    """Save a picture or an animation of the centre view, with the prediction and what the network sees."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    title = f"{result['label']}  {result['probability']:.1%}"
-    clip = views_of(stored.frames, network.data, clips=1, crops=1)
-    displacement = None
-    if network.displacement and clip.shape[1] > 1:
-        displacement = network.displacement(clip)[0]
-        # Networks that halve the frames have half as many pairs.
-        displacement = np.repeat(displacement, clip.shape[1] // (len(displacement) + 1), axis=0)
-    if target.suffix == ".png":
-        prediction_figure(clip[0], displacement, title=title).savefig(target)
+    frames, times = clip_of_frames(stored.frames, stored.fps, network.data)
+    probabilities = np.zeros(len(network.labels))
+    for name, probability in result["top5"]:
+        probabilities[network.labels.index(name)] = probability
+    if network.inspect:
+        seen = dataclasses.replace(network.inspect(frames), probabilities=probabilities)
+    else:
+        seen = ClipInspection(frames, probabilities, probabilities[None], activation=None, comparison=None)
+    clip = DrawnClip(seen, network.labels, printable(pathlib.Path(result["file"]).name), times)
+    if target.suffix not in FORMATS:
+        sheets.save(sheets.strip(clip, width=WIDTH), target)
         return
-    pairs = shown_pair(len(stored.frames), network.data)
-    pairs = np.minimum(pairs, len(displacement) - 1) if displacement is not None else pairs
-    frames = prediction_frames(whole_view(stored.frames, network.data), displacement, pairs, title=title)
-    write_video(target, frames, fps=stored.fps if 1 <= stored.fps <= 120 else DEFAULT_FPS)
+    shown = shown_pair(len(stored.frames), network.data)
+    moments = ((int(at), [frame]) for at, frame in zip(shown, whole_view(stored.frames, network.data), strict=True))
+    fps = stored.fps if 1 <= stored.fps <= 120 else DEFAULT_FPS
+    write_animation(target, sheets.animation([clip], moments, width=WIDTH), fps=fps)
 
 
 def as_table(predictions: Sequence[dict[str, Any]]) -> str:

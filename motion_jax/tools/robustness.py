@@ -4,19 +4,26 @@ Examples:
     python -m motion_jax.tools.robustness runs/demo/msnet_tsm_r18 --output=runs/robustness
     python -m motion_jax.tools.robustness runs/demo/tsm_r18 runs/demo/selfynet_tsm_r18 \\
         --output=runs/robustness --corruptions=occlusion,motion_blur --levels=1,3,6 --json
+    python -m motion_jax.tools.robustness runs/demo/tsn_r18 runs/demo/msnet_tsm_r18 --motion-probe --output=runs/probe
 
 The command writes robustness.csv, a row for each network and level (level 0: clean clips), and robustness.png, a curve
 for each network. The area under a curve is its mean height from clean clips to the highest level, in percent. A second
 call with the same --output measures only what the CSV lacks. Corruptions are occlusion, motion_blur, drop, duplicate
-(6 levels each), shuffle and reverse (1 level); they corrupt the 4th of 8 frames unless --frame is given. Every network
-is evaluated by the protocol of its own config.
+(6 levels each), freeze (2 levels), shuffle and reverse (1 level); those of single frames corrupt the 4th of 8 frames
+unless --frame is given. Every network is evaluated by the protocol of its own config.
+
+--motion-probe asks whether a network uses motion. It evaluates the same clips in order, reversed, shuffled (an order
+drawn for each clip, never the original one), frozen (each half of the clip shows its middle frame: two moments and one
+jump) and as one frame (the middle frame, repeated: no motion). The motion score is the points of top-1 lost from "in
+order" to "one frame", with the interval of a paired bootstrap over the clips. The command writes motion_probe.csv, a
+row for each network, class (empty: all clips) and condition, and motion_probe.png.
 """
 
 import csv
 import io
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +32,9 @@ from motion_jax.cli import Parser, add_runs, print_json, run, runs_of, table, th
 from motion_jax.data.clips.corruption import LEVELS, Corruption
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.experiment import Trained, load_trained
+from motion_jax.inspection.motion_probe import CONDITIONS, ONE_FRAME, of_all_clips, probe_figure, probe_rows, verdict
 from motion_jax.places import write_whole
+from motion_jax.text import short_names
 from motion_jax.training import parallel as par
 from motion_jax.training.evaluation import evaluate
 from motion_jax.training.progress import bar, log
@@ -46,18 +55,31 @@ def main() -> None:
     parser = Parser(__doc__)
     add_runs(parser, help="a workdir or a checkpoint in one")
     parser.add_argument("--output", required=True, type=this_machine, metavar="DIR", help="folder for CSV and curves")
-    parser.add_argument("--corruptions", default="occlusion,motion_blur", metavar="NAMES", help="default: %(default)s")
-    parser.add_argument("--levels", default="1-6", metavar="LEVELS", help="such as 1,3 or 1-6 (default)")
+    parser.add_argument("--corruptions", metavar="NAMES", help="default: occlusion,motion_blur")
+    parser.add_argument("--levels", metavar="LEVELS", help="such as 1,3 or 1-6 (default)")
     parser.add_argument("--frame", type=int, metavar="N", help="the frame to corrupt, counted from 0")
     parser.add_argument("--split", default="val", help="default: %(default)s")
+    parser.add_argument(
+        "--motion-probe", "--motion_probe", action="store_true", help="measure the order of frames in place of levels"
+    )
     arguments = parser.parse_args()
-    corruptions = grid(arguments.corruptions, arguments.levels, frame=arguments.frame)
+    given = [arguments.corruptions, arguments.levels, arguments.frame]
+    if arguments.motion_probe and given != [None] * 3:
+        parser.error("--motion-probe has its own corruptions: leave out --corruptions, --levels and --frame")
+    if arguments.motion_probe:
+        corruptions = [Corruption.parse(text) for text in CONDITIONS.values() if text]
+    else:
+        names, levels = arguments.corruptions or "occlusion,motion_blur", arguments.levels or "1-6"
+        corruptions = grid(names, levels, frame=arguments.frame)
     networks = {path: load_trained(path) for path in runs_of(parser, arguments)}
     for trained in networks.values():
         for corruption in corruptions:
             corruption.frames(trained.experiment.data.frames)
         trained.dataset.size(arguments.split)
     arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.motion_probe:
+        probe(networks, split=arguments.split, output=arguments.output, as_json=arguments.json)
+        return
     rows = measure(networks, corruptions, split=arguments.split, path=arguments.output / "robustness.csv")
     results = curves(rows)
     draw(results, arguments.output / "robustness.png")
@@ -65,6 +87,45 @@ def main() -> None:
     print(f"-> {arguments.output / 'robustness.csv'}, {arguments.output / 'robustness.png'}")
     if arguments.json:
         print_json({"curves": results})
+
+
+def probe(networks: Mapping[str, Trained], *, split: str, output: pathlib.Path, as_json: bool) -> None:
+    """Run the motion probe: write its CSV and its picture, and print a table and a verdict per network."""
+    models = [trained.experiment.model.name for trained in networks.values()]
+    names = short_names(models, list(networks))
+    probes, described = {}, []
+    steps: list[tuple[Any, Callable]] = []
+    with bar(total=len(networks) * len(CONDITIONS), desc="motion probe", unit="evaluation") as progress:
+        for name, (path, trained) in zip(names, networks.items(), strict=True):
+            step = eval_step(trained, steps)
+            variables = par.place_state(trained.restored.variables, trained.experiment.parallel)
+            right = {}
+            for condition, text in CONDITIONS.items():
+                corruption = Corruption.parse(text) if text else None
+                metrics, scores, labels = _evaluate(trained, step, variables, corruption, split=split)
+                right[condition] = scores.argmax(axis=1) == labels
+                progress.update()
+                log(f"{name}, {condition}: top1 {metrics['top1']:.2f} on {metrics['clips']} clips")
+            probes[name] = probe_rows(right, labels, trained.restored.labels)
+            digest = fingerprint(trained.restored.variables)[:12]
+            row = describe(path, trained, digest, None, split=split)
+            described += [
+                {**{key: row[key] for key in ("checkpoint", "model", "weights", "split", "protocol")}, **each}
+                for each in probes[name]
+            ]
+    _write_csv(output / "motion_probe.csv", list(described[0]), described)
+    probe_figure(probes).savefig(output / "motion_probe.png", dpi=150)
+    header = ("network", *CONDITIONS, "motion score", "interval")
+    lines = []
+    for name, rows in probes.items():
+        top1, score = [round(of_all_clips(rows, each)["top1"], 1) for each in CONDITIONS], of_all_clips(rows, ONE_FRAME)
+        between = f"{score['drop_low']:.1f} to {score['drop_high']:.1f}"
+        lines.append((name, *top1, round(score["drop"], 1), between))
+    verdicts = {name: verdict(name, rows) for name, rows in probes.items()}
+    print(table(header, lines), *verdicts.values(), sep="\n")
+    print(f"-> {output / 'motion_probe.csv'}, {output / 'motion_probe.png'}")
+    if as_json:
+        print_json({"probes": probes, "verdicts": verdicts})
 
 
 def grid(names: str, levels: str, *, frame: int | None) -> list[Corruption]:
@@ -110,17 +171,10 @@ def measure(
                     rows.append(kept)
                     progress.update()
                     continue
-                parallel = trained.experiment.parallel
                 if variables is None:
                     step = eval_step(trained, steps)
-                    variables = par.place_state(trained.restored.variables, parallel)
-                section = trained.experiment.eval
-                views = {name: getattr(section, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
-                batches = eval_batches(trained.dataset, split=split, **views, corruption=corruption)
-                total = -(-trained.dataset.size(split) // section.batch_size)
-                metrics, _, _ = evaluate(
-                    step, variables, batches, parallel=parallel, total=total, description=str(corruption or CLEAN)
-                )
+                    variables = par.place_state(trained.restored.variables, trained.experiment.parallel)
+                metrics, _, _ = _evaluate(trained, step, variables, corruption, split=split)
                 row.update({metric: metrics[metric] for metric in METRICS})
                 rows.append(row)
                 known[key_of(row)] = row
@@ -128,6 +182,22 @@ def measure(
                 progress.update()
                 log(f"{name}, {corruption or CLEAN}: top1 {row['top1']:.2f} on {row['clips']} clips")
     return rows
+
+
+def _evaluate(
+    trained: Trained, step: Callable, variables: Mapping[str, Any], corruption: Corruption | None, *, split: str
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Evaluate a network on the clips of a split under a corruption, by the protocol of its config."""
+    section = trained.experiment.eval
+    views = {name: getattr(section, name) for name in ("batch_size", "clips", "crops", "full_resolution")}
+    return evaluate(
+        step,
+        variables,
+        eval_batches(trained.dataset, split=split, **views, corruption=corruption),
+        parallel=trained.experiment.parallel,
+        total=-(-trained.dataset.size(split) // section.batch_size),
+        description=str(corruption or CLEAN),
+    )
 
 
 def eval_step(trained: Trained, steps: list[tuple[Any, Callable]]) -> Callable:
@@ -178,9 +248,13 @@ def read(path: pathlib.Path) -> list[Row]:
 
 
 def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
-    """Write the CSV with these rows."""
+    """Write robustness.csv with these rows."""
+    _write_csv(path, COLUMNS, rows)
+
+
+def _write_csv(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, text.getvalue())

@@ -1,4 +1,4 @@
-"""Tensors of official PyTorch checkpoints, or of our own files, into the variables of a model."""
+"""Tensors of official PyTorch checkpoints, or of our own files, into the variables of a model or block."""
 
 import dataclasses
 import logging
@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from motion_jax.blocks.protocol import declared
 from motion_jax.weights.files import read_tensors
 from motion_jax.weights.save import OUR_COLLECTIONS
-from motion_jax.weights.torch_names import TorchNames
+from motion_jax.weights.torch_names import BlockNames, TorchNames, names_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,11 @@ class Assignment:
 
 
 def load_torch(
-    source: str | os.PathLike | Mapping[str, Any], model: nn.Module, *, init: Mapping[str, Any] | None = None
+    source: str | os.PathLike | Mapping[str, Any],
+    model: nn.Module,
+    *,
+    init: Mapping[str, Any] | None = None,
+    prefix: str = "",
 ) -> dict:
     """Load the weights of a PyTorch checkpoint in an official layout into variables of ``model``.
 
@@ -57,23 +62,24 @@ def load_torch(
     hassony2/kinetics_i3d_pytorch for I3D, with any prefix or none, the state dict alone or inside a training
     checkpoint, the classifier a convolution or a Linear. I3D on Kinetics has a first kernel of 7x7x7 where ours has
     1x7x7: it loads with ``init`` only, without that kernel. Our own names, as ``save_safetensors`` writes them, are
-    known too.
+    known too. A ``TokenMotion`` reads the modules of MOSS, with old names too, RLDX-1 and OpenTau.
 
     Args:
         source: a file, local or ``gs://`` (``.pth``, ``.pth.tar``, ``.pt`` need PyTorch; ``.safetensors``), or a dict
             name -> array (NumPy or PyTorch).
-        model: as from ``build_model``.
+        model: as from ``build_model``, or a ``TokenMotion``, whose width of tokens is that of the checkpoint.
         init: variables that keep their value where the checkpoint has no tensor or one of another shape: a new
             classifier, a motion block. The log counts them. Without ``init`` the checkpoint must be complete.
+        prefix: start of the names to read, where the checkpoint holds more than the model. Other names are ignored.
 
     Returns:
-        {"params", "batch_stats"}, in the dtypes of the model.
+        {"params", "batch_stats"}, in the dtypes of the model; without "batch_stats" for a block without BatchNorm.
 
     Raises:
         ValueError: for a file that cannot be read, and with every tensor that is missing, left over or of another
             shape.
     """
-    variables, assignments = assign(read_tensors(source), model, init=init)
+    variables, assignments = assign(read_tensors(source), model, init=init, prefix=prefix)
     if init is None:
         check_complete(assignments)
     else:
@@ -85,26 +91,31 @@ def load_torch(
 
 
 def assign(
-    tensors: Mapping[str, np.ndarray], model: nn.Module, *, init: Mapping[str, Any] | None = None
+    tensors: Mapping[str, np.ndarray],
+    model: nn.Module,
+    *,
+    init: Mapping[str, Any] | None = None,
+    prefix: str = "",
 ) -> tuple[dict, list[Assignment]]:
     """Assign every tensor to its place in the variables of ``model``.
 
     Args:
         tensors: name -> array, in an official layout or under our own names.
-        model: as from ``build_model``.
+        model: as from ``build_model``, or a ``TokenMotion``.
         init: variables that keep their value where no tensor fits; without it, those are left out of the result.
+        prefix: start of the names to read.
 
     Returns:
         {"params", "batch_stats"}, and one ``Assignment`` per tensor: those of the model first, in its order.
 
     Raises:
-        ValueError: if two tensors have one place.
+        ValueError: if two tensors have one place, no name starts with the prefix, or there are several blocks.
     """
-    names = None if is_ours(tensors) else TorchNames.of(model)
-    left = _by_short_name(tensors, names)
+    names = None if is_ours(tensors) else names_of(model)
+    left = _by_short_name(tensors, names, prefix=prefix)
     start = flax.traverse_util.flatten_dict(dict(init)) if init is not None else {}
     variables, rows = {}, []
-    for path, like in variable_shapes(model).items():
+    for path, like in variable_shapes(model, _input_width(model, names, tensors, left, start)).items():
         target = "/".join(path)
         short = names.short(path) if names else target
         name = left.pop(short, None)
@@ -180,16 +191,44 @@ def is_ours(tensors: Mapping[str, np.ndarray]) -> bool:
     return all(name.partition("/")[0] in OUR_COLLECTIONS for name in tensors)
 
 
-def variable_shapes(model: nn.Module) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    """Return path -> shape and dtype of every parameter and statistic of a model, in the order of its layers."""
-    example = jax.ShapeDtypeStruct((1, 2, 32, 32, 3), jnp.float32)
-    shapes = jax.eval_shape(lambda clips: model.init(jax.random.key(0), clips, train=False), example)
-    return flax.traverse_util.flatten_dict(shapes)
+def variable_shapes(model: nn.Module, channels: int | None = None) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    """Return path -> shape and dtype of every parameter and statistic, in the order of the layers.
+
+    Args:
+        model: as from ``build_model``, or a block that stands alone.
+        channels: of the input of such a block.
+    """
+    if hasattr(model, "variable_shapes"):
+        shapes = model.variable_shapes(channels)
+    else:
+        example = jax.ShapeDtypeStruct((1, 2, 32, 32, 3), jnp.float32)
+        shapes = jax.eval_shape(lambda clips: model.init(jax.random.key(0), clips, train=False), example)
+    return flax.traverse_util.flatten_dict({key: shapes[key] for key in OUR_COLLECTIONS if key in shapes})
 
 
-def _by_short_name(tensors: Mapping[str, np.ndarray], names: TorchNames | None) -> dict[str, str]:
-    """Return name without prefix -> name in the file."""
-    short_names = names.without_prefixes(list(tensors)) if names else {name: name for name in tensors}
+def _input_width(
+    model: nn.Module,
+    names: TorchNames | BlockNames | None,
+    tensors: Mapping[str, np.ndarray],
+    found: Mapping[str, str],
+    start: Mapping[tuple[str, ...], Any],
+) -> int | None:
+    """Return the channels of the input of a block that stands alone: those of ``start``, else those of the file."""
+    for path in getattr(declared(model, "official_names"), "input_width", ()):
+        name = found.get(names.short(path) if names else "/".join(path))
+        array = start.get(path, tensors.get(name))
+        if array is not None:
+            return array.size
+    return None
+
+
+def _by_short_name(
+    tensors: Mapping[str, np.ndarray], names: TorchNames | BlockNames | None, *, prefix: str = ""
+) -> dict[str, str]:
+    """Return name without prefix -> name in the file, of the tensors whose names start with ``prefix``."""
+    short_names = names.without_prefixes(list(tensors), only=prefix) if names else {name: name for name in tensors}
+    if not short_names:
+        raise ValueError(f"no tensor's name starts with {prefix!r}; the first name is {next(iter(tensors))}")
     found: dict[str, str] = {}
     for name, short in short_names.items():
         if short in found:

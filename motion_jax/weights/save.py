@@ -1,4 +1,4 @@
-"""Our variables as files for others: state dicts of the official PyTorch code, and safetensors under our own names."""
+"""Our variables as files for others: state dicts of the official PyTorch code, and safetensors with our own names."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import flax.traverse_util
 import numpy as np
 
 from motion_jax.weights.files import CHECKSUMS, INSTALL_TORCH, OURS, crc32
-from motion_jax.weights.torch_names import TorchNames
+from motion_jax.weights.torch_names import names_of
 
 OUR_COLLECTIONS = ("params", "batch_stats")
 
@@ -20,11 +20,11 @@ def save_torch(path: str | os.PathLike, model: nn.Module, variables: Mapping[str
 
     Args:
         path: usually ``.pth``, or ``.pth.tar`` for a checkpoint.
-        model: as from ``build_model``.
+        model: as from ``build_model``, or a ``TokenMotion``.
         variables: {"params", "batch_stats"}.
-        prefix: before every name. With ``module.base_model.`` the file is a checkpoint of the official training code,
-            ``{"epoch", "arch", "state_dict", "best_prec1"}``, with the classifier in the place of its wrapper;
-            otherwise it is the state dict alone.
+        prefix: before every name. For a network and ``module.base_model.``, the file is a checkpoint of the official
+            training code, ``{"epoch", "arch", "state_dict", "best_prec1"}``, with the classifier in the place of its
+            wrapper; otherwise it is the state dict alone.
 
     Raises:
         ValueError: if PyTorch is not installed.
@@ -35,7 +35,7 @@ def save_torch(path: str | os.PathLike, model: nn.Module, variables: Mapping[str
         raise ValueError(f"writing {os.fspath(path)} needs PyTorch: {INSTALL_TORCH}") from error
     arrays = torch_state_dict(model, variables, prefix=prefix)
     content: dict[str, Any] = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    if prefix.endswith("base_model."):
+    if prefix.endswith("base_model.") and hasattr(model, "backbone"):
         content = {"epoch": 0, "arch": model.backbone.architecture(), "state_dict": content, "best_prec1": 0.0}
     torch.save(content, path)
 
@@ -45,15 +45,15 @@ def torch_state_dict(model: nn.Module, variables: Mapping[str, Any], *, prefix: 
 
     ResNets are those of MotionSqueeze's repository, with its unused ``bn2`` as in a fresh network, and of SELFY's,
     without; MobileNet-V2 is the TSM repository's; I3D that of hassony2/kinetics_i3d_pytorch. Other networks get names
-    of the same kind, which ``load_torch`` reads.
+    of the same kind, which ``load_torch`` reads. A ``TokenMotion`` gets the names of the newest code of its module.
 
     Args:
-        model: as from ``build_model``.
+        model: as from ``build_model``, or a ``TokenMotion``.
         variables: {"params", "batch_stats"}.
         prefix: before every name, such as ``module.base_model.``, with which the classifier of a network with dropout
             is called ``module.new_fc``, as in the official wrapper.
     """
-    names = TorchNames.of(model)
+    names = names_of(model)
     tensors = {}
     for path, value in _flat(variables).items():
         short = names.short(path)
@@ -81,4 +81,4 @@ def save_safetensors(path: str | os.PathLike, variables: Mapping[str, Any]) -> N
 
 
 def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    return flax.traverse_util.flatten_dict({key: variables[key] for key in OUR_COLLECTIONS})
+    return flax.traverse_util.flatten_dict({key: variables[key] for key in OUR_COLLECTIONS if key in variables})

@@ -1,13 +1,14 @@
-"""Official PyTorch names and layouts of a network's tensors, from what its backbone and motion blocks declare."""
+"""Official PyTorch names and layouts of the tensors of a network or block, from what these declare."""
 
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
+import flax.linen as nn
 import numpy as np
 
 from motion_jax.backbones.protocol import BackboneNames
-from motion_jax.blocks.protocol import TensorNames, declared
+from motion_jax.blocks.protocol import StandaloneNames, TensorNames, declared
 from motion_jax.models import VideoClassifier
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -16,6 +17,22 @@ LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runnin
 _WRAPPED, _WRAPPED_CLASSIFIER = "base_model.", "new_fc"
 
 Path = tuple[str, ...]
+
+
+def names_of(model: nn.Module) -> "TorchNames | BlockNames":
+    """Return the official names of a network of ``build_model`` or of a block that stands alone.
+
+    Raises:
+        ValueError: if the module is neither.
+    """
+    if hasattr(model, "backbone"):
+        return TorchNames.of(model)
+    names = declared(model, "official_names")
+    if not isinstance(names, StandaloneNames):
+        raise ValueError(
+            f"{type(model).__name__} has no official tensor names: expected a model of build_model, or a TokenMotion"
+        )
+    return BlockNames(type(model).__name__, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +110,13 @@ class TorchNames:
         layer, _, leaf = short.rpartition(".")
         return layer in self.backbone.unused or leaf == "num_batches_tracked"
 
-    def without_prefixes(self, names: Sequence[str]) -> dict[str, str]:
-        """Map the names of a checkpoint to short names.
+    def without_prefixes(self, names: Sequence[str], *, only: str = "") -> dict[str, str]:
+        """Map the names of a checkpoint that start with ``only`` to short names.
 
         The prefix is what stands before the first layer, such as ``module.base_model.``. The classifier may be one or
         more levels above. Names of another library's layout are translated.
         """
+        names = [name for name in names if name.startswith(only)]
         anchor, other = self.backbone.anchor, self.backbone.other_layout
         prefix = next((name.removesuffix(anchor) for name in names if name.endswith(anchor)), "")
         parts = prefix.split(".")[:-1]
@@ -117,24 +135,13 @@ class TorchNames:
         """Return one of our arrays in PyTorch's layout, with as many axes as in the official code."""
         if path[-1] != "kernel":
             return array
-        *space, _, _ = array.shape
-        array = np.moveaxis(array, self._channel_axes(path), (0, 1))
-        # Our 3x3 is a 1x3x3 there, and our classifier a convolution of size 1.
-        return array.reshape(*array.shape[:2], *(1,) * (self._rank(path, len(space)) - len(space)), *space)
+        return _kernel_to_torch(array, axes=self._channel_axes(path), rank=self._rank(path, array.ndim - 2))
 
     def from_torch(self, path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
         """Return a PyTorch tensor in our layout, or None if it cannot have ``shape``."""
         if path[-1] != "kernel":
             return array if array.shape == shape else None
-        if array.ndim < 2:
-            return None
-        array = np.moveaxis(array, (0, 1), self._channel_axes(path))
-        *space, inputs, outputs = shape
-        if array.shape[-2:] != (inputs, outputs):
-            return None
-        if [n for n in array.shape[:-2] if n != 1] != [n for n in space if n != 1]:
-            return None
-        return array.reshape(shape)
+        return _kernel_from_torch(array, shape, axes=self._channel_axes(path))
 
     def _owner(self, path: Path) -> tuple[TensorNames, str, tuple[str, ...]]:
         """Return the declaration for the array at ``path``, its site if it is in a motion block, and its modules."""
@@ -162,3 +169,101 @@ class TorchNames:
             return self.backbone.classifier_rank
         published = not site or len(self.blocks) == 1
         return max(rank, 3) if published and re.fullmatch(names.three_dimensional, ".".join(modules)) else rank
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockNames:
+    """The official names of a block that stands alone, with the methods of ``TorchNames``.
+
+    Attributes:
+        block: the name of its class, for messages.
+        declared: its declaration.
+    """
+
+    block: str
+    declared: StandaloneNames
+
+    def short(self, path: Path) -> str:
+        """Return the name of the array at ``path`` without a prefix.
+
+        >>> from motion_jax.blocks import TokenMotion
+        >>> names = BlockNames("TokenMotion", TokenMotion.official_names)
+        >>> names.short(("params", "encoder0_extraction_conv", "kernel"))
+        'stss_encoders.0.stss_extraction.conv0.0.weight'
+        >>> names.short(("params", "layerscale"))
+        'layerscale'
+        """
+        _, *modules, leaf = path
+        if not modules:
+            return leaf
+        ours = ".".join(modules)
+        return f"{self.declared.official(ours) or ours}.{LEAVES.get(leaf, leaf)}"
+
+    def full(self, short: str, *, prefix: str) -> str:
+        """Return a name as the official code has it."""
+        return f"{prefix}{short}"
+
+    def unused(self) -> dict[str, int]:
+        """Return the layers that the official block has and never uses: none."""
+        return {}
+
+    def is_unused(self, short: str) -> bool:
+        """Whether no block of this kind uses a tensor."""
+        return short.endswith("num_batches_tracked")
+
+    def without_prefixes(self, names: Sequence[str], *, only: str = "") -> dict[str, str]:
+        """Map the names of a checkpoint that start with ``only`` to short names. Old names are translated first.
+
+        Raises:
+            ValueError: if there are several blocks among the names.
+        """
+        official = {name: self.declared.translate(name) for name in names}
+        official = {name: new for name, new in official.items() if new.startswith(only)}
+        pattern = rf"((?:.*\.)?){re.escape(self.declared.root)}.*"
+        prefixes = {match[1]: None for new in official.values() if (match := re.fullmatch(pattern, new))}
+        if len(prefixes) > 1:
+            raise ValueError(
+                f"there are {len(prefixes)} blocks {self.block} among the tensors, with the prefixes "
+                f"{', '.join(prefixes)}: choose one with prefix="
+            )
+        prefix = next(iter(prefixes), "")
+        return {name: new.removeprefix(prefix) for name, new in official.items()}
+
+    def to_torch(self, path: Path, array: np.ndarray) -> np.ndarray:
+        """Return one of our arrays in PyTorch's layout, with as many axes as in the official code."""
+        if path[-1] != "kernel":
+            return array
+        rank = 3 if re.fullmatch(self.declared.three_dimensional, ".".join(path[1:-1])) else array.ndim - 2
+        return _kernel_to_torch(array, axes=(-1, -2), rank=rank)
+
+    def from_torch(self, path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Return a PyTorch tensor in our layout, or None if it cannot have ``shape``."""
+        if path[-1] != "kernel":
+            return array if array.shape == shape else None
+        return _kernel_from_torch(array, shape, axes=(-1, -2))
+
+
+def _kernel_to_torch(kernel: np.ndarray, *, axes: tuple[int, int], rank: int) -> np.ndarray:
+    """Return our kernel (*kernel, in, out) in PyTorch's layout with ``rank`` spatial axes.
+
+    Args:
+        kernel: of a convolution or Linear.
+        axes: our axes that are PyTorch's first two.
+        rank: our 3x3 is a 1x3x3 there, and our classifier a convolution of size 1.
+    """
+    *space, _, _ = kernel.shape
+    kernel = np.moveaxis(kernel, axes, (0, 1))
+    return kernel.reshape(*kernel.shape[:2], *(1,) * (rank - len(space)), *space)
+
+
+def _kernel_from_torch(kernel: np.ndarray, shape: tuple[int, ...], *, axes: tuple[int, int]) -> np.ndarray | None:
+    """Return PyTorch's kernel in our layout, or None if it cannot have ``shape``."""
+    if kernel.ndim < 2:
+        return None
+    kernel = np.moveaxis(kernel, (0, 1), axes)
+    *space, inputs, outputs = shape
+    if kernel.shape[-2:] != (inputs, outputs):
+        return None
+    if [n for n in kernel.shape[:-2] if n != 1] != [n for n in space if n != 1]:
+        return None
+    return kernel.reshape(shape)

@@ -214,7 +214,7 @@ def test_multi_channel_kernels_of_table_3d():
     [
         ({"extraction": "lstm"}, "extraction must be one of conv, conv3d, mlp, soft_argmax"),
         ({"similarity": "l2"}, "similarity must be one of cosine, embedded_gaussian, dot"),
-        ({"temporal_padding": "wrap"}, "temporal_padding must be one of zero, edge"),
+        ({"temporal_padding": "wrap"}, "temporal_padding must be one of zero, edge, replicate"),
         ({"extraction": "soft_argmax", "window": (1, 3, 5)}, "needs a window with U = V of 3 or more"),
     ],
 )

@@ -137,6 +137,8 @@ def numbered(frames=8):
         ("duplicate:6", [1, 1, 1, 1, 1, 1, 1, 8]),
         ("duplicate:1:0", [1, 1, 3, 4, 5, 6, 7, 8]),
         ("reverse:1", [8, 7, 6, 5, 4, 3, 2, 1]),
+        ("freeze:1", [2, 2, 2, 2, 6, 6, 6, 6]),
+        ("freeze:2", [4, 4, 4, 4, 4, 4, 4, 4]),
     ],
 )
 def test_order_by_hand(text, shown):
@@ -152,6 +154,18 @@ def test_shuffle_keeps_the_frames_and_follows_the_example():
     assert all(sorted(order) == list(range(1, 9)) for order in orders)
     assert len(orders) == 20
     assert tuple(Corruption("shuffle", 1)(numbered(), index=7)[:, 0, 0, 0]) in orders
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_shuffle_never_keeps_the_order(frames):
+    for index in range(50):
+        shown = Corruption("shuffle", 1)(numbered(frames), index=index)[:, 0, 0, 0].tolist()
+        assert shown != sorted(shown)
+
+
+def test_freezing_an_odd_number_of_frames():
+    assert Corruption("freeze", 1)(numbered(5), index=0)[:, 0, 0, 0].tolist() == [2, 2, 2, 4, 4]
+    assert Corruption("freeze", 2)(numbered(5), index=0)[:, 0, 0, 0].tolist() == [3] * 5
 
 
 @pytest.mark.parametrize(("frames", "middle"), [(1, 0), (2, 0), (4, 1), (8, 3), (16, 7)])
@@ -188,6 +202,8 @@ def test_other_corruptions_are_refused(text, message):
         ("occlusion:1:8", 8, r"occlusion:1:8 corrupts frame 8, but a clip has frames 0 to 7"),
         ("drop:5", 4, r"drop:5 corrupts 5 frames, too many for a clip of 4"),
         ("duplicate:4", 4, r"duplicate:4 corrupts 4 frames, too many for a clip of 4"),
+        ("freeze:1", 2, r"freeze:1 needs clips of 3 or more frames, not 2"),
+        ("shuffle:1", 1, r"shuffle:1 needs clips of 2 or more frames, not 1"),
     ],
 )
 def test_clips_that_are_too_short(text, frames, message):

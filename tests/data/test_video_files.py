@@ -12,7 +12,6 @@ from odd_videos import ODD
 import motion_jax.data.storage.video_files
 from motion_jax.data.storage.frames import decode_jpeg, encode_jpeg
 from motion_jax.data.storage.video_files import VideoError, find_videos, natural_order, read_video
-from motion_jax.data.storage.video_files import write_video as write_mp4
 
 LEVELS = [10, 60, 110, 160, 210]
 
@@ -219,21 +218,3 @@ def test_a_folder_without_videos(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match="holds neither videos nor frames of one: give files"):
         find_videos(tmp_path)
-
-
-def test_a_written_video_is_read_again(tmp_path):
-    frames = levels(10, 120, 230, height=32, width=48)
-    frames[1][:, :24] = (230, 20, 20)
-    assert write_mp4(tmp_path / "a.mp4", iter(frames), fps=12.5) == 3
-    video = read_video(tmp_path / "a.mp4")
-    again = list(video)
-    assert (video.fps, len(again), again[0].shape) == (12.5, 3, (32, 48, 3))
-    for frame, expected in zip(again, frames, strict=True):
-        assert np.abs(frame[4:-4, 4:20].astype(int) - expected[4:-4, 4:20]).max() < 20
-
-
-def test_what_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match="there are no frames to write"):
-        write_mp4(tmp_path / "a.mp4", [], fps=10.0)
-    with pytest.raises(ValueError, match=r"absent/a\.mp4 cannot be written: give a path ending in \.mp4"):
-        write_mp4(tmp_path / "absent" / "a.mp4", levels(0), fps=10.0)

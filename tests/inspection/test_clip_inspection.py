@@ -1,16 +1,55 @@
 """What a network sees in a clip: equal to its own results, and to finite differences."""
 
+from collections.abc import Mapping
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import motion_jax
+from motion_jax.blocks import MotionSqueeze
 from motion_jax.inspection.class_activation import class_activation
 from motion_jax.inspection.clip_inspection import make_inspector
-from motion_jax.inspection.displacement import in_pixels
+from motion_jax.layers import Conv
+from motion_jax.models import VideoClassifier
 
 SIZE = 64
+CELL = 4
+
+
+class Patches(nn.Module):
+    """Patches of 4x4 pixels as the only stage, so that a frame moved by whole cells has the same features."""
+
+    blocks: Mapping[str, nn.Module]
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = Conv(32, (CELL, CELL), (CELL, CELL), name="patches")(x)
+        return {"patches": x, "patches_motion": self.blocks["patches"](x, train=train)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "down", "right"),
+    [
+        ({"radius": 2}, 0, 0),
+        ({"radius": 2}, CELL, -2 * CELL),
+        ({"radius": 1, "dilation": 2}, -2 * CELL, 2 * CELL),
+        ({"radius": 2, "directions": "forward_and_backward"}, 0, CELL),
+    ],
+)
+def test_the_motion_of_patches_in_pixels(fields, down, right):
+    frame = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+    clip = np.stack([np.roll(frame, (down * t, right * t), axis=(0, 1)) for t in range(3)])
+    model = VideoClassifier(Patches({"patches": MotionSqueeze(reduction=None, **fields)}), num_classes=2)
+    seen = make_inspector(model, model.init(jax.random.key(0), clip[None], train=False), activation=False)(clip)
+    assert seen.activation is None
+    motion = seen.comparison
+    assert motion.expected.shape[:3] == (3, 10, 12)
+    inner = np.s_[:2, 2:-2, 2:-2, motion.main_offset]  # whose match is in the frame
+    np.testing.assert_allclose(motion.expected[inner], np.broadcast_to((right, down), (2, 6, 8, 2)), atol=0.02)
+    np.testing.assert_allclose(motion.confidence[inner], 1, atol=1e-4)
 
 
 def network(name, **fields):
@@ -19,6 +58,11 @@ def network(name, **fields):
     variables = jax.jit(lambda: model.init(jax.random.key(1), clip[None], train=False))()
     _, aux = jax.jit(lambda: model.apply(variables, clip[None], train=False, method="features"))()
     return clip, aux, make_inspector(model, variables)(clip)
+
+
+def pixels(displacement, reach):
+    """The displacement (t, h, w, 2) in units of ``reach`` cells as pixels."""
+    return np.asarray(displacement) * reach * SIZE / displacement.shape[2]
 
 
 @pytest.mark.parametrize("fields", [{}, {"directions": "forward_and_backward", "reduction": None, "dilation": 2}])
@@ -30,12 +74,13 @@ def test_motion_squeeze_shows_the_displacement_it_computes(fields):
     assert motion.main_offset == forward
     assert motion.pairs().tolist() == [0, 1, 2]
     assert motion.estimated
-    truth = in_pixels(np.asarray(aux["displacement"][0]), radius=reach, image_size=(SIZE, SIZE))
+    assert motion.reach == reach
+    truth = pixels(aux["displacement"][0], reach)
     np.testing.assert_allclose(motion.expected[:-1, :, :, forward], truth, atol=1e-3)
     np.testing.assert_allclose(motion.confidence[:-1, :, :, forward], aux["confidence"][0, ..., 0], atol=1e-5)
     assert not motion.expected[-1, :, :, forward].any()
     if "directions" in fields:
-        backward = in_pixels(np.asarray(aux["displacement_backward"][0]), radius=reach, image_size=(SIZE, SIZE))
+        backward = pixels(aux["displacement_backward"][0], reach)
         np.testing.assert_allclose(motion.expected[1:, :, :, motion.offsets.index(-1)], backward, atol=1e-3)
 
 

@@ -6,7 +6,7 @@ from tolerance import assert_close, check_gradients
 
 from motion_jax.inspection import reference
 from motion_jax.ops import l2_normalize, self_similarity
-from motion_jax.ops.self_similarity import window_exists
+from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_equals_the_loop(rng, shape, window, offsets, implementation):
     assert_close(actual, reference.self_similarity(x, window=window, offsets=offsets))
 
 
-@pytest.mark.parametrize("temporal_padding", ["zero", "edge"])
+@pytest.mark.parametrize("temporal_padding", TEMPORAL_PADDINGS)
 @pytest.mark.parametrize(
     ("frames", "window", "offsets"), [(4, (5, 3, 3), None), (3, (1, 3, 1), (-3, 1, 2)), (1, (3, 1, 3), None)]
 )
@@ -39,7 +39,7 @@ def test_two_embeddings_and_padding_in_time_equal_the_loop(rng, frames, window, 
     np.testing.assert_array_equal(window_exists(frames, 3, 4, **options), exists)
 
 
-@pytest.mark.parametrize("temporal_padding", ["zero", "edge"])
+@pytest.mark.parametrize("temporal_padding", TEMPORAL_PADDINGS)
 def test_cosine_similarity_rounded_where_asked(rng, temporal_padding):
     x = jnp.asarray(3 * rng.standard_normal((1, 3, 4, 5, 8)), jnp.float32)
     options = {"window": (3, 3, 5), "temporal_padding": temporal_padding}
@@ -66,7 +66,7 @@ def test_a_moved_pattern_peaks_along_its_path(rng):
     assert peaks == [(0, 2), (1, 1), (2, 0)]
 
 
-@pytest.mark.parametrize("temporal_padding", ["zero", "edge"])
+@pytest.mark.parametrize("temporal_padding", TEMPORAL_PADDINGS)
 def test_gradient(rng, temporal_padding):
     x, other = jnp.asarray(rng.standard_normal((2, 1, 2, 3, 2, 2)), jnp.float32)
     compare = lambda x, y: self_similarity(x, y, window=(3, 3, 3), temporal_padding=temporal_padding)  # noqa: E731
@@ -92,7 +92,7 @@ def test_bad_window(window, offsets):
 
 def test_bad_options(annotations_off):
     x = jnp.ones((1, 2, 3, 3, 1))
-    with pytest.raises(ValueError, match="temporal_padding must be one of zero, edge"):
+    with pytest.raises(ValueError, match="temporal_padding must be one of zero, edge, replicate"):
         self_similarity(x, temporal_padding="mirror")
     with pytest.raises(ValueError, match="must have one shape"):
         self_similarity(x, jnp.ones((1, 3, 3, 3, 1)))

@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from bench import call, error_of, last_json, save_untrained
+from bench import call, error_of, last_json, moving_noise, save_untrained, write_video
 
 from motion_jax.configs import moving_shapes
 from motion_jax.data.sources.moving_shapes import CLASSES
@@ -121,8 +121,35 @@ def test_visualize_draws_a_picture(msnet, tmp_path):
     target = tmp_path / "new" / "field.png"
     assert call("visualize", f"--checkpoint={msnet}", f"--output={target}", "--examples=0,3").returncode == 0
     picture = cv2.imread(str(target))
-    assert picture.shape[0] > 200
+    assert picture.shape[1] == 1400
+    assert picture.shape[0] > 400  # two clips
     assert picture.std() > 20
+
+
+def test_visualize_draws_files_at_a_width_and_as_an_animation(msnet, tmp_path):
+    video = tmp_path / "noise.avi"
+    write_video(video, moving_noise(step=4, seed=0))
+    target = tmp_path / "one.svg"
+    arguments = (video, f"--checkpoint={msnet}", "--class=zoom in")
+    done = call("visualize", *arguments, f"--output={target}", "--width=86mm", "--json")
+    assert last_json(done) == {"output": str(target), "files": [str(video)]}
+    text = target.read_text()
+    assert 'width="243.' in text
+    assert ">noise.avi<" in text
+    assert ">displacement<" in text
+    target = tmp_path / "one.gif"
+    assert call("visualize", *arguments, f"--output={target}", "--width=4in").returncode == 0
+    assert len(cv2.imreadmulti(str(target))[1]) == 4
+
+
+def test_visualize_says_what_a_network_without_motion_shows(tsn, tmp_path):
+    video, target = tmp_path / "noise.avi", tmp_path / "one.svg"
+    write_video(video, moving_noise(step=4, seed=0))
+    done = call("visualize", video, f"--checkpoint={tsn}", f"--output={target}")
+    assert "tsn_r18 has no motion block that compares cells" in done.stdout
+    assert ">activation<" in target.read_text()
+    assert "displacement" not in target.read_text()
+    assert not (tsn / "data").exists()
 
 
 def test_evaluate_motion_reports_every_class_and_the_true_motion(msnet):
@@ -152,15 +179,26 @@ def test_evaluate_motion_reports_whole_cells_and_the_calibration(msnet):
     assert levels == sorted(levels)
 
 
-@pytest.mark.parametrize("tool", ["visualize", "evaluate_motion"])
-def test_a_network_without_displacement(tsn, tmp_path, tool):
-    extra = [f"--output={tmp_path / 'x.png'}"] if tool == "visualize" else []
-    assert "this network has no displacement" in error_of(call(tool, f"--checkpoint={tsn}", *extra), only=False)
-    assert not list(tmp_path.iterdir())
+def test_evaluate_motion_of_a_network_without_displacement(tsn):
+    assert "has no motion block that compares cells" in error_of(call("evaluate_motion", f"--checkpoint={tsn}"))
+    assert not (tsn / "data").exists()
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("--checkpoint=absent", "--bogus"), ("--checkpoint=a", "--output=b", "--examples=x")]
+    ("arguments", "message"),
+    [
+        ((), "the following arguments are required: --checkpoint, --output"),
+        (("--checkpoint=absent", "--output=a.png", "--bogus"), "unrecognized arguments: --bogus"),
+        (("--checkpoint=a", "--output=b.png", "--examples=x"), "--examples takes positions such as 0,2,4; got 'x'"),
+        (("--checkpoint=a", "--output=b"), "--output takes a path ending in .png"),
+        (("--checkpoint=a", "--output=b.png", "--width=7"), "expected a length from 2in to 40in"),
+        (("--checkpoint=a", "--output=b.png", "--width=1cm"), "expected a length from 2in to 40in"),
+    ],
 )
-def test_bad_usage_is_one_line_and_status_2(arguments):
-    error_of(call("visualize", *arguments))
+def test_bad_usage_is_one_line_and_status_2(arguments, message):
+    assert message in error_of(call("visualize", *arguments))
+
+
+def test_visualize_refuses_an_unknown_class(msnet, tmp_path):
+    done = call("visualize", f"--checkpoint={msnet}", f"--output={tmp_path / 'x.png'}", "--class=jump")
+    assert "--class=jump is not a class of this checkpoint: move left" in error_of(done)

@@ -1,5 +1,6 @@
 """tools.robustness on untrained networks: measurements, the CSV and the curves."""
 
+import csv
 import re
 
 import cv2
@@ -12,6 +13,7 @@ from motion_jax.data.clips.corruption import Corruption
 from motion_jax.data.pipeline import eval_batches
 from motion_jax.data.sources.moving_shapes import CLASSES
 from motion_jax.experiment import load_trained
+from motion_jax.inspection.motion_probe import CONDITIONS
 from motion_jax.tools import robustness
 from motion_jax.training.evaluation import evaluate_model
 
@@ -145,3 +147,34 @@ def test_areas_of_levels_with_gaps():
     # 3 levels at 65 on average and one at 35.
     assert curve["area"] == pytest.approx((3 * 65 + 35) / 4)
     assert np.trapezoid(curve["top1"], curve["levels"]) == 4 * curve["area"]
+
+
+def test_the_motion_probe_of_two_networks(networks, measured, tmp_path):
+    done = call("robustness", *networks, "--motion-probe", f"--output={tmp_path / 'new'}", "--json")
+    cells = ["clean", "reverse:1", "shuffle:1", "freeze:1", "freeze:2"]
+    assert measured == ["make_eval_step", *cells, *cells]
+    result = last_json(done)
+    assert list(result["probes"]) == ["tsn_r18 0", "tsn_r18 1"]
+    with (tmp_path / "new" / "motion_probe.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    for network, (name, rows) in zip(networks, result["probes"].items(), strict=True):
+        whole = {row["condition"]: row for row in rows if row["class"] == ""}
+        for condition, text in CONDITIONS.items():
+            known = by_hand(network, Corruption.parse(text) if text else None)["top1"]
+            assert whole[condition]["top1"] == pytest.approx(known)
+            assert whole[condition]["drop"] == pytest.approx(whole["in order"]["top1"] - known)
+        # TSN averages over the frames, so that their order does not matter.
+        assert whole["shuffled"]["drop"] == whole["reversed"]["drop"] == 0
+        assert {row["class"] for row in rows} == {"", *CLASSES}
+        assert [row["drop_low"] for row in rows] == [
+            float(row["drop_low"]) for row in written if row["checkpoint"] == str(network)
+        ]
+        assert result["verdicts"][name] in done.stdout
+    assert cv2.imread(str(tmp_path / "new" / "motion_probe.png")).std() > 10
+
+
+def test_the_motion_probe_has_its_own_corruptions(networks, tmp_path):
+    for option in ("--levels=1", "--corruptions=drop", "--frame=2"):
+        done = call("robustness", networks[0], "--motion_probe", f"--output={tmp_path / 'new'}", option)
+        assert "--motion-probe has its own corruptions" in error_of(done)
+    assert not (tmp_path / "new").exists()

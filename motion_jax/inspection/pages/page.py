@@ -1,0 +1,60 @@
+"""Rendering of self-contained HTML pages: templates with inline CSS and JavaScript, and arrays packed into text.
+
+A page extends ``base.html.j2`` and fills its blocks: ``title``, ``heading`` (above and with the h1), ``contents``
+(links to the sections, optional), ``body``, ``style`` (CSS) and ``script`` (JavaScript, after ``page.js``).
+"""
+
+import base64
+import pathlib
+import zlib
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+
+_FOLDER = pathlib.Path(__file__).parent
+# The typed arrays of JavaScript.
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the page of a template of this folder, with all text escaped.
+
+    In a template, ``inline(name)`` inserts a CSS or JavaScript file of this folder, and
+    ``<script type="application/json" id="data">{{ data | tojson }}</script>`` hands values to JavaScript.
+
+    Raises:
+        jinja2.UndefinedError: if the template uses a value that is not given.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["inline"] = inline
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    return environment.get_template(template).render(**values)
+
+
+def inline(name: str) -> markupsafe.Markup:
+    """Return the text of a CSS or JavaScript file of this folder, which a template inserts without escapes."""
+    return markupsafe.Markup((_FOLDER / name).read_text(encoding="utf-8"))
+
+
+def packed(array: np.ndarray) -> str:
+    """Return an array as text, ``dtype:shape:base64 of its deflated bytes``; ``unpack`` of page.js reads it.
+
+    >>> packed(np.zeros((2, 3), np.uint8)).rpartition(":")[0]
+    'uint8:2,3'
+
+    Raises:
+        ValueError: if JavaScript has no typed array of this dtype.
+    """
+    array = np.asarray(array)
+    if array.dtype.name not in _DTYPES:
+        raise ValueError(f"the array is {array.dtype.name}: convert it to one of {', '.join(_DTYPES)}")
+    content = zlib.compress(array.astype(array.dtype.newbyteorder("<")).tobytes(), 9)
+    return f"{array.dtype.name}:{','.join(map(str, array.shape))}:{base64.b64encode(content).decode()}"
