@@ -35,6 +35,7 @@ ROOMS = {
     "data": {"text"},
     "configs": {"models"},
     "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
+    "live": {*NETWORKS, "streaming", "inspection", "weights", "training", "data", "experiment"},
     "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}
