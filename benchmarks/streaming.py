@@ -90,11 +90,10 @@ class Ours(peers.Ours):
         import numpy as np
 
         from motion_jax import build_model, streaming
-        from motion_jax.experiment import random_variables
 
         del by
         model = build_model(case.model, num_classes=NUM_CLASSES, causal=True)
-        variables = jax.device_put(random_variables(model, seed=0))
+        variables = jax.device_put(_random_variables(model))
         frames = np.random.default_rng(0).integers(0, 256, (case.frames, 1, case.size, case.size, 3), np.uint8)
         state = streaming.init(model, variables, size=(case.size, case.size))
 
@@ -105,6 +104,24 @@ class Ours(peers.Ours):
                 logits.block_until_ready()
 
         return call
+
+
+def _random_variables(model: Any) -> Any:
+    """Draw variables with NumPy: to compile the initial ones takes longer than to time the streams."""
+    import jax
+    import numpy as np
+
+    clips = jax.ShapeDtypeStruct((1, 2, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(lambda clips: model.init(jax.random.key(0), clips, train=False), clips)
+    rng = np.random.default_rng(0)
+
+    def draw(path: tuple, like: Any) -> np.ndarray:
+        if path[-1].key == "kernel":
+            deviation = np.sqrt(2 / np.prod(like.shape[:-1]))
+            return (deviation * rng.standard_normal(like.shape)).astype(like.dtype)
+        return (np.ones if path[-1].key in ("scale", "var") else np.zeros)(like.shape, like.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 class Twins(peers.Twins):

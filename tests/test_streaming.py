@@ -11,6 +11,7 @@ from official import arrays, description, generator, normalise, state_dict
 import motion_jax
 from motion_jax import streaming
 from motion_jax.blocks import MotionSqueeze, Selfy
+from motion_jax.profiling import operations
 from motion_jax.weights.torch_names import TorchNames
 
 FRAMES, SIZE = 7, 64
@@ -85,6 +86,20 @@ def test_a_stream_equals_the_clip_and_looks_at_no_later_frame(name, fields):
     other = frame_logits(model, variables, changed)
     np.testing.assert_array_equal(other[:, :4], whole[:, :4])
     assert (np.abs(other[:, 4] - whole[:, 4]).max(axis=-1) > 2e-5 * np.abs(whole).max()).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [NETWORKS[1], *(pytest.param(*row, marks=pytest.mark.long) for row in (NETWORKS[0], *MORE[1:7]))],
+)
+def test_a_frame_of_a_stream_costs_no_more_than_one_of_a_clip(name, fields):
+    frames, shape = 8, (SIZE, SIZE, 3)
+    model, variables = network(name, **fields)
+    of_clip = operations.count(model, (frames, *shape)).gflops / frames
+    assert operations.count(model, (1, *shape)).gflops <= 1.001 * of_clip
+    state = streaming.init(model, variables, size=shape[:2])
+    compiled = streaming._logits.lower(model, variables, state, jnp.zeros((1, *shape))).compile()
+    assert compiled.cost_analysis()["flops"] <= 1.05 * operations.xla_flops(model, (frames, *shape)) / frames
 
 
 def test_the_past_has_an_effect():
