@@ -210,7 +210,7 @@ def _displacement_panel(
 
     Colours and arrows fade where the ``confidence`` (h, w) is low for this field.
     """
-    visible = np.ones(field.shape[:2]) if confidence is None else _visibility(confidence)
+    visible = np.ones(field.shape[:2]) if confidence is None else visibility(confidence)
     colours = 1 - visible[..., None] * (1 - flow_colours(field, longest=longest) / 255)
     image = _bytes(_gray(frame, *_BRIGHT) * np.stack([_cells(colours[..., c], frame) for c in range(3)], axis=-1))
     rows, columns = field.shape[:2]
@@ -223,7 +223,7 @@ def _displacement_panel(
     return Panel(image, arrows[chosen], strength[chosen])
 
 
-def _visibility(confidence: np.ndarray) -> np.ndarray:
+def visibility(confidence: np.ndarray) -> np.ndarray:
     """Return 0 for the least and 1 for the most confident tenth of the cells, linear between; 1 if all are equal."""
     low, high = np.percentile(confidence, (10, 90))
     return np.clip((confidence - low) / (high - low), 0, 1) if high > low else np.ones_like(confidence)

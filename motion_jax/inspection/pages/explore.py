@@ -23,7 +23,7 @@ OVERLAYS = (
     ("displacement", "Displacement", 70, False, True),
     ("arrows", "Arrows", 100, True, True),
     ("confidence", "Confidence", 75, False, True),
-    ("similarity", "Similarity", 75, True, True),
+    ("similarity", "Similarity", 65, True, True),
 )
 # Larger arrays are stored as 16-bit steps between their lowest and highest value, so that a clip stays below 5 MB.
 MOST_FLOATS = 700_000

@@ -24,8 +24,11 @@ def render(template: str, **values: Any) -> str:
     In a template, ``inline(name)`` inserts a CSS or JavaScript file of this folder, and
     ``<script type="application/json" id="data">{{ data | tojson }}</script>`` hands values to JavaScript.
 
+    Bytes of file names that are not UTF-8, which Python holds as lone surrogates, become question marks.
+
     Raises:
         jinja2.UndefinedError: if the template uses a value that is not given.
+        ValueError: if a number for JavaScript is not finite.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -35,8 +38,9 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.globals["inline"] = inline
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    return environment.get_template(template).render(**values)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False}
+    text = environment.get_template(template).render(**values)
+    return text.encode("utf-8", "replace").decode()
 
 
 def inline(name: str) -> markupsafe.Markup:
