@@ -7,7 +7,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from motion_jax import losses
+from motion_jax import losses, streaming
 from motion_jax.models import build_model, list_models
 from motion_jax.weights import from_pretrained, load_torch, save_torch
 
@@ -24,6 +24,7 @@ __all__ = [
     "load_torch",
     "losses",
     "save_torch",
+    "streaming",
 ]
 
 # Imported on first access: they need the packages of the input pipeline and of checkpoints.

@@ -27,6 +27,7 @@ ROOMS = {
     "blocks": {"text", "fields", "ops", "layers"},
     "backbones": {"text", "fields", "ops", "layers", "blocks"},
     "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
+    "streaming": NETWORKS,
     "weights": {*NETWORKS, "text", "fields", "kernels", "places"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
@@ -35,6 +36,7 @@ ROOMS = {
     "configs": {"models"},
     "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
     "prediction": {*NETWORKS, "weights", "training", "data", "experiment"},
+    "live": {*NETWORKS, "streaming", "inspection", "weights", "training", "data", "experiment"},
     "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}

@@ -30,6 +30,7 @@ from motion_jax.data.config import DataConfig
 from motion_jax.experiment import Trained, load_trained
 from motion_jax.inspection.clip_inspection import ClipInspection, make_inspector
 from motion_jax.inspection.pages.explore import MOST_CLIPS, Clip, Network, explorer_page
+from motion_jax.places import write_whole
 from motion_jax.text import did_you_mean, printable
 from motion_jax.training.progress import bar, log, log_compilation
 
@@ -64,9 +65,9 @@ def main() -> None:
     if not clips:
         error = f"{files[0]}: {results[0]['error']}"
         raise ValueError(error if len(files) == 1 else f"none of the {len(files)} videos can be read")
-    page = explorer_page(names_of(networks, arguments.checkpoint), clips, labels)
+    page = explorer_page(names_of(networks, arguments.checkpoint), clips, list(map(printable, labels)))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(page, encoding="utf-8")
+    write_whole(epath.Path(arguments.output), page)
     for result in results:
         if "error" not in result:
             print(f"{printable(result['file'])}: {', '.join(describe(each) for each in result['networks'])}")
@@ -170,7 +171,8 @@ def names_of(networks: Sequence[Trained], paths: Sequence[epath.Path]) -> list[N
     models = [network.experiment.model.name for network in networks]
     if len(set(models)) < len(models):
         models = [f"{model} ({'AB'[number]})" for number, model in enumerate(models)]
-    return [Network(model, printable(path)) for model, path in zip(models, paths, strict=True)]
+    shown = [printable(os.fspath(path).removeprefix(f"{os.getcwd()}{os.sep}")) for path in paths]
+    return [Network(model, path) for model, path in zip(models, shown, strict=True)]
 
 
 def summary(file: pathlib.Path, clip: Clip, labels: Sequence[str]) -> dict[str, Any]:

@@ -47,7 +47,10 @@ def main() -> None:
     add_runs(parser, help="an evaluated run: its workdir or a checkpoint in it")
     parser.add_argument("--output", type=this_machine, metavar="FILE", help="write a page, such as report.html")
     parser.add_argument(
-        "--clips", type=int, default=4, metavar="N", help="right and wrong clips per run on the page; default: 4"
+        "--clips",
+        type=int,
+        metavar="N",
+        help="right and wrong clips per run on the page; default: 4, or 2 for more than 8 runs",
     )
     arguments = parser.parse_args()
     workdirs = [workdir_of(epath.Path(run), strict=False) for run in runs_of(parser, arguments)]
@@ -65,8 +68,9 @@ def main() -> None:
     if arguments.output:
         known = dict(zip(evaluated, scores, strict=True))
         read = [(workdir, config, known.get(workdir)) for workdir, config in zip(workdirs, configs, strict=True)]
+        clips = (4 if len(read) <= 8 else 2) if arguments.clips is None else max(arguments.clips, 0)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(arguments.output, make_page(read, clips=max(arguments.clips, 0)))
+        write_whole(arguments.output, make_page(read, clips=clips))
         print(f"-> {arguments.output}")
     if arguments.json:
         print_json({"runs": runs})
@@ -90,11 +94,11 @@ def _described(workdir: epath.Path, scores: Scores) -> dict[str, Any]:
 
 
 def _is_evaluated(workdir: epath.Path) -> bool:
-    """Return whether a workdir holds an evaluation; ValueError if it holds nothing of a run."""
+    """Return whether a workdir holds a whole evaluation; ValueError if it holds nothing of a run."""
     found = [(workdir / name).exists() for name in ("eval.json", "scores.npz", "config.json", "metrics.jsonl")]
     if not any(found):
         raise ValueError(f"{workdir} is no workdir of a run: it has neither config.json nor eval.json")
-    return any(found[:2])
+    return all(found[:2])
 
 
 def check_same_data(workdirs: Sequence[epath.Path], configs: Sequence[dict[str, Any]]) -> None:
@@ -178,7 +182,9 @@ def make_page(read: Sequence[tuple[epath.Path, dict[str, Any], Scores | None]], 
         evaluation, cards, pairs = None, [], {}
         missing = [] if config else [("config.json is absent, so its config is not shown.", "")]
         if scores is None:
-            missing.append(("it is not evaluated, so that it has no metrics, classes and clips here.", again))
+            missing.append(
+                ("eval.json or scores.npz is absent, so its metrics, classes and clips are not shown.", again)
+            )
         else:
             classes = tuple(scores.names.tolist())
             ids = None if scores.ids is None else scores.ids.tolist()
@@ -192,6 +198,8 @@ def make_page(read: Sequence[tuple[epath.Path, dict[str, Any], Scores | None]], 
                 scores.average,
             )
             pairs = within_pairs(scores.scores, scores.labels, classes) if classes == MOVING_SHAPES else {}
+            if abs(result["top1"] - 100 * evaluation.right.mean()) > 0.5:
+                missing.append(("eval.json and scores.npz are of different evaluations.", again))
             if scores.average is None:
                 missing.append(("scores.npz does not say whether it holds probabilities: no calibration.", again))
             try:
@@ -228,12 +236,13 @@ def clip_cards_of(
     folder = pathlib.Path(section.dir or data_folder(workdir)) / section.name
     if not any(folder.glob("**/dataset_info.json")):
         raise ValueError(f"the data are gone: there are no prepared records in {folder}")
+    log(f"reading clips of {name} ...")
     dataset = open_data(section, workdir)
     split, predicted, right = str(protocol.get("split", "val")), evaluation.predicted, evaluation.right
     by_confidence = np.argsort(-probabilities.max(axis=1), kind="stable")
     chosen = [*by_confidence[right[by_confidence]][:most], *by_confidence[~right[by_confidence]][:most]]
-    log(f"drawing {len(chosen)} clips of {name} ...")
     views = [read_clip(dataset, section, split=split, index=index, id=evaluation.ids[index]) for index in chosen]
+    log(f"drawing {len(chosen)} clips of {name} ...")
     step = str(protocol.get("step"))
     folders = [workdir / "checkpoints" / kind / step for kind in ("best", "latest")]
     trained = load_trained(next((each for each in folders if each.is_dir()), workdir))

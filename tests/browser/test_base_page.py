@@ -42,6 +42,12 @@ def test_text_is_escaped_and_missing_values_are_errors(base):
         pages.render("x.j2", data={})
 
 
+def test_names_that_are_not_utf8_and_numbers_that_are_not_finite(base):
+    assert "caf?.avi" in base(text="caf\udce9.avi").read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        base(data={"loss": float("nan")})
+
+
 def test_other_dtypes_are_refused():
     with pytest.raises(ValueError, match=r"the array is bool: convert it to one of uint8"):
         pages.packed(np.zeros(3, bool))

@@ -172,6 +172,8 @@ def test_overlays_show_the_colours_of_python(explorer):
     show_frame(page, 0)
     visible = "getComputedStyle(document.querySelector('.stage canvas.displacement')).visibility"
     assert page.evaluate(visible) == "visible"
+    page.fill("[data-overlay=displacement] .opacity", "40")
+    assert page.evaluate(visible.replace("visibility", "opacity")) == "0.4"
     page.evaluate("document.querySelector('[data-overlay=displacement] input').click()")
     assert page.evaluate(visible) == "hidden"
 
@@ -207,6 +209,18 @@ def test_a_network_without_motion_says_what_it_shows(explorer):
 
 
 def test_told_numbers_equal_those_of_numpy(explorer):
+    page, seen = explorer("selfynet_tsm_r18"), seen_by("selfynet_tsm_r18")[0]
+    motion, best = seen.comparison, seen.probabilities.argmax()
+    show_frame(page, 2)
+    point(page, (3, 1), motion.similarities.shape[1:3])
+    row, column, dx, dy, confidence, activation, _ = numbers(page.inner_text(".readout >> nth=0"))
+    assert (row, column) == (4, 2)
+    np.testing.assert_allclose([dx, dy], motion.expected[2, 3, 1, motion.main_offset], atol=0.0051)
+    assert abs(confidence - motion.confidence[2, 3, 1, motion.main_offset]) <= 5.1e-5
+    np.testing.assert_allclose(activation, seen.activation[best, 2, 1, 0], rtol=1e-3)
+
+
+def test_numbers_of_the_pointer_equal_those_of_numpy(explorer):
     page, seen = explorer("msnet_tsm_r18"), seen_by("msnet_tsm_r18")[0]
     motion, best = seen.comparison, seen.probabilities.argmax()
     show_frame(page, 1)
@@ -235,7 +249,8 @@ def test_told_numbers_equal_those_of_numpy(explorer):
 
 
 def test_bars_and_words_equal_the_probabilities(explorer):
-    page, seen = explorer("msnet_tsm_r18"), seen_by("msnet_tsm_r18")[0]
+    seen = without_motion()
+    page = explorer("tsn_r18", seen=[seen])
     show_frame(page, 2)
     order = np.argsort(-seen.probabilities, kind="stable")
     assert [int(bar.get_attribute("data-label")) for bar in page.locator(".bars button").all()] == order[:5].tolist()

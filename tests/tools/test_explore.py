@@ -1,6 +1,7 @@
 """tools.explore on untrained checkpoints: the page, its JSON, and inputs that do not fit."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -77,6 +78,17 @@ def test_a_label_given(videos, tsn, tmp_path):
     assert "This network has no block that compares frames" in page.read_text()
     error = error_of(call("explore", video, f"--checkpoint={tsn}", "--label=lefd", f"--output={page}"))
     assert "--label=lefd: did you mean left?" in error
+
+
+def test_names_that_are_not_utf8(videos, tmp_path):
+    class_ = os.fsdecode(b"caf\xe9")
+    network = checkpoint(tmp_path, "tsn_r18", [class_, "right"])
+    video = tmp_path / class_ / "a.avi"
+    write_video(video, moving_noise(step=4, seed=1))
+    page = tmp_path / "page.html"
+    done = call("explore", video, f"--checkpoint={network}", f"--output={page}")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9/a.avi · the right class is the name of its folder" in page.read_text()
 
 
 def test_two_networks(videos, msnet, tsn, tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from bench import call, error_of, last_json, save_untrained
 
@@ -35,7 +36,8 @@ def test_the_page_shows_the_clips_each_network_is_most_certain_of(evaluated, tmp
     done = call("report", *evaluated, f"--output={page}", "--clips=2", "--json")
     assert last_json(done) == last_json(call("report", *evaluated, "--json"))
     assert f"-> {page}" in done.stdout
-    for run, overlays in zip(data_of(page)["runs"], ({"displacement", "activation"}, {"activation"}), strict=True):
+    known_overlays = ({"displacement", "activation"}, {"activation"})
+    for workdir, run, overlays in zip(evaluated, data_of(page)["runs"], known_overlays, strict=True):
         cards = run["clips"]
         assert [card["right"] for card in cards] in ([False] * 2, [True, False, False], [True, True, False, False])
         for card in cards:
@@ -43,8 +45,12 @@ def test_the_page_shows_the_clips_each_network_is_most_certain_of(evaluated, tmp
             assert (card["count"], card["size"]) == (4, [32, 32])
             assert card["best"][0][0] == card["predicted"]
             assert (card["label"] == card["predicted"]) == card["right"]
-        wrong = [card["best"][0][1] for card in cards if not card["right"]]
-        assert wrong == sorted(wrong, reverse=True)
+        with np.load(workdir / "scores.npz") as scores:
+            right = scores["scores"].argmax(1) == scores["labels"]
+            confidence, ids = scores["scores"].max(1), scores["ids"]
+        for kind in (True, False):
+            known = sorted(zip(-confidence[right == kind], ids[right == kind], strict=True))[:2]
+            assert sorted(card["id"] for card in cards if card["right"] == kind) == sorted(id for _, id in known)
     text = page.read_text()
     assert "move left | move right" in text
     assert "not shown" not in text
@@ -64,9 +70,11 @@ def test_a_page_without_the_data_says_so_and_prepares_nothing(evaluated, tmp_pat
 
 def test_a_run_that_is_not_evaluated_is_on_the_page_only(evaluated, tmp_path):
     workdir = shutil.copytree(evaluated[1], tmp_path / "run")
-    for name in ("eval.json", "scores.npz"):
-        (workdir / name).unlink()
+    (workdir / "scores.npz").unlink()
     assert "run python eval.py" in error_of(call("report", workdir))
+    assert call("report", workdir, f"--output={tmp_path / 'half.html'}").returncode == 0
+    assert "eval.json or scores.npz is absent" in (tmp_path / "half.html").read_text()
+    (workdir / "eval.json").unlink()
     page = tmp_path / "x.html"
     done = call("report", workdir, f"--output={page}", "--json")
     assert last_json(done) == {"runs": []}
@@ -102,3 +110,11 @@ def test_changed_data_are_noticed(evaluated, tmp_path, monkeypatch):
     monkeypatch.setattr(Dataset, "record", lambda *arguments: {**read(*arguments), "id": b"another"})
     call("report", workdir, f"--output={tmp_path / 'x.html'}")
     assert "the data changed since the evaluation: clip" in (tmp_path / "x.html").read_text()
+
+
+def test_files_of_different_evaluations_are_noticed(evaluated, tmp_path):
+    workdir = shutil.copytree(evaluated[1], tmp_path / "run")
+    result = json.loads((workdir / "eval.json").read_text())
+    (workdir / "eval.json").write_text(json.dumps({**result, "top1": result["top1"] + 20}))
+    call("report", workdir, f"--output={tmp_path / 'x.html'}", "--clips=0")
+    assert "eval.json and scores.npz are of different evaluations" in (tmp_path / "x.html").read_text()

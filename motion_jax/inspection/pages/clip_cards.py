@@ -1,6 +1,5 @@
 """Small animations of clips with what a network sees in them, as pictures for a page."""
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,8 @@ import numpy as np
 
 from motion_jax.inspection.clip_inspection import ClipInspection
 from motion_jax.inspection.colours import flow_colours, length_scale, wheel_picture
+from motion_jax.inspection.pages.page import picture_url
+from motion_jax.inspection.panels import ACTIVATION_COLOURS, visibility
 
 SIDE = 160
 """Largest side of a frame in pixels."""
@@ -21,7 +22,7 @@ def frames_picture(frames: np.ndarray) -> dict[str, Any]:
     scale = min(1.0, SIDE / max(height, width), _WIDEST // count / width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     small = [cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA) for frame in frames]
-    picture = _data_url(np.concatenate(small, axis=1), ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82])
+    picture = picture_url(np.concatenate(small, axis=1), "webp", quality=82)
     return {"frames": picture, "count": count, "size": size}
 
 
@@ -58,17 +59,11 @@ def overlays(seen: Sequence[ClipInspection], chosen: Sequence[int]) -> list[dict
     return made
 
 
-def visibility(confidence: np.ndarray) -> np.ndarray:
-    """Return 0 for the least and 1 for the most confident tenth of the cells, linear between; 1 if all are equal."""
-    low, high = np.percentile(confidence, (10, 90))
-    return np.clip((confidence - low) / (high - low), 0, 1) if high > low else np.ones_like(confidence)
-
-
 def activation_colours(activation: np.ndarray) -> np.ndarray:
-    """Colour values from 0 to 1 (...) as RGBA uint8 (..., 4), from transparent black over red to opaque yellow."""
+    """Colour values from 0 to 1 as RGBA uint8 (..., 4), from transparent black over red to opaque yellow."""
     from matplotlib import colormaps
 
-    colours = colormaps["inferno"](np.clip(activation, 0, 1))
+    colours = colormaps[ACTIVATION_COLOURS](np.clip(activation, 0, 1))
     colours[..., 3] = np.clip(1.5 * activation, 0, 1)
     return np.round(255 * colours).astype(np.uint8)
 
@@ -76,15 +71,9 @@ def activation_colours(activation: np.ndarray) -> np.ndarray:
 def legend() -> dict[str, str]:
     """Return the wheel of displacement and the scale of activation, as data URLs."""
     scale = activation_colours(np.linspace(0, 1, 160)[None])
-    return {"wheel": _data_url(wheel_picture(144), ".png"), "scale": _data_url(scale, ".png")}
+    return {"wheel": picture_url(wheel_picture(144), "png"), "scale": picture_url(scale, "png")}
 
 
 def _strip(pictures: np.ndarray) -> str:
     """Return RGBA pictures (t, h, w, 4) beside each other."""
-    return _data_url(np.concatenate(list(pictures), axis=1), ".png")
-
-
-def _data_url(picture: np.ndarray, kind: str, options: Sequence[int] = ()) -> str:
-    code = cv2.COLOR_RGBA2BGRA if picture.shape[-1] == 4 else cv2.COLOR_RGB2BGR
-    _, content = cv2.imencode(kind, cv2.cvtColor(picture, code), list(options))
-    return f"data:image/{kind[1:]};base64,{base64.b64encode(content).decode()}"
+    return picture_url(np.concatenate(list(pictures), axis=1), "png")

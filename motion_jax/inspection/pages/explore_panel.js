@@ -1,7 +1,10 @@
 // The panel of one network: frame, film strip, best classes and the comparison of a cell, kept up to date with the state.
 
 const BEST = 5;
-const signed = (number, digits) => `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(digits)}`;
+const signed = (number, digits) => {
+  const rounded = Math.abs(number).toFixed(digits);
+  return `${number < 0 && Number(rounded) > 0 ? "−" : "+"}${rounded}`;
+};
 const percent = (number) => `${(100 * number).toFixed(1)} %`;
 
 class Panel {

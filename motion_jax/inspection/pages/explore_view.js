@@ -122,19 +122,22 @@ class Seen {
     return range(this.activationOf(this.best, frame))[1] / (this.peakOf(this.best).value || 1);
   }
 
-  /** Cell of a frame to start with: evidence for the best class that surely moves, or the strongest evidence. */
+  /** Cell of a frame to start with: of those with nearly the strongest evidence, the one that moves most surely. */
   startIn(frame) {
     const [rows, columns] = this.grid, [, , high, wide] = this.activation.shape, map = this.pairOf(frame);
-    const activation = this.activationOf(this.best, frame), confidence = map === null ? [] : this.confidenceOf(map);
-    let most = [-1, -1], cell = null;
+    const activation = this.activationOf(this.best, frame), [, strongest] = range(activation);
+    const confidence = map === null ? [] : this.confidenceOf(map);
+    let most = -1, cell = { x: 0.5, y: 0.5 };
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {
         const centre = { x: (column + 0.5) / columns, y: (row + 0.5) / rows };
         const [y, x] = Seen.position(centre, high, wide);
+        const evidence = activation[y * wide + x] / (strongest || 1);
+        if (evidence < 0.8) continue;
         const [dx, dy] = map === null ? [0, 0] : this.displacementAt(map, row, column);
-        const moves = Math.hypot((dx * columns) / this.width, (dy * rows) / this.height) > 0.5 ? 1 : 0;
-        const value = activation[y * wide + x] * Math.exp(20 * (confidence[row * columns + column] || 0));
-        if (moves > most[0] || (moves === most[0] && value > most[1])) [most, cell] = [[moves, value], centre];
+        const moves = Math.hypot((dx * columns) / this.width, (dy * rows) / this.height) > 0.5;
+        const value = moves ? 1 + confidence[row * columns + column] : evidence;
+        if (value > most) [most, cell] = [value, centre];
       }
     }
     return cell;
@@ -199,13 +202,14 @@ class Seen {
     return stack;
   }
 
-  /** Draw the displacement of the most confident cell of each block of cells as an arrow. */
+  /** Draw the displacement of the most confident cell of each block as an arrow, fainter where it is less confident. */
   arrows(map) {
     const [, rows, columns] = this.motion.expected.shape;
     const confidence = this.confidenceOf(map);
     const block = Math.ceil(Math.max(rows, columns) / ARROWS);
     const cell = { x: this.width / columns, y: this.height / rows };
-    let path = "";
+    const [low, high] = this.motion.confidences;
+    const svg = element("svg", { class: "layer arrows", viewBox: `0 0 ${this.width} ${this.height}`, "aria-hidden": "true" });
     for (let top = 0; top < rows; top += block) {
       for (let left = 0; left < columns; left += block) {
         let best = null;
@@ -216,11 +220,12 @@ class Seen {
           }
         }
         const [dx, dy] = this.displacementAt(map, best.row, best.column);
-        path += arrow((best.column + 0.5) * cell.x, (best.row + 0.5) * cell.y, dx, dy, this.width / 45);
+        const path = arrow((best.column + 0.5) * cell.x, (best.row + 0.5) * cell.y, dx, dy, this.width / 45);
+        const opacity = Math.max(0.15, (best.value - low) / (high - low || 1));
+        svg.append(element("g", { opacity },
+          element("path", { d: path, class: "edge" }), element("path", { d: path })));
       }
     }
-    const svg = element("svg", { class: "layer arrows", viewBox: `0 0 ${this.width} ${this.height}`, "aria-hidden": "true" });
-    svg.append(element("path", { d: path, class: "edge" }), element("path", { d: path }));
     return svg;
   }
 }

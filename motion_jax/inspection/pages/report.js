@@ -182,7 +182,7 @@ class Charts {
   constructor() {
     this.shown = report.runs.map(() => true);
     this.step = null;
-    this.last = 1;
+    this.known = null;
     this.charts = Object.entries(report.charts).map(([name, options]) => new Chart(name, options, this)).filter((chart) => chart.curves.length);
     this.last = this.charts.flatMap((chart) => chart.curves.map((curve) => curve.steps.at(-1))).reduce((a, b) => Math.max(a, b), 1);
     const empty = make("p", { class: "note" }, "No run has a metrics.jsonl with curves.");
@@ -193,6 +193,7 @@ class Charts {
       if (!button) return;
       const number = Number(button.dataset.run);
       this.shown[number] = !this.shown[number];
+      this.known = null;
       button.setAttribute("aria-pressed", this.shown[number]);
       draw();
     });
@@ -200,9 +201,13 @@ class Charts {
     draw();
   }
 
+  /** Return all steps that have a value of a run that is shown, in order. */
   steps() {
-    const all = new Set(this.charts.flatMap((chart) => chart.visible().flatMap((curve) => curve.steps)));
-    return [...all].sort((a, b) => a - b);
+    if (!this.known) {
+      const all = new Set(this.charts.flatMap((chart) => chart.visible().flatMap((curve) => curve.steps)));
+      this.known = [...all].sort((a, b) => a - b);
+    }
+    return this.known;
   }
 
   nearest(steps, step) {
@@ -221,7 +226,7 @@ class Charts {
   }
 }
 
-new Charts();
+const charts = new Charts();
 
 // Tables to sort: numbers fall at first, names rise.
 for (const table of document.querySelectorAll(".sortable")) {
@@ -261,9 +266,12 @@ class Matrix {
         this.list();
       });
     });
-    onTheme(() => this.draw());
-    new ResizeObserver(() => this.draw()).observe(this.canvas.parentElement);
+    onTheme(() => {
+      this.paint();
+      this.draw();
+    });
     this.choose(Number(this.select.value));
+    new ResizeObserver(() => this.draw()).observe(this.canvas.parentElement);
   }
 
   choose(run) {
@@ -277,8 +285,24 @@ class Matrix {
     document.querySelectorAll(".confused").forEach((each) => { each.hidden = Number(each.dataset.run) !== run; });
     byId("listed").replaceChildren();
     this.canvas.setAttribute("aria-label", `Confusion matrix of ${report.runs[run].name}, ${this.count} classes; the arrow keys read a cell`);
+    this.paint();
     this.draw();
     this.at(null);
+  }
+
+  /** Paint one pixel per cell; drawing enlarges them. */
+  paint() {
+    const [empty, right, wrong] = ["--sunken", "--right", "--wrong"].map(rgb);
+    const image = new ImageData(this.count, this.count);
+    this.cells.forEach((clips, at) => {
+      const [row, column] = [Math.floor(at / this.count), at % this.count];
+      const strength = clips ? 0.15 + 0.85 * Math.sqrt(clips / this.totals[row]) : 0;
+      const full = row === column ? right : wrong;
+      empty.forEach((part, i) => { image.data[4 * at + i] = Math.round(part + (full[i] - part) * strength); });
+      image.data[4 * at + 3] = 255;
+    });
+    this.painted = make("canvas", { width: this.count, height: this.count });
+    this.painted.getContext("2d").putImageData(image, 0, 0);
   }
 
   draw() {
@@ -286,7 +310,7 @@ class Matrix {
     const context = this.canvas.getContext("2d");
     const font = `12px ${getComputedStyle(document.body).fontFamily}`;
     context.font = font;
-    const longest = Math.ceil(Math.max(...report.classes.map((name) => context.measureText(name).width)));
+    const longest = Math.ceil(report.classes.reduce((most, name) => Math.max(most, context.measureText(name).width), 0));
     this.margin = Math.min(longest + 8, 150);
     this.size = Math.floor((width - this.margin) / this.count);
     const named = this.size >= 15;
@@ -300,41 +324,35 @@ class Matrix {
     Object.assign(this.canvas, { width: (this.margin + side) * scale, height: (side + below) * scale });
     this.canvas.style.width = `${this.margin + side}px`;
     context.scale(scale, scale);
-    const [paper, right, wrong, ink, line] = ["--sunken", "--right", "--wrong", "--muted", "--paper"].map(rgb);
-    const gap = this.size >= 8 ? 1 : 0;
-    for (let row = 0; row < this.count; row++) {
-      for (let column = 0; column < this.count; column++) {
-        const share = this.totals[row] ? this.cells[row * this.count + column] / this.totals[row] : 0;
-        const full = row === column ? right : wrong;
-        const strength = share ? 0.15 + 0.85 * Math.sqrt(share) : 0;
-        context.fillStyle = `rgb(${paper.map((part, i) => Math.round(part + (full[i] - part) * strength))})`;
-        context.fillRect(this.margin + column * this.size, row * this.size, this.size - gap, this.size - gap);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(this.painted, this.margin, 0, side, side);
+    if (this.size >= 8) {
+      context.fillStyle = `rgb(${rgb("--paper")})`;
+      for (let i = 1; i <= this.count; i++) {
+        context.fillRect(this.margin + i * this.size - 1, 0, 1, side);
+        context.fillRect(this.margin, i * this.size - 1, side, 1);
       }
     }
-    if (named) {
-      context.fillStyle = `rgb(${ink})`;
-      context.font = font;
-      context.textBaseline = "middle";
-      const fitted = (name) => {
-        let text = name;
-        while (context.measureText(text).width > 142) text = `${text.slice(0, -2)}…`;
-        return text;
-      };
-      report.classes.forEach((name, i) => {
-        context.textAlign = "right";
-        context.fillText(fitted(name), this.margin - 8, (i + 0.5) * this.size);
-        context.save();
-        context.translate(this.margin + (i + 0.5) * this.size, side + 8);
-        context.rotate(-Math.PI / 4);
-        context.fillText(fitted(name), 0, 0);
-        context.restore();
-      });
-    }
+    if (named) this.names(context, font, side);
     if (this.cell) {
       context.strokeStyle = `rgb(${rgb("--ink")})`;
       context.lineWidth = 2;
-      context.strokeRect(this.margin + this.cell[1] * this.size, this.cell[0] * this.size, this.size - gap, this.size - gap);
+      context.strokeRect(this.margin + this.cell[1] * this.size, this.cell[0] * this.size, this.size - 1, this.size - 1);
     }
+  }
+
+  names(context, font, side) {
+    Object.assign(context, { fillStyle: `rgb(${rgb("--muted")})`, font, textAlign: "right", textBaseline: "middle" });
+    report.classes.forEach((name, i) => {
+      let text = name;
+      while (context.measureText(text).width > 142) text = `${text.slice(0, -2)}…`;
+      context.fillText(text, this.margin - 8, (i + 0.5) * this.size);
+      context.save();
+      context.translate(this.margin + (i + 0.5) * this.size, side + 8);
+      context.rotate(-Math.PI / 4);
+      context.fillText(text, 0, 0);
+      context.restore();
+    });
   }
 
   point(event) {

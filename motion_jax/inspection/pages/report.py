@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -50,17 +51,17 @@ class Evaluation:
     ids: Sequence[str] | None
     average: str | None
 
-    @property
+    @functools.cached_property
     def predicted(self) -> np.ndarray:
         """Predicted classes (n,)."""
         return self.scores.argmax(axis=1)
 
-    @property
+    @functools.cached_property
     def right(self) -> np.ndarray:
         """Whether each clip is right (n,)."""
         return self.predicted == self.labels
 
-    @property
+    @functools.cached_property
     def probabilities(self) -> np.ndarray | None:
         """Probabilities (n, k), or None if the kind of the scores is not known."""
         return statistics.probabilities(self.scores, self.average)
@@ -135,7 +136,8 @@ def headline(runs: Sequence[Run]) -> dict[str, str]:
     """Return what was compared, on which data, who leads, and whether the difference exceeds its interval."""
     evaluated = sorted((run for run in runs if run.evaluation), key=lambda run: -run.evaluation.metrics["top1"])
     if not evaluated:
-        data = runs[0].config.get("data", {}).get("name", "data that the runs do not name")
+        section = runs[0].config.get("data")
+        data = section.get("name") if isinstance(section, Mapping) else "data that the run does not name"
         names = ", ".join(run.name for run in runs)
         return {"title": f"Training of {names}", "lead": f"On {data}. No run is evaluated yet."}
     best, *others = evaluated
@@ -302,7 +304,7 @@ def run_data(run: Run) -> dict[str, Any]:
 
 def _smallest(classes: np.ndarray) -> np.ndarray:
     """Return numbers of classes in the smallest type that holds them."""
-    return classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint32)
+    return classes.astype(np.min_scalar_type(classes.max(initial=0)))
 
 
 def _ids(evaluated: Sequence[Run]) -> str | None:
