@@ -69,6 +69,7 @@ def test_more_views(tmp_path, workdir, predictor):
     write_video(tmp_path / "clip.avi", moving_noise(step=3, seed=1, frames=30, side=60))
     more = motion_jax.Predictor(motion_jax.load_run(workdir), clips=2, crops=3)(tmp_path / "clip.avi")
     assert as_dict(more) != as_dict(predictor(tmp_path / "clip.avi"))
+    assert np.all(np.diff(more.probabilities) <= 0)
     told = told_by_the_tool(tmp_path / "clip.avi", workdir, "--clips=2", "--crops=3")
     assert {name: as_dict(more)[name] for name in told} == pytest.approx(told, abs=1e-6)
 
