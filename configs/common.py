@@ -45,6 +45,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "sites": sites(model),
         "batch_norm": "per_device",
         "remat": False,
+        "causal": False,
         "block": published_fields(model, frames=frames),
     }
     config.data = {
@@ -92,6 +93,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "log_every": 20,
         "eval_every_epochs": 1.0,
         "on_nan": "stop",
+        "pictures_every": 5.0,
     }
     config.eval = {"batch_size": 64, "clips": 1, "crops": 1, "full_resolution": False, "average": "softmax"}
     config.parallel = {"backend": "pmap", "devices": placeholder(int)}
@@ -141,7 +143,7 @@ def use_smoke(config: ml_collections.ConfigDict) -> None:
     config.data.resize = None
     config.data.root = None
     config.data.threads = 2
-    config.train.update(batch_size=8, steps=12, log_every=4, eval_every_epochs=0.0)
+    config.train.update(batch_size=8, steps=12, log_every=4, eval_every_epochs=0.0, pictures_every=0.0)
     # The run has two epochs.
     config.train.warmup_epochs = min(config.train.warmup_epochs, 0.5)
     config.eval.batch_size = 8

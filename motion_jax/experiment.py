@@ -130,9 +130,10 @@ def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoin
     trained = _with_tuples(config["model"])
     for field in dataclasses.fields(model):
         name, value = field.name, getattr(model, field.name)
-        if name not in ("dropout", "dtype", "batch_norm", "remat") and trained.get(name) != value:
+        before = trained.get(name, field.default)
+        if name not in ("dropout", "dtype", "batch_norm", "remat") and before != value:
             raise ValueError(
-                f"the checkpoint {checkpoint} is of another model: its model.{name} is {shown(trained.get(name))}, "
+                f"the checkpoint {checkpoint} is of another model: its model.{name} is {shown(before)}, "
                 f"the config's {shown(value)}; leave out --config, or give the one it was trained with"
             )
 

@@ -70,7 +70,6 @@ def stss_alignment(
 
 def _log_softmax(scores: jax.Array, exists: jax.Array) -> jax.Array:
     """Logarithm of a softmax over the cells (u, v) that exist; 0 for other cells."""
-    # Frames outside the clip have no cell. A score of 0 for all of theirs keeps the gradient finite.
-    inside = exists.any((-2, -1), keepdims=True)
-    scores = jnp.where(exists[None] | ~inside[None], scores, -jnp.inf)
+    # Finite, because frames outside the clip have no cell at all.
+    scores = jnp.where(exists[None], scores, jnp.finfo(scores.dtype).min)
     return jnp.where(exists[None], jax.nn.log_softmax(scores, axis=(-2, -1)), 0)

@@ -27,6 +27,7 @@ ROOMS = {
     "blocks": {"text", "fields", "ops", "layers"},
     "backbones": {"text", "fields", "ops", "layers", "blocks"},
     "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
+    "streaming": NETWORKS,
     "weights": {*NETWORKS, "kernels", "places"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
@@ -34,6 +35,7 @@ ROOMS = {
     "data": {"text"},
     "configs": {"models"},
     "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
+    "live": {*NETWORKS, "streaming", "inspection", "weights", "training", "data", "experiment"},
     "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}

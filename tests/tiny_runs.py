@@ -115,7 +115,7 @@ def run(workdir, *, backend="pmap", devices=8, every_steps=3, model=None, config
     minutes = changes.pop("retry_minutes", 1.0)
     checkpoint = {"every_steps": every_steps, "every_epochs": None, "keep": 2, "asynchronous": True}
     start = {"seed": changes.pop("seed", 3), "variables": changes.pop("variables", None)}
-    start |= {name: changes.pop(name, None) for name in ("profile", "changes")}
+    start |= {name: changes.pop(name, None) for name in ("profile", "changes", "picture")}
     return fit(
         model or TinyNet(dropout=0.5),
         data,

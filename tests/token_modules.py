@@ -1,9 +1,11 @@
 """The three PyTorch modules of the token goldens: their configs, weights and inputs, as tokens_RULES.json says."""
 
+import functools
 import hashlib
 import json
 import math
 
+import jax
 import numpy as np
 from official import GOLDENS, generator
 
@@ -19,6 +21,11 @@ CASES = (
     "rldx_default",
     "rldx_full",
     "rldx_layernorm",
+)
+# Compiles in half the time; the results do not depend on the quality of the code.
+quick_jit = functools.partial(
+    jax.jit,
+    compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
 )
 SIMILARITIES = {"cosine": "cosine", "dotproduct": "dot", "dotproduct_softmax": "dot_softmax"}
 

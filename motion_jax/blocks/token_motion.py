@@ -91,8 +91,8 @@ class TokenMotion(nn.Module):
         epsilon: of the LayerNorm.
         zero_start: start as zero: the Linear of ``linear``, the factors of ``layer_scale``, or, for ``none``, the last
             Linear of each encoder. Otherwise ``layer_scale`` starts at 1e-5.
-        initialization: ``normal``, as in RLDX-1 and OpenTau; ``uniform``, PyTorch's default, as in MOSS.
         dtype: compute dtype.
+        initialization: ``normal``, as in RLDX-1 and OpenTau; ``uniform``, PyTorch's default, as in MOSS.
 
     Raises:
         ValueError: for a field that is out of its range, or an unknown name.
@@ -119,8 +119,8 @@ class TokenMotion(nn.Module):
     output: str = "none"
     epsilon: Positive = 1e-5
     zero_start: bool = False
-    initialization: str = "normal"
     dtype: jnp.dtype = jnp.float32
+    initialization: str = "normal"
 
     @classmethod
     def moss(cls, **fields: Any) -> "TokenMotion":

@@ -61,20 +61,25 @@ def of_all_clips(rows: Sequence[Row], condition: str) -> Row:
 def verdict(name: str, rows: Sequence[Row]) -> str:
     """Return in one sentence whether a network uses motion and the order of the frames, from its rows.
 
+    An interval that includes zero does not show that a network ignores motion: few clips have a wide interval.
+
     >>> def row(condition, *drop):
     ...     return {"class": "", "condition": condition, **dict(zip(("drop", "drop_low", "drop_high"), drop))}
     >>> print(verdict("tsn", [row("one frame", 0.5, -0.5, 1.5), row("shuffled", 0.0, 0.0, 0.0)]))
-    tsn: removing motion costs 0.5 points (-0.5 to 1.5): on these clips it does not use motion.
+    tsn: removing motion costs 0.5 points (-0.5 to 1.5): these clips do not show that it uses motion.
     """
     motion, order = of_all_clips(rows, ONE_FRAME), of_all_clips(rows, SHUFFLED)
     sentence = f"{name}: removing motion costs {_points(motion)}: "
     if motion["drop_high"] < 0:
         return sentence + "on these clips motion misleads it."
     if motion["drop_low"] <= 0:
-        return sentence + "on these clips it does not use motion."
+        return sentence + "these clips do not show that it uses motion."
     if order["drop_low"] > 0:
         return sentence + f"it uses motion, and the order of the frames, whose shuffling costs {_points(order)}."
-    return sentence + f"it uses more than one frame, but not their order, whose shuffling costs {_points(order)}."
+    return sentence + (
+        "it uses more than one frame, but these clips do not show that it uses their order, whose shuffling costs "
+        f"{_points(order)}."
+    )
 
 
 def _points(row: Row) -> str:

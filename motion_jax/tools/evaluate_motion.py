@@ -1,136 +1,228 @@
-"""Measure the end-point error of a MotionSqueeze network's displacement where the true motion is known.
+"""Measure how good a network's displacement is.
 
 Examples:
     python -m motion_jax.tools.evaluate_motion --checkpoint=runs/demo/msnet_tsm_r18
-    python -m motion_jax.tools.evaluate_motion --checkpoint=runs/demo/msnet_tsm_r18 --clips=100 --json
+    python -m motion_jax.tools.evaluate_motion --checkpoint=runs/demo/msnet_tsm_r18 --clips=100 --output=motion.html
+    python -m motion_jax.tools.evaluate_motion VIDEO.mp4 MORE.mp4 --checkpoint=runs/mine
 
-The data must hold true displacements, as moving_shapes does. The error is the mean distance in pixels between estimated
-and true displacement over the cells that move. Where the network's cells are smaller than those of the truth, they are
-averaged with weights that grow with their confidence. "zero field" is the error of an estimate of no motion at all, and
-"ratio" is the network's error over it: below 1 the network sees motion. DIS and Farneback are OpenCV's optical flow on
-the same clips.
+Where the data hold true displacements, as moving_shapes does, the error is the mean distance in pixels between
+estimated and true displacement over the cells that move. Where the network's cells are smaller than those of the truth,
+they are averaged with weights that grow with their confidence. "zero field" is the error of an estimate of no motion at
+all, and "ratio" is the network's error over it: below 1 the network sees motion. DIS and Farneback are OpenCV's optical
+flow on the same clips. The second table translates new scenes by whole cells of the network's map, up to two cells
+beyond its window and less than half of the frame. The third table sorts the moving cells by confidence: a calibrated
+confidence is high where the error is low. A sentence concludes.
 
-The second table translates new scenes by whole cells of the network's map, as far as its window reaches and at most 6
-cells. The third table sorts the moving cells by confidence: a calibrated confidence is high where the error is low. All
-numbers are written to motion.json in the workdir.
+For video files, and for data without truth, the displacement is compared with DIS flow at the pixels that pass a
+forward-backward check (Sundaram et al., ECCV 2010), beside a zero field and beside the network's own displacement of
+other pairs of frames.
+
+Blocks without a displacement of their own (SELFY, CorrNet's block) have the one that their similarities imply. Results
+on a data set are written to motion.json in the workdir, and --output writes a page.
 """
 
+import argparse
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from motion_jax.cli import Parser, any_place, print_json, run, table
-from motion_jax.data.pipeline import eval_batches
+from motion_jax.blocks.protocol import declared
+from motion_jax.cli import Parser, any_place, positive, print_json, run, table, this_machine
+from motion_jax.data.clips.shown_clips import ShownClip, clip_of_example, clip_of_file
 from motion_jax.data.sources.moving_shapes import make_scene, render, truth
+from motion_jax.data.storage.frames import UnreadableError
 from motion_jax.experiment import Trained, load_trained, workdir_of
-from motion_jax.inspection.displacement import calibration, end_point_error, make_estimator, on_grid
-from motion_jax.inspection.optical_flow import dis, farneback
+from motion_jax.inspection import motion_errors
+from motion_jax.inspection.clip_inspection import ClipInspection, make_inspector
+from motion_jax.inspection.displacement import calibration
+from motion_jax.inspection.pages.motion import motion_page
+from motion_jax.inspection.panels import DrawnClip
 from motion_jax.places import write_whole
 
-BATCH = 20
 GROUPS = {
     "all translations": ("move left", "move right", "move up", "move down"),
     "all rotations": ("rotate left", "rotate right"),
     "all zooms": ("zoom in", "zoom out"),
     "all turning back": ("left then right", "right then left", "up then down", "down then up"),
 }
-FLOWS = {"dis": dis, "farneback": farneback}
-MOST_CELLS = 6
+BEYOND = 2  # cells beyond the window
+MOST_CELLS = 8
 SCENES = 5  # per direction and number of cells
-
-Estimator = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+DRAWN = 4  # clips in the picture of the page
 
 
 def main() -> None:
-    """Print the errors per class, per length of the motion and per level of confidence."""
-    parser = Parser(__doc__)
-    parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
-    parser.add_argument("--clips", type=int, default=480, metavar="N", help="clips of the split val; default: 480")
-    arguments = parser.parse_args()
+    """Print the errors, or the agreement with optical flow."""
+    arguments = parse_arguments()
     trained = load_trained(arguments.checkpoint)
-    dataset = trained.dataset
-    if "displacement" not in dataset.example("val", 0):
-        raise ValueError("the data of this checkpoint hold no true displacement: give a run on moving_shapes")
-    estimate = make_estimator(trained.model, trained.restored.variables)
+    _check_block(trained)
+    # Class activation is drawn, but not measured.
+    inspect = make_inspector(trained.model, trained.restored.variables, activation=False)
+    if arguments.files:
+        clips: Iterable[ShownClip] = [clip_of_file(file, trained.experiment.data) for file in arguments.files]
+        known = False
+    else:
+        known = "displacement" in trained.dataset.example("val", 0)
+        clips = examples_of(trained, arguments.clips)
+    shown: list[tuple[ShownClip, ClipInspection]] = []
     rows = []
-    batches = eval_batches(dataset, batch_size=BATCH)
-    for batch in itertools.islice(batches, max(1, arguments.clips // BATCH)):
-        clips = batch["clips"][:, 0]
-        displacement, confidence = estimate(clips)
-        for row in np.flatnonzero(batch["mask"]):
-            record = dataset.example("val", int(batch["index"][row]))
-            fields = {"found": displacement[row], **{name: flow(clips[row]) for name, flow in FLOWS.items()}}
-            known = {"truth": record["displacement"], "moving": record["moving"]}
-            rows.append(_on_grid(fields, confidence[row], **known) | {"class": dataset.labels[record["label"]]})
-    batches.close()
+    for clip in clips:
+        seen = inspect(clip.frames)
+        if known:
+            truth_of_clip = {"displacement": clip.displacement, "moving": clip.moving}
+            row = motion_errors.beside_truth(seen.comparison, clip.frames, **truth_of_clip)
+            rows.append(row | {"class": trained.dataset.labels[clip.label]})
+        else:
+            rows.append(motion_errors.beside_flow(seen.comparison, clip.frames))
+        if len(shown) < DRAWN:
+            shown.append((clip, seen))
+    if not rows:
+        raise ValueError("no clip of the split val can be read")
+    comparison = shown[0][1].comparison
+    about = {
+        "network": trained.experiment.model.name,
+        "block": comparison.block,
+        "estimated": comparison.estimated,
+        "reach": comparison.reach,
+        "cell": trained.experiment.data.size / comparison.similarities.shape[2],
+        "source": f"{len(rows)} {'files' if arguments.files else 'clips of the split val'}",
+    }
+    result = _errors_of(rows, trained, inspect, about) if known else {"agreement": motion_errors.agreement(rows)}
+    if not comparison.estimated:
+        print(f"The displacement is derived: {comparison.block} has similarities, whose soft-argmax this is.\n")
+    print(as_text(result))
+    if not arguments.files:
+        path = workdir_of(trained.restored.path) / "motion.json"
+        write_whole(path, json.dumps(result, indent=1) + "\n")
+        print(f"\n-> {path}")
+    if arguments.output:
+        labels = trained.restored.labels
+        drawn = [DrawnClip(seen, labels, clip.title, clip.times, clip.label, clip.displacement) for clip, seen in shown]
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(motion_page(result, drawn, about), encoding="utf-8")
+        print(f"page -> {arguments.output}")
+    if arguments.json:
+        print_json(result)
 
-    groups = {**{name: (name,) for name in dataset.labels}, **GROUPS, "all motions": dataset.labels}
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = Parser(__doc__)
+    files = "videos or folders of frames; default: the split val of the checkpoint's data"
+    parser.add_argument("files", nargs="*", type=this_machine, metavar="FILE", help=files)
+    parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
+    clips = "clips of the split val; default: 480"
+    parser.add_argument("--clips", type=positive, default=480, metavar="N", help=clips)
+    page = "write the result as a page"
+    parser.add_argument("--output", type=this_machine, metavar="PAGE.html", help=page)
+    return parser.parse_args()
+
+
+def _check_block(trained: Trained) -> None:
+    """Raise a ValueError before data are opened if the network has no displacement."""
+    block = next(iter((trained.model.backbone.blocks or {}).values()), None)
+    if declared(block, "similarities") is None:
+        raise ValueError(
+            f"{trained.experiment.model.name} has no motion block that compares cells, and so no displacement: choose "
+            "a network with MotionSqueeze (msnet_...), SELFY (selfynet_...) or CorrNet's block (corrblock_...)"
+        )
+
+
+def examples_of(trained: Trained, count: int) -> Iterable[ShownClip]:
+    """Yield the first clips of the split val that can be read."""
+    dataset = trained.dataset
+    for index in range(min(count, dataset.size("val"))):
+        try:
+            yield clip_of_example(dataset, "val", index)
+        except UnreadableError as error:
+            dataset.report_unreadable("val", index, error)
+
+
+def _errors_of(rows: list[dict[str, Any]], trained: Trained, inspect: Any, about: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of motion.json for data with truth."""
+    labels = trained.dataset.labels
+    groups = {**{name: (name,) for name in labels}, **GROUPS, "all motions": labels}
     chosen = {name: [row for row in rows if row["class"] in classes] for name, classes in groups.items()}
-    errors = {name: _errors(found) for name, found in chosen.items() if found}
-    by_cells = _errors_by_cells(estimate, trained)
+    errors = {name: motion_errors.errors(found) for name, found in chosen.items() if found}
+    by_cells = _errors_by_cells(trained, inspect, about)
     moving = np.concatenate([row["moving"] for row in rows])
     error = np.concatenate([np.linalg.norm(row["found"] - row["truth"], axis=-1) for row in rows])
     levels = calibration(np.concatenate([row["confidence"] for row in rows])[moving], error[moving])
-    header = ("class", "clips", "end-point error (px)", "zero field (px)", "ratio", "DIS (px)", "Farneback (px)")
-    print(table(header, [(name, *_rounded(row)) for name, row in errors.items()]))
-    header = ("translation, cells", "clips", "end-point error (px)", "zero field (px)", "ratio")
-    print(f"\n{table(header, [(cells, *_rounded(row)) for cells, row in by_cells.items()])}")
-    header = ("confidence", "end-point error (px)")
-    print(f"\nMoving cells in groups of equal size:\n{table(header, [_rounded(level) for level in levels])}")
-    errors["all translations"]["by_cells"] = by_cells
+    kinds = {
+        name.removeprefix("all "): motion_errors.is_better_than_none(chosen[name]) for name in GROUPS if chosen[name]
+    }
+    if "all translations" in errors:
+        errors["all translations"]["by_cells"] = by_cells
+        errors["all translations"]["window"] = {"cells": about["reach"], "pixels": about["reach"] * about["cell"]}
     errors["all motions"]["calibration"] = levels
-    path = workdir_of(trained.restored.path) / "motion.json"
-    write_whole(path, json.dumps(errors, indent=1) + "\n")
-    print(f"\n-> {path}")
-    if arguments.json:
-        print_json(errors)
-
-
-def _on_grid(
-    fields: dict[str, np.ndarray], confidence: np.ndarray, *, truth: np.ndarray, moving: np.ndarray
-) -> dict[str, Any]:
-    """Bring the fields of a clip and the confidence to the cells of the truth."""
-    grid = moving.shape[1:]
-    weights = {"found": confidence}
-    found = {name: on_grid(field, grid=grid, confidence=weights.get(name)) for name, field in fields.items()}
-    return {**found, "confidence": on_grid(confidence[..., None], grid=grid)[..., 0], "truth": truth, "moving": moving}
-
-
-def _errors(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the end-point errors of clips: ``epe`` of the network, ``motion`` of a zero field, and of other flows."""
-    truth, moving = (np.stack([row[name] for row in rows]) for name in ("truth", "moving"))
-
-    def error(name: str) -> float:
-        return end_point_error(np.stack([row[name] for row in rows]), truth, moving)
-
-    epe, motion = error("found"), end_point_error(np.zeros_like(truth), truth, moving)
-    flows = {name: error(name) for name in FLOWS if name in rows[0]}
-    return {"clips": len(rows), "epe": epe, "motion": motion, "ratio": epe / motion, **flows}
-
-
-def _errors_by_cells(estimate: Estimator, trained: Trained) -> dict[int, dict[str, float]]:
-    """Return the errors on new scenes that translate by 1, 2, ... whole cells of the map, within the window."""
-    block = next(iter(trained.model.backbone.blocks.values()))
-    data = trained.experiment.data
-    options = {"frames": data.frames, "size": data.size}
-    cell = data.size // estimate(np.zeros((1, data.frames, data.size, data.size, 3), np.uint8))[0].shape[2]
-    errors = {}
-    for cells in range(1, min(block.displacement_reach(), MOST_CELLS) + 1):
-        rows = []
-        for key, name in itertools.product(range(SCENES), GROUPS["all translations"]):
-            scene = make_scene(name, rng=np.random.default_rng([cells, key]), speed=cells * cell, **options)
-            displacement, confidence = estimate(render(scene)[None])
-            known = dict(zip(("truth", "moving"), truth(scene), strict=True))
-            rows.append(_on_grid({"found": displacement[0]}, confidence[0], **known))
-        errors[cells] = _errors(rows)
+    verdict = motion_errors.verdict(kinds, by_cells, reach=about["reach"], levels=levels)
+    errors["all motions"]["verdict"] = verdict
     return errors
 
 
-def _rounded(row: dict[str, float]) -> list[float]:
-    return [round(value, 2) for value in row.values()]
+def _errors_by_cells(trained: Trained, inspect: Any, about: dict[str, Any]) -> dict[int, dict[str, float]]:
+    """Return the errors on new scenes that translate by 1, 2, ... whole cells of the map.
+
+    Scenes repeat after the size of the frame, so motions of half of it or more are ambiguous and left out.
+    """
+    data = trained.experiment.data
+    options = {"frames": data.frames, "size": data.size}
+    cell = round(about["cell"])
+    half = -(-data.size // (2 * cell)) - 1
+    errors = {}
+    for cells in range(1, min(about["reach"] + BEYOND, MOST_CELLS, half) + 1):
+        rows = []
+        for key, name in itertools.product(range(SCENES), GROUPS["all translations"]):
+            scene = make_scene(name, rng=np.random.default_rng([cells, key]), speed=cells * cell, **options)
+            clip = render(scene)
+            known = dict(zip(("displacement", "moving"), truth(scene), strict=True))
+            rows.append(motion_errors.beside_truth(inspect(clip).comparison, clip, flows=(), **known))
+        errors[cells] = motion_errors.errors(rows)
+    return errors
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Format a result as tables with a conclusion."""
+    if "agreement" in result:
+        return _agreement_as_text(result["agreement"])
+    header = ("class", "clips", "end-point error (px)", "zero field (px)", "ratio", "DIS (px)", "Farneback (px)")
+    parts = [table(header, [(name, *_rounded(row)) for name, row in result.items()])]
+    translations = result.get("all translations", {})
+    if by_cells := translations.get("by_cells"):
+        header = ("translation, cells", "clips", "end-point error (px)", "zero field (px)", "ratio")
+        window = translations["window"]
+        ends = f"The window ends at {window['cells']} cells ({window['pixels']:g} px):"
+        parts.append(f"{ends}\n{table(header, [(cells, *_rounded(row)) for cells, row in by_cells.items()])}")
+    header = ("confidence", "end-point error (px)")
+    levels = [_rounded(level) for level in result["all motions"]["calibration"]]
+    parts.append(f"Moving cells in groups of equal size:\n{table(header, levels)}")
+    parts.append(result["all motions"]["verdict"])
+    return "\n\n".join(parts)
+
+
+def _agreement_as_text(found: dict[str, Any]) -> str:
+    header = ("cells", "number", "compared", "distance (px)", "angle (degrees)", "correlation")
+    names = {"found": "network", "zero": "zero field", "shuffled": "network, other pairs"}
+    rows = []
+    for kind, field in itertools.product(("all", "moving"), names):
+        values = found[kind][field] or {}
+        cells = [
+            "-" if (value := values.get(name)) is None else round(value, 2)
+            for name in ("distance", "angle", "correlation")
+        ]
+        rows.append((kind, found[kind]["cells"], names[field], *cells))
+    return (
+        f"{found['passes']:.0%} of the pixels of {found['pairs']} pairs of frames pass the forward-backward check of "
+        f"DIS. Cells of which half passes are compared; {motion_errors.MOVING}.\n{table(header, rows)}\n\n"
+        f"{motion_errors.agreement_verdict(found)}"
+    )
+
+
+def _rounded(row: dict[str, Any]) -> list[float]:
+    return [round(value, 2) for value in row.values() if isinstance(value, int | float)]
 
 
 if __name__ == "__main__":

@@ -5,14 +5,22 @@ Examples:
     python -m motion_jax.tools.predict VIDEOS MORE.txt --checkpoint=runs/mine --json
     python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/mine --clips=10 --crops=3
     python -m motion_jax.tools.predict VIDEO.mp4 --checkpoint=runs/mine --save=seen.mp4
+    python -m motion_jax.tools.predict --stream VIDEO.mp4 --checkpoint=runs/stream --smoothing=0.5 --save=seen.mp4
+    python -m motion_jax.tools.predict --stream 0 --checkpoint=runs/stream --every=2 --hysteresis=0.1,5
 
 A folder stands for all videos below it, a .txt file for the paths it lists, one per line. Frames are resized, sampled
 and cropped as the checkpoint's config says, so that a video has the same scores as in eval.py. Files that cannot be
 read are reported and skipped; if none can be read, the exit status is 2.
+
+--stream follows one video, or the camera of that number, with a causal network: one decision per frame. It prints each
+change of the decision until the video ends or Ctrl-C is pressed, and then the latency, from the decoded frame to the
+decision.
 """
 
 import argparse
+import collections
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +32,7 @@ from etils import epath
 
 from motion_jax.cli import Parser, any_place, positive, print_json, run, table, this_machine
 from motion_jax.data.clips.given_videos import list_videos, try_read
+from motion_jax.data.clips.live_frames import play
 from motion_jax.data.clips.shown_clips import clip_of_frames
 from motion_jax.data.clips.single_video import shown_pair, views_of, whole_view
 from motion_jax.data.clips.views import at_full_resolution
@@ -34,7 +43,10 @@ from motion_jax.experiment import Experiment, load_trained
 from motion_jax.inspection import sheets
 from motion_jax.inspection.animation import FORMATS, write_animation
 from motion_jax.inspection.clip_inspection import ClipInspection, make_inspector
+from motion_jax.inspection.decisions import Decisions
 from motion_jax.inspection.panels import DrawnClip
+from motion_jax.inspection.stream_picture import StreamPainter
+from motion_jax.live import Decided, decide, open_stream_network
 from motion_jax.text import printable
 from motion_jax.training.evaluation import EvalConfig
 from motion_jax.training.progress import bar, log
@@ -77,6 +89,11 @@ class Seen:
 def main() -> None:
     """Print the classes of the files with their probabilities."""
     arguments = parse_arguments()
+    if arguments.stream is not None:
+        result = stream(arguments)
+        if arguments.json:
+            print_json({"stream": result})
+        return
     files = list_videos(arguments.files)
     pictures = dict(zip(files, picture_paths(files, arguments.save), strict=True)) if arguments.save else {}
     network = open_network(arguments.checkpoint)
@@ -113,7 +130,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(__doc__)
     files = "a video, a folder of videos or frames, a .txt list"
-    parser.add_argument("files", nargs="+", type=this_machine, metavar="FILE", help=files)
+    parser.add_argument("files", nargs="*", type=this_machine, metavar="FILE", help=files)
     source = "a workdir, a checkpoint in one, or an export"
     parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help=source)
     parser.add_argument("--clips", type=positive, metavar="N", help="clips per video; default: as the config says")
@@ -123,10 +140,104 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=positive, default=8, metavar="N", help="videos per batch; default: 8")
     save = "draw the prediction and what the network sees; several videos go into the folder OUT"
     parser.add_argument("--save", type=this_machine, metavar="OUT.png|.svg|.pdf|.webp|.gif|.mp4", help=save)
+    group = parser.add_argument_group("one frame at a time")
+    group.add_argument("--stream", type=video_or_camera, metavar="FILE|CAMERA", help="a video, or a camera: 0, 1, ...")
+    every = "take every N-th frame, to match the distance of the frames in training; default: 1"
+    group.add_argument("--every", type=positive, metavar="N", help=every)
+    smoothing = "average the probabilities; the weight of a frame falls to 37 %% in this time; default: 0"
+    group.add_argument("--smoothing", type=seconds, metavar="SECONDS", help=smoothing)
+    hysteresis = "change the decision when a class has led by this margin for this many frames; default: 0,1"
+    group.add_argument("--hysteresis", type=margin_and_frames, metavar="MARGIN,FRAMES", help=hysteresis)
     arguments = parser.parse_args()
-    if arguments.save and arguments.save.suffix not in PICTURES:
-        parser.error(f"--save takes a path ending in {', '.join(PICTURES)}; got {str(arguments.save)!r}")
+    of_videos, of_streams = ("files", "clips", "crops", "full_resolution"), ("every", "smoothing", "hysteresis")
+    streaming = arguments.stream is not None
+    if not streaming and not arguments.files:
+        parser.error("the following arguments are required: FILE, or --stream")
+    for name in of_videos if streaming else of_streams:
+        if getattr(arguments, name) not in (None, []):
+            name = "FILE" if name == "files" else f"--{name}"
+            parser.error(f"{name} and --stream exclude each other" if streaming else f"{name} needs --stream")
+    pictures = (".mp4",) if streaming else PICTURES
+    if arguments.save and arguments.save.suffix not in pictures:
+        parser.error(f"--save takes a path ending in {', '.join(pictures)}; got {str(arguments.save)!r}")
     return arguments
+
+
+def video_or_camera(text: str) -> pathlib.Path | int:
+    """Parse the source of a stream."""
+    return int(text) if text.isdecimal() else this_machine(text)
+
+
+def seconds(text: str) -> float:
+    """Parse a time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more; got {text!r}")
+    return value
+
+
+def margin_and_frames(text: str) -> tuple[float, int]:
+    """Parse a margin and a number of frames."""
+    margin, _, frames = text.partition(",")
+    try:
+        rule = float(margin), int(frames)
+    except ValueError:
+        rule = -1.0, 0
+    if not (0 <= rule[0] <= 1 and rule[1] >= 1):
+        raise argparse.ArgumentTypeError(
+            f"expected a margin from 0 to 1 and a number of frames, as 0.1,5; got {text!r}"
+        )
+    return rule
+
+
+def stream(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Follow a video or a camera, print each change of the decision, and return all decisions with their latency."""
+    source = arguments.stream
+    name = f"camera {source}" if isinstance(source, int) else str(source)
+    if arguments.save and not isinstance(source, int):
+        picture_paths([source], arguments.save)
+    network = open_stream_network(arguments.checkpoint, motion=bool(arguments.save))
+    fps, frames = play(source, network.data, every=arguments.every or 1)
+    margin, hold = arguments.hysteresis or (0.0, 1)
+    decisions = Decisions(smoothing=arguments.smoothing or 0.0, margin=margin, hold=hold)
+    times, found = [], []
+
+    def decided() -> Iterator[Decided]:
+        label = None
+        with bar(bar_format="{desc}", leave=False) as line:
+            for each in decide(network, frames, decisions):
+                text = f"{each.time:9.2f} s  {each.label}  {each.probability:.1%}"
+                if each.label != label:
+                    line.write(printable(text))
+                line.set_description_str(printable(f"{text}  {each.milliseconds:.1f} ms"))
+                label = each.label
+                times.append(each.milliseconds)
+                found.append({"time": each.time, "label": each.label, "probability": each.probability})
+                yield each
+
+    if arguments.save:
+        arguments.save.parent.mkdir(parents=True, exist_ok=True)
+        painter = StreamPainter()
+        pictures = (
+            painter.draw(
+                each.view, f"{each.time:.2f} s  {each.label}  {each.probability:.0%}", each.probability, each.motion
+            )
+            for each in decided()
+        )
+        seen = write_animation(arguments.save, pictures, fps=min(max(fps, 1), 120))
+        print(f"seen -> {printable(seen)}")
+    else:
+        collections.deque(decided(), maxlen=0)
+    if not found:
+        raise ValueError(f"{name}: there was no frame to decide about")
+    latency = {"median": float(np.median(times)), "p95": float(np.percentile(times, 95))}
+    print(
+        f"{len(found)} frames; latency {latency['median']:.1f} ms (median), {latency['p95']:.1f} ms (95th percentile)"
+    )
+    return {"file": name, "frames": len(found), "fps": fps, "latency_ms": latency, "decisions": found}
 
 
 def picture_paths(files: Sequence[pathlib.Path], save: pathlib.Path) -> list[pathlib.Path]:

@@ -10,19 +10,30 @@ A workdir that holds a checkpoint is resumed from it.
 
 import dataclasses
 import functools
-from collections.abc import Collection
+import io
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import jax
 from etils import epath
 
 from motion_jax.cli import Parser, print_json, program, read_config, run
-from motion_jax.data.pipeline import eval_batches, train_batches
+from motion_jax.data.clips.shown_clips import ShownClip, clip_of_example
+from motion_jax.data.pipeline import Dataset, eval_batches, train_batches
+from motion_jax.data.storage.frames import UnreadableError
 from motion_jax.experiment import Experiment, check_restart, initial_variables, open_data
+from motion_jax.inspection.clip_inspection import make_inspector
+from motion_jax.inspection.panels import DrawnClip
+from motion_jax.inspection.sheets import overview, save
+from motion_jax.models import VideoClassifier
 from motion_jax.places import check_writable, place
 from motion_jax.training import processes
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
 from motion_jax.training.profile import step_range
+
+DRAWN = 4  # clips in a picture
+WIDTH = 8.0  # inches of a picture
 
 
 def main() -> None:
@@ -91,7 +102,51 @@ def train(
     variables = initial_variables(model, source, seed=experiment.seed) if source else None
     sections = {name: getattr(experiment, name) for name in ("train", "parallel", "checkpoint", "seed")}
     of_run = {"workdir": workdir, "config": config, "profile": profile, "changes": changes}
+    of_run["picture"] = picture_of(model, dataset)
     return fit(model, data, **sections, evaluation=experiment.eval, variables=variables, **of_run)
+
+
+def picture_of(model: VideoClassifier, dataset: Dataset) -> Callable[[Mapping[str, Any]], Callable[[], bytes]]:
+    """Return a function from variables to a function that draws what the network sees in four clips, as a PNG."""
+    inspect = make_inspector(model, {})
+
+    @functools.cache
+    def clips() -> list[ShownClip]:
+        return clips_of(dataset)
+
+    def run_network(variables: Mapping[str, Any]) -> Callable[[], bytes]:
+        drawn = [
+            DrawnClip(
+                inspect(clip.frames, variables),
+                dataset.labels,
+                clip.title,
+                clip.times,
+                clip.label,
+                clip.displacement,
+            )
+            for clip in clips()
+        ]
+
+        def draw() -> bytes:
+            file = io.BytesIO()
+            save(overview(drawn, width=WIDTH), file, kind="png")
+            return file.getvalue()
+
+        return draw
+
+    return run_network
+
+
+def clips_of(dataset: Dataset) -> list[ShownClip]:
+    """Return four fixed clips of the split val, spread so that sorted or repeating classes differ."""
+    size = dataset.size("val")
+    clips = []
+    for index in sorted({min(part * size // DRAWN + part, size - 1) for part in range(DRAWN)}):
+        try:
+            clips.append(clip_of_example(dataset, "val", index))
+        except UnreadableError as error:
+            dataset.report_unreadable("val", index, error)
+    return clips
 
 
 if __name__ == "__main__":

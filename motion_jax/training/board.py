@@ -5,11 +5,16 @@ traceback, and the run hangs when the queue is full.
 """
 
 import os
+import pathlib
+import struct
+import tempfile
 import time
 from collections.abc import Mapping
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
 
@@ -33,3 +38,18 @@ class Board:
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
+
+
+def picture_events(picture: bytes, *, step: int) -> bytes:
+    """Return a file of events that holds one picture, a PNG, under the tag ``seen``."""
+    width, height = struct.unpack(">II", picture[16:24])
+    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=picture)
+    summary = Summary(value=[Summary.Value(tag="seen", image=image)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "events")
+        writer = RecordWriter(str(path))
+        for event in (Event(file_version="brain.Event:2"), Event(step=step, summary=summary)):
+            event.wall_time = time.time()
+            writer.write(event.SerializeToString())
+        writer.close()
+        return path.read_bytes()

@@ -19,6 +19,7 @@ from motion_jax.training.history import add_start
 from motion_jax.training.meter import Meter, show
 from motion_jax.training.metrics import MetricLog, find_logged
 from motion_jax.training.owner import own
+from motion_jax.training.pictures import MakePicture, Pictures
 from motion_jax.training.profile import StepProfile
 from motion_jax.training.progress import bar, log, log_compilation
 from motion_jax.training.recipe import TrainConfig, make_optimizer, make_schedule
@@ -64,6 +65,7 @@ def fit(
     variables: Mapping[str, Any] | None = None,
     profile: tuple[int, int] | None = None,
     changes: Mapping[str, tuple[Any, Any]] | None = None,
+    picture: MakePicture | None = None,
 ) -> dict[str, Any]:
     """Train a model in a workdir, from its newest checkpoint if it has one.
 
@@ -72,7 +74,7 @@ def fit(
     metrics at once.
 
     Writes ``config.json``, ``labels.json``, ``history.jsonl``, ``owner.json``, ``metrics.jsonl``, ``tensorboard/``,
-    ``checkpoints/`` and, unless a compilation cache is set already, ``compile_cache/``.
+    ``checkpoints/``, ``pictures/`` and, unless a compilation cache is set already, ``compile_cache/``.
 
     Args:
         model: takes clips (b, t, h, w, c) and ``train``; returns logits (b, k).
@@ -83,6 +85,7 @@ def fit(
         variables: initial ``{"params", "batch_stats"}`` of a new run; random if None.
         profile: first and last update to record with JAX's profiler, into ``profile/`` of the workdir.
         changes: key -> (old value, new value) of what a restart changes, for the log and ``history.jsonl``.
+        picture: what ``Pictures`` makes pictures with, every ``train.pictures_every`` epochs; None for none.
 
     Returns:
         The metrics of the last evaluation (of the last log line without one), ``step``, and ``finished``, which is
@@ -104,6 +107,10 @@ def fit(
     def is_eval_due(step: int) -> bool:
         due = step >= total or _crosses(step, train.eval_every_epochs * steps_per_epoch)
         return due and step > 0 and data.eval_batches is not None
+
+    def is_picture_due(step: int) -> bool:
+        period = train.pictures_every * steps_per_epoch
+        return picture is not None and period > 0 and (step == total or _crosses(step, period))
 
     with contextlib.ExitStack() as stack:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -172,6 +179,7 @@ def fit(
                 metric_log = stack.enter_context(contextlib.closing(MetricLog(workdir, start_step=start)))
                 meter = Meter(metric_log, train=train, train_size=data.train_size)
                 stack.enter_context(contextlib.closing(meter))
+                pictures = stack.enter_context(contextlib.closing(Pictures(workdir, picture)))
                 result = None
                 if is_eval_due(start):
                     # The last run ended after it saved this step and before it evaluated it.
@@ -197,20 +205,24 @@ def fit(
                     meter.add(step, metrics)
                     profiled.after(step, metrics)
 
-                    # What is due now, in this order: metrics and log, latest checkpoint, evaluation and best
+                    # What is due now, in this order: metrics and log, latest checkpoint, picture, evaluation and best
                     # checkpoint, stop.
                     stopping = stop.requested or checkpoints.reached_preemption(step)
                     evaluating = is_eval_due(step)
                     saving = (
                         stopping or evaluating or step == total or _crosses(step, checkpoint.period(steps_per_epoch))
                     )
-                    # A state is saved only if all its updates were finite, so their metrics are read before.
-                    for line in meter.read(everything=saving):
+                    drawing = is_picture_due(step)
+                    # A state is saved and drawn only if all its updates were finite, so their metrics are read before.
+                    for line in meter.read(everything=saving or drawing):
                         show(line, steps)
                     # Saved before the evaluation, so that an interruption costs only the evaluation.
                     if saving:
                         with meter.paused("saving"):
                             checkpoints.save_latest(state)
+                    if drawing:
+                        with meter.paused("evaluation"):
+                            pictures.add(state.variables, step=step)
                     if evaluating:
                         with meter.paused("evaluation"):
                             result = evaluate_and_save_best(state, step, metric_log)

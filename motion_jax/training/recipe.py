@@ -44,6 +44,8 @@ class TrainConfig:
             checkpoint and takes another batch in place of that of the update, up to three times per run.
         log_every: updates between two log lines.
         eval_every_epochs: epochs between two evaluations, may be fractional; 0 evaluates only at the end.
+        pictures_every: epochs between two pictures of what the network sees, may be fractional; the last update has one
+            too. 0 draws none.
         base_batch_size: if given, the learning rate is multiplied by ``batch_size / base_batch_size``; None does not
             scale it.
 
@@ -73,9 +75,10 @@ class TrainConfig:
     eval_every_epochs: float
     # Checkpoints from before this option lack it.
     on_nan: str = "stop"
+    pictures_every: float = 0.0
     base_batch_size: int | None = None
 
-    SAME_RESULT: ClassVar = ("log_every", "eval_every_epochs", "on_nan")
+    SAME_RESULT: ClassVar = ("log_every", "eval_every_epochs", "on_nan", "pictures_every")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -107,6 +110,7 @@ class TrainConfig:
             ("on_nan", self.on_nan in ON_NAN, f"one of {ON_NAN}"),
             ("log_every", 1 <= self.log_every < 2**31, "1 to 2**31 - 1"),
             ("eval_every_epochs", 0 <= self.eval_every_epochs <= 1e6, "0 to a million"),
+            ("pictures_every", 0 <= self.pictures_every <= 1e6, "0 to a million"),
             ("base_batch_size", base is None or 1 <= base <= 2**20, "1 to 2**20, or None for no scaling"),
         ):
             if not valid:

@@ -49,6 +49,9 @@ class Card:
         metrics: results of the evaluation in the workdir, empty without one.
         versions: versions of the packages that wrote the export.
         config: whole config of the training run.
+        streaming: of an export that takes one frame at a time: ``frame``, the shape of a frame, and ``state``, name ->
+            ``shape``, ``dtype`` and ``start``, the value of the whole tensor before the first frame. Shapes have no
+            batch axis. None for an export that takes clips.
         sha256: checksum of the export, see ``checksum``; None before it is written, and in cards of older versions.
     """
 
@@ -59,6 +62,7 @@ class Card:
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
     config: Mapping[str, Any]
+    streaming: Mapping[str, Any] | None = None
     sha256: str | None = None
 
 

@@ -47,8 +47,14 @@ def test_drops_clip_by_clip(rng):
             (0.9, 0.5, 0.5, 0.4, 0.3),
             r"costs \d+\.\d points \(\d+\.\d to \d+\.\d\): it uses motion, and the order of the",
         ),
-        ((0.9, 0.9, None, 0.6, 0.3), r"it uses more than one frame, but not their order, whose shuffling costs 0\.0"),
-        ((0.5, 0.5, 0.5, 0.5, None), r"removing motion costs 0\.0 points \(0\.0 to 0\.0\): on these clips it does not"),
+        (
+            (0.9, 0.9, None, 0.6, 0.3),
+            r"more than one frame, but these clips do not show that it uses their order, whose .* 0\.0",
+        ),
+        (
+            (0.5, 0.5, 0.5, 0.5, None),
+            r"motion costs 0\.0 points \(0\.0 to 0\.0\): these clips do not show that it uses motion",
+        ),
         ((0.3, 0.5, 0.5, 0.5, 0.9), r"costs -\d+\.\d points .*: on these clips motion misleads it"),
     ],
 )

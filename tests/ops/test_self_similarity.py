@@ -5,7 +5,7 @@ import pytest
 from tolerance import assert_close, check_gradients
 
 from motion_jax.inspection import reference
-from motion_jax.ops import l2_normalize, self_similarity
+from motion_jax.ops import l2_normalize, self_similarity, unit_length
 from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, window_exists
 
 
@@ -96,3 +96,15 @@ def test_bad_options(annotations_off):
         self_similarity(x, temporal_padding="mirror")
     with pytest.raises(ValueError, match="must have one shape"):
         self_similarity(x, jnp.ones((1, 3, 3, 3, 1)))
+
+
+def test_unit_length_divides_by_the_length_and_gives_short_vectors_no_gradient(rng):
+    x = rng.standard_normal((2, 3, 4)).astype(np.float32)
+    assert_close(unit_length(jnp.asarray(x)), x / np.sqrt((x**2).sum(-1, keepdims=True)))
+    assert_close(unit_length(1e-8 * jnp.asarray(x)), x / np.sqrt((x**2).sum(-1, keepdims=True)))
+    check_gradients(unit_length, (jnp.asarray(x),), rtol=1e-2)
+    short = jnp.asarray([[0.0, 0.0], [3e-13, 4e-13]], jnp.float32)
+    unit, pull_back = jax.vjp(unit_length, short)
+    assert_close(unit, [[0, 0], [0.3, 0.4]])
+    np.testing.assert_array_equal(pull_back(jnp.ones_like(short))[0], np.zeros((2, 2)))
+    assert unit_length(jnp.zeros((1, 2), jnp.float16)).dtype == jnp.float32

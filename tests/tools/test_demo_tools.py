@@ -177,6 +177,33 @@ def test_evaluate_motion_reports_whole_cells_and_the_calibration(msnet):
     levels = [level["confidence"] for level in result["all motions"]["calibration"]]
     assert len(levels) == 5
     assert levels == sorted(levels)
+    assert result["all translations"]["window"] == {"cells": 3, "pixels": 12.0}
+    assert "its window reaches 3 cells" in result["all motions"]["verdict"]
+
+
+def test_evaluate_motion_writes_a_page(msnet, tmp_path):
+    page = tmp_path / "new" / "motion.html"
+    result = last_json(call("evaluate_motion", f"--checkpoint={msnet}", "--clips=12", f"--output={page}", "--json"))
+    text = page.read_text(encoding="utf-8")
+    assert result["all motions"]["verdict"] in text
+    assert "the window ends at 3 cells (12 px)" in text
+    assert text.count("<polyline") == 3  # the network and the zero field over speed, the error over confidence
+    assert f"{result['move left']['epe']:.2f}" in text
+
+
+def test_evaluate_motion_of_videos_compares_with_optical_flow(msnet, tmp_path):
+    videos = [tmp_path / f"{step}.avi" for step in (3, -3)]
+    for video, step in zip(videos, (3, -3), strict=True):
+        write_video(video, moving_noise(step=step, seed=step + 5))
+    page = tmp_path / "motion.html"
+    before = (msnet / "motion.json").read_bytes() if (msnet / "motion.json").is_file() else None
+    done = call("evaluate_motion", *videos, f"--checkpoint={msnet}", f"--output={page}", "--json")
+    found = last_json(done)["agreement"]
+    assert (found["clips"], found["pairs"]) == (2, 6)
+    assert 0.1 < found["passes"] <= 1
+    assert f"{found['passes']:.0%} of the pixels of 6 pairs of frames pass" in done.stdout
+    assert "Sundaram" in page.read_text(encoding="utf-8")
+    assert before == ((msnet / "motion.json").read_bytes() if (msnet / "motion.json").is_file() else None)
 
 
 def test_evaluate_motion_of_a_network_without_displacement(tsn):

@@ -15,6 +15,7 @@ EXPERIMENT = Experiment.from_config(CONFIG)
 # These do not change the result of a run; every other field does.
 FREE = {
     "train.on_nan",
+    "train.pictures_every",
     *("data.root", "data.dir", "data.threads", "data.processes", "data.max_bad_fraction", "data.max_pixels"),
     *("train.log_every", "train.eval_every_epochs", "model.remat", "parallel.backend", "parallel.devices"),
     *(key for key in keys_of() if key.startswith(("eval.", "checkpoint."))),

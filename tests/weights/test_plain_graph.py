@@ -52,6 +52,7 @@ FUNCTIONS = {
     "self_similarity": lambda x: self_similarity(x, window=(3, 3, 5)),
     "self_similarity_by_cosine": lambda x: self_similarity(x, window=(3, 3, 5), cosine=True),
     "self_similarity_edge": lambda x: self_similarity(x, window=(3, 3, 3), temporal_padding="edge"),
+    "self_similarity_replicate": lambda x: self_similarity(x, window=(3, 3, 3), temporal_padding="replicate"),
     "relu": lambda x: jax.nn.relu(x) * jax.nn.softmax(x),
 }
 

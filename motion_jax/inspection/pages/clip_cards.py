@@ -9,6 +9,7 @@ import numpy as np
 
 from motion_jax.inspection.clip_inspection import ClipInspection
 from motion_jax.inspection.colours import flow_colours, length_scale, wheel_picture
+from motion_jax.inspection.panels import ACTIVATION_COLOURS, visibility
 
 SIDE = 160
 """Largest side of a frame in pixels."""
@@ -58,17 +59,11 @@ def overlays(seen: Sequence[ClipInspection], chosen: Sequence[int]) -> list[dict
     return made
 
 
-def visibility(confidence: np.ndarray) -> np.ndarray:
-    """Return 0 for the least and 1 for the most confident tenth of the cells, linear between; 1 if all are equal."""
-    low, high = np.percentile(confidence, (10, 90))
-    return np.clip((confidence - low) / (high - low), 0, 1) if high > low else np.ones_like(confidence)
-
-
 def activation_colours(activation: np.ndarray) -> np.ndarray:
-    """Colour values from 0 to 1 (...) as RGBA uint8 (..., 4), from transparent black over red to opaque yellow."""
+    """Colour values from 0 to 1 as RGBA uint8 (..., 4), from transparent black over red to opaque yellow."""
     from matplotlib import colormaps
 
-    colours = colormaps["inferno"](np.clip(activation, 0, 1))
+    colours = colormaps[ACTIVATION_COLOURS](np.clip(activation, 0, 1))
     colours[..., 3] = np.clip(1.5 * activation, 0, 1)
     return np.round(255 * colours).astype(np.uint8)
 
