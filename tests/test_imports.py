@@ -28,7 +28,7 @@ ROOMS = {
     "backbones": {"text", "fields", "ops", "layers", "blocks"},
     "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
     "streaming": NETWORKS,
-    "weights": {*NETWORKS, "kernels", "places"},
+    "weights": {*NETWORKS, "text", "fields", "kernels", "places"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
     "training": {*NETWORKS, "text", "fields", "places"},
@@ -36,6 +36,7 @@ ROOMS = {
     "configs": {"models"},
     "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
     "live": {*NETWORKS, "streaming", "inspection", "weights", "training", "data", "experiment"},
+    "prediction": {*NETWORKS, "weights", "training", "data", "experiment"},
     "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}

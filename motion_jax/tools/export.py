@@ -8,13 +8,15 @@ Examples:
     python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=pytorch --output=net.pth.tar \\
         --prefix=module.base_model.
     python -m motion_jax.tools.export --checkpoint=runs/stream --format=onnx --output=net.onnx --streaming
+    python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=hub --output=net --license=mit
 
 Formats: pytorch (weights for the official code), safetensors (weights under the names of this library), stablehlo
-(jax.export, for CPU, CUDA and TPU), onnx and saved_model (a folder). A card is written beside the file, <file>.json:
-model, labels, preprocessing, metrics, versions and the whole config. The export is read back by its own runtime and run
-on random clips; if a logit differs by more than 1e-4, or 1e-6 of the largest logit if that is more, nothing is written.
-With --streaming, a causal network is exported as a function of one frame: its state is an input and an output
-(stablehlo and onnx). Everything is exported in float32.
+(jax.export, for CPU, CUDA and TPU), onnx, saved_model (a folder), and hub (a folder for the Hugging Face hub, which
+--push=org/name uploads with the token HF_TOKEN). A card is written beside the file, <file>.json, or into the folder of
+the hub: model, labels, preprocessing, metrics, versions and the whole config. The export is read back by its own
+runtime and run on random clips; if a logit differs by more than 1e-4, or 1e-6 of the largest logit if that is more,
+nothing is written. With --streaming, a causal network is exported as a function of one frame: its state is an input and
+an output (stablehlo and onnx). Everything is exported in float32.
 """
 
 import argparse
@@ -35,11 +37,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import motion_jax
 from motion_jax.cli import Parser, any_place, print_json, run, this_machine
+from motion_jax.data.clips.shown_clips import clip_of_example
 from motion_jax.experiment import Trained, load_trained, workdir_of
+from motion_jax.inspection import sheets
+from motion_jax.inspection.clip_inspection import make_inspector
+from motion_jax.inspection.panels import DrawnClip
 from motion_jax.models import VideoClassifier
 from motion_jax.training.progress import log
 from motion_jax.training.workdir import read_json
-from motion_jax.weights import Exported, load_exported, load_torch, save_torch, stablehlo
+from motion_jax.weights import Exported, hub, load_exported, load_torch, save_torch, stablehlo
 from motion_jax.weights.card import INPUTS, Card, Preprocessing, card_path, write_card
 from motion_jax.weights.converters import onnx_graph, saved_model
 from motion_jax.weights.near_ties import ROUNDING, logits_and_gap
@@ -53,6 +59,7 @@ SUFFIXES = {
     "stablehlo": (".stablehlo",),
     "onnx": (".onnx",),
     "saved_model": ("",),
+    "hub": ("",),
 }
 GRAPHS = {"stablehlo": stablehlo, "onnx": onnx_graph, "saved_model": saved_model}
 STREAMS = {"stablehlo": stablehlo, "onnx": onnx_graph}
@@ -63,9 +70,11 @@ PACKAGES = {
     "stablehlo": (),
     "onnx": ("jax2onnx", "onnx", "onnxruntime"),
     "saved_model": ("tensorflow", "tensorflow-cpu"),
+    "hub": ("safetensors",),
 }
 # Frames of the clips on which streaming exports are compared.
 STREAMED = 5
+WIDTH = 5.0  # inches of the preview picture
 # Clips are drawn until enough of them have no near-tie in the matching.
 MOST_DRAWS = 100
 
@@ -82,6 +91,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=3, help="compare batches of one clip and of this many; default: 3")
     streaming = "take one frame and the state, and give the next state; for causal networks (stablehlo and onnx)"
     parser.add_argument("--streaming", action="store_true", help=streaming)
+    of_hub = parser.add_argument_group("the hub")
+    push = "upload the folder to this repository, which is created if it is absent"
+    of_hub.add_argument("--push", metavar="ORG/NAME", help=push)
+    of_hub.add_argument("--revision", metavar="BRANCH", help="branch to upload to; default: the main one")
+    of_hub.add_argument("--private", action="store_true", help="create a private repository")
+    of_hub.add_argument(
+        "--license", metavar="ID", help="such as apache-2.0; default: the page says that none is stated"
+    )
+    picture = "without the picture of a validation clip"
+    of_hub.add_argument("--no-preview", dest="preview", action="store_false", help=picture)
     arguments = parser.parse_args()
     _check(arguments, parser)
     trained = load_trained(arguments.checkpoint)
@@ -93,8 +112,15 @@ def main() -> None:
     with _folder_beside(output) as folder:
         written = folder / output.name
         log(f"writing {output}")
-        write(written, model, trained.restored.variables, card, prefix=arguments.prefix)
-        write_card(written, card)
+        if card.format == "hub":
+            written.mkdir()
+            if arguments.preview:
+                draw_preview(trained, model, written / hub.PICTURE)
+            name = arguments.push or output.resolve().name
+            hub.write_hub_folder(written, trained.variables, card, name=name, license=arguments.license)
+        else:
+            write(written, model, trained.restored.variables, card, prefix=arguments.prefix)
+            write_card(written, card)
         log("reading it back and comparing")
         result = compare(written, model, trained.restored.variables, card, batch=arguments.batch)
         allowed = max(TOLERANCE, SHARE * result["largest_logit"])
@@ -103,20 +129,42 @@ def main() -> None:
                 f"{output} is not written: read back as {card.format}, its logits differ from those of the network by "
                 f"{result['difference']:.1e}, more than {allowed:.0e}"
             )
-        for path in (written, card_path(written)):
-            target = output.parent / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(path, target)
+        if card.format == "hub":
+            hub.move_hub_folder(written, output)
+        else:
+            for path in (written, card_path(written)):
+                target = output.parent / path.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                os.replace(path, target)
+    path = output / hub.CARD if card.format == "hub" else card_path(output)
     size = sum(each.stat().st_size for each in (output, *output.rglob("*")) if each.is_file())
-    result = {"output": str(output), "card": str(card_path(output)), "bytes": size, **result}
+    result = {"output": str(output), "card": str(path), "bytes": size, **result}
     print(
         f"{output}: {result['bytes'] / 1e6:.1f} MB, logits differ by {result['difference']:.1e} at most "
         f"(largest {result['largest_logit']:.3g}, batches of 1 and {arguments.batch}), "
-        f"loaded in {result['load_seconds']:.1f} s; card {card_path(output)}"
+        f"loaded in {result['load_seconds']:.1f} s; card {path}"
     )
+    if arguments.push:
+        log(f"uploading to {arguments.push}")
+        result["commit"] = hub.push(output, arguments.push, revision=arguments.revision, private=arguments.private)
+        print(f"{arguments.push}: {result['commit']}")
     if arguments.json:
         print_json(result)
+
+
+def draw_preview(trained: Trained, model: VideoClassifier, path: pathlib.Path) -> None:
+    """Draw what the network sees in the first validation clip, or log why not."""
+    try:
+        if not trained.has_data:
+            raise ValueError("its prepared data are not here")
+        clip = clip_of_example(trained.dataset, "val", 0)
+    except (ValueError, OSError) as error:
+        log(f"no preview picture: {error}")
+        return
+    seen = make_inspector(model, trained.variables)(clip.frames)
+    drawn = DrawnClip(seen, trained.labels, clip.title, clip.times, clip.label, clip.displacement)
+    sheets.save(sheets.strip(drawn, width=WIDTH), path)
 
 
 @contextlib.contextmanager
@@ -145,6 +193,15 @@ def _check(arguments: argparse.Namespace, parser: Parser) -> None:
         parser.error("--input=uint8 is for formats that hold the network; the official code normalises its input")
     if arguments.streaming and format_ not in STREAMS:
         parser.error(f"--streaming is for --format={' or '.join(STREAMS)}; got {format_}")
+    given = {name for name in ("push", "revision", "private", "license") if getattr(arguments, name)}
+    if format_ != "hub" and given:
+        parser.error(f"--{min(given)} is for --format=hub only")
+    if not arguments.push and given & {"revision", "private"}:
+        parser.error("--revision and --private are for --push")
+    if format_ == "hub":
+        hub.check_target(arguments.output)
+    if arguments.push:
+        hub.check_push(arguments.push)
     if arguments.batch < 1:
         parser.error(f"--batch must be 1 or more; got {arguments.batch}")
 
@@ -162,7 +219,7 @@ def describe(trained: Trained, format_: str, model: VideoClassifier, *, input_: 
         mean=model.mean,
         std=model.std,
         # The weights belong to a network of this library, which takes both.
-        input="uint8" if format_ == "safetensors" else input_,
+        input="uint8" if format_ in ("safetensors", "hub") else input_,
     )
     return Card(
         format=format_,

@@ -5,14 +5,15 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from motion_jax.models import ModelConfig
 from motion_jax.places import is_bucket
 from motion_jax.weights import stablehlo
-from motion_jax.weights.card import Card, card_path, read_card
+from motion_jax.weights.card import Card, read_card
 from motion_jax.weights.converters import onnx_graph, saved_model
+from motion_jax.weights.hub import is_hub_folder, read_hub_folder
 from motion_jax.weights.load import load_torch
 
 
@@ -90,7 +91,7 @@ class Exported:
 
 
 def load_exported(path: str | os.PathLike) -> Exported:
-    """Open an export of ``tools.export`` with its card: safetensors, StableHLO, ONNX or SavedModel.
+    """Open an export of ``tools.export`` with its card: safetensors, a hub folder, StableHLO, ONNX or SavedModel.
 
     Raises:
         ValueError: if there is no such file or no card, the file is damaged, its runtime is not installed, or it is a
@@ -101,6 +102,9 @@ def load_exported(path: str | os.PathLike) -> Exported:
         raise ValueError(f"{path}: exports are read from this machine only: copy it and its card")
     if not os.path.exists(path):
         raise ValueError(f"there is no export {path}")
+    if is_hub_folder(path):
+        model, variables, card = read_hub_folder(path)
+        return Exported(card, _compiled(model, variables))
     card = read_card(path)
     if card.format == "pytorch":
         raise ValueError(
@@ -117,10 +121,10 @@ def load_exported(path: str | os.PathLike) -> Exported:
 
 
 def _from_safetensors(path: str, card: Card) -> Callable[[np.ndarray], np.ndarray]:
-    try:
-        model = ModelConfig(**card.model).build(len(card.labels))
-    except TypeError as error:
-        raise ValueError(f"{card_path(path)} describes no model: {error}") from error
-    variables = load_torch(path, model)
+    model = card.build()
+    return _compiled(model, load_torch(path, model))
+
+
+def _compiled(model: nn.Module, variables: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     predict = jax.jit(lambda variables, clips: model.apply(variables, clips, train=False))
     return lambda clips: np.asarray(predict(variables, clips))
