@@ -35,8 +35,8 @@ ROOMS = {
     "data": {"text"},
     "configs": {"models"},
     "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
-    "prediction": {*NETWORKS, "weights", "training", "data", "experiment"},
     "live": {*NETWORKS, "streaming", "inspection", "weights", "training", "data", "experiment"},
+    "prediction": {*NETWORKS, "weights", "training", "data", "experiment"},
     "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}

@@ -7,8 +7,8 @@ Examples:
     python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=onnx --output=net.onnx
     python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=pytorch --output=net.pth.tar \\
         --prefix=module.base_model.
-    python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=hub --output=net --license=mit
     python -m motion_jax.tools.export --checkpoint=runs/stream --format=onnx --output=net.onnx --streaming
+    python -m motion_jax.tools.export --checkpoint=runs/demo/msnet_tsm_r18 --format=hub --output=net --license=mit
 
 Formats: pytorch (weights for the official code), safetensors (weights under the names of this library), stablehlo
 (jax.export, for CPU, CUDA and TPU), onnx, saved_model (a folder), and hub (a folder for the Hugging Face hub, which
@@ -72,9 +72,9 @@ PACKAGES = {
     "saved_model": ("tensorflow", "tensorflow-cpu"),
     "hub": ("safetensors",),
 }
-WIDTH = 5.0  # inches of the preview picture
 # Frames of the clips on which streaming exports are compared.
 STREAMED = 5
+WIDTH = 5.0  # inches of the preview picture
 # Clips are drawn until enough of them have no near-tie in the matching.
 MOST_DRAWS = 100
 
