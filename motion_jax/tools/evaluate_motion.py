@@ -31,7 +31,7 @@ import numpy as np
 
 from motion_jax.blocks.protocol import declared
 from motion_jax.cli import Parser, any_place, positive, print_json, run, table, this_machine
-from motion_jax.data.clips.shown_clips import ShownClip, clip_of_example, clip_of_file
+from motion_jax.data.clips.shown_clips import ShownClip, clip_of_example, clips_of_files
 from motion_jax.data.sources.moving_shapes import make_scene, render, truth
 from motion_jax.data.storage.frames import UnreadableError
 from motion_jax.experiment import Trained, load_trained, workdir_of
@@ -62,7 +62,7 @@ def main() -> None:
     # Class activation is drawn, but not measured.
     inspect = make_inspector(trained.model, trained.restored.variables, activation=False)
     if arguments.files:
-        clips: Iterable[ShownClip] = [clip_of_file(file, trained.experiment.data) for file in arguments.files]
+        clips: Iterable[ShownClip] = clips_of_files(arguments.files, trained.experiment.data)
         known = False
     else:
         known = "displacement" in trained.dataset.example("val", 0)
@@ -111,7 +111,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(__doc__)
-    files = "videos or folders of frames; default: the split val of the checkpoint's data"
+    files = "videos, folders of videos or frames, .txt lists; default: the split val of the checkpoint's data"
     parser.add_argument("files", nargs="*", type=this_machine, metavar="FILE", help=files)
     parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
     clips = "clips of the split val; default: 480"
