@@ -132,7 +132,9 @@ confident cells err by 1.0 px, the least confident by 2.0 px.'
     followed = 0
     while (row := by_cells.get(followed + 1)) and row["ratio"] < FOLLOWED:
         followed += 1
-    if followed == 0:
+    if not by_cells:
+        text += " The map has too few cells to measure speeds."
+    elif followed == 0:
         text += f" It follows no speed, not even 1 cell; its window reaches {_cells(reach)}."
     elif followed == reach:
         text += f" It follows speeds up to {_cells(followed)}, the reach of its window."

@@ -41,6 +41,7 @@ from motion_jax.inspection.displacement import calibration
 from motion_jax.inspection.pages.motion import motion_page
 from motion_jax.inspection.panels import DrawnClip
 from motion_jax.places import write_whole
+from motion_jax.training.progress import bar
 
 GROUPS = {
     "all translations": ("move left", "move right", "move up", "move down"),
@@ -59,17 +60,17 @@ def main() -> None:
     arguments = parse_arguments()
     trained = load_trained(arguments.checkpoint)
     _check_block(trained)
-    # Class activation is drawn, but not measured.
     inspect = make_inspector(trained.model, trained.restored.variables, activation=False)
     if arguments.files:
-        clips: Iterable[ShownClip] = clips_of_files(arguments.files, trained.experiment.data)
-        known = False
+        clips = clips_of_files(arguments.files, trained.experiment.data)
+        known, total = False, len(clips)
     else:
         known = "displacement" in trained.dataset.example("val", 0)
-        clips = examples_of(trained, arguments.clips)
+        total = min(arguments.clips, trained.dataset.size("val"))
+        clips = examples_of(trained, total)
     shown: list[tuple[ShownClip, ClipInspection]] = []
     rows = []
-    for clip in clips:
+    for clip in bar(clips, total=total, desc="evaluate_motion", unit="clip", leave=False):
         seen = inspect(clip.frames)
         if known:
             truth_of_clip = {"displacement": clip.displacement, "moving": clip.moving}
@@ -88,7 +89,7 @@ def main() -> None:
         "estimated": comparison.estimated,
         "reach": comparison.reach,
         "cell": trained.experiment.data.size / comparison.similarities.shape[2],
-        "source": f"{len(rows)} {'files' if arguments.files else 'clips of the split val'}",
+        "source": f"{len(rows)} {'videos' if arguments.files else 'clips of the split val'}",
     }
     result = _errors_of(rows, trained, inspect, about) if known else {"agreement": motion_errors.agreement(rows)}
     if not comparison.estimated:
@@ -134,7 +135,7 @@ def _check_block(trained: Trained) -> None:
 def examples_of(trained: Trained, count: int) -> Iterable[ShownClip]:
     """Yield the first clips of the split val that can be read."""
     dataset = trained.dataset
-    for index in range(min(count, dataset.size("val"))):
+    for index in range(count):
         try:
             yield clip_of_example(dataset, "val", index)
         except UnreadableError as error:
