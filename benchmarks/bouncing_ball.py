@@ -10,10 +10,10 @@ red, down yellow, left cyan and up violet.
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from motion_jax.cli import Parser, any_place, print_json, run, this_machine
 from motion_jax.experiment import load_trained
+from motion_jax.inspection.animation import write_animation
 from motion_jax.inspection.clip_inspection import make_inspector
 from motion_jax.inspection.colours import flow_colours, wheel_picture
 
@@ -41,15 +41,12 @@ def main() -> None:
         raise ValueError(f"{arguments.checkpoint} has no block that compares frames: give an MSNet of moving_shapes")
     ahead = motion.main_offset
     displacement, confidence = motion.expected[:, :, :, ahead], motion.confidence[:, :, :, ahead]
-    first, *others = [
-        Image.fromarray(draw_panels(frames[time], displacement[time], confidence[time])) for time in motion.pairs()
-    ]
-    options = {"save_all": True, "append_images": others, "duration": 1000 // FPS, "loop": 0}
-    first.save(arguments.output, quality=80, method=6, **options)
+    pictures = [draw_panels(frames[time], displacement[time], confidence[time]) for time in motion.pairs()]
+    write_animation(arguments.output, pictures, fps=FPS)
     size = arguments.output.stat().st_size
-    print(f"{len(others) + 1} frames -> {arguments.output} ({size / 1e6:.2f} MB)")
+    print(f"{len(pictures)} frames -> {arguments.output} ({size / 1e6:.2f} MB)")
     if arguments.json:
-        print_json({"output": str(arguments.output), "frames": len(others) + 1, "bytes": size})
+        print_json({"output": str(arguments.output), "frames": len(pictures), "bytes": size})
 
 
 def draw_scene() -> np.ndarray:

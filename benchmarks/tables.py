@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import blocks, demo, input_pipeline, peers, pods, real_clips, reliability, torch_comparison
+from benchmarks import blocks, demo, input_pipeline, peers, pods, real_clips, reliability, streaming, torch_comparison
 from motion_jax.cli import Parser, print_json, run
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -27,6 +27,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "pods.json": pods.tables,
     "real_clips.json": real_clips.tables,
     "reliability.json": reliability.tables,
+    "streaming.json": streaming.tables,
     "torch_training.json": torch_comparison.tables,
 }
 _REGION = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!-- table:).)*?)(?=<!-- end -->)", flags=re.DOTALL)

@@ -45,6 +45,7 @@ def base(model: str, frames: int) -> ml_collections.ConfigDict:
         "sites": sites(model),
         "batch_norm": "per_device",
         "remat": False,
+        "causal": False,
         "block": published_fields(model, frames=frames),
     }
     config.data = {

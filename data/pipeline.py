@@ -53,6 +53,13 @@ def open_dataset(section: DataConfig, *, default_dir: str) -> Dataset:
     return Dataset(section, prepare(section, default_dir=default_dir))
 
 
+def is_prepared(section: DataConfig, *, default_dir: str) -> bool:
+    """Return whether the records of a data set are there, so that ``open_dataset`` prepares nothing."""
+    from motion_jax.data.sources import preparation
+
+    return preparation.is_prepared(section, default_dir=default_dir)
+
+
 @cache
 def _warn_of_narrow_views(size: int, resize: tuple[int, int] | int) -> None:
     """Warn if evaluation shows a small part of the stored frame; cached, so that a process warns once."""

@@ -14,8 +14,8 @@ import numpy as np
 from etils import epath
 
 from motion_jax.data.clips.views import at_full_resolution
-from motion_jax.data.pipeline import DataConfig, Dataset, open_dataset
-from motion_jax.fields import expected, fits
+from motion_jax.data.pipeline import DataConfig, Dataset, is_prepared, open_dataset
+from motion_jax.fields import expected, fits, with_tuples
 from motion_jax.models import ModelConfig
 from motion_jax.places import data_folder, place
 from motion_jax.text import did_you_mean, shown
@@ -70,7 +70,7 @@ class Experiment:
             value = config[field.name]
             if dataclasses.is_dataclass(field.type):
                 _check(field.type, value, f"{field.name}.")
-                value = field.type(**_with_tuples(value))
+                value = field.type(**with_tuples(value))
             sections[field.name] = value
         if sections["eval"].full_resolution:
             at_full_resolution(sections["data"])  # Raises for data without a stored size.
@@ -111,13 +111,6 @@ def _check(section: type, values: Mapping[str, Any], prefix: str) -> None:
             raise ValueError(f"the config has {prefix}{key} = {shown(values[key])}, expected {expected(kind)}")
 
 
-def _with_tuples(value: Any) -> Any:
-    """Turn every list into a tuple: configs hold tuples, JSON has lists only."""
-    if isinstance(value, Mapping):
-        return {key: _with_tuples(item) for key, item in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
-
-
 def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoint: epath.Path) -> None:
     """Raise an error if a config describes another model than the one a checkpoint was trained as.
 
@@ -127,12 +120,13 @@ def check_same_model(model: ModelConfig, config: Mapping[str, Any], *, checkpoin
     Raises:
         ValueError: if the models differ. The message names the checkpoint and the first difference.
     """
-    trained = _with_tuples(config["model"])
+    trained = with_tuples(config["model"])
     for field in dataclasses.fields(model):
         name, value = field.name, getattr(model, field.name)
-        if name not in ("dropout", "dtype", "batch_norm", "remat") and trained.get(name) != value:
+        before = trained.get(name, field.default)
+        if name not in ("dropout", "dtype", "batch_norm", "remat") and before != value:
             raise ValueError(
-                f"the checkpoint {checkpoint} is of another model: its model.{name} is {shown(trained.get(name))}, "
+                f"the checkpoint {checkpoint} is of another model: its model.{name} is {shown(before)}, "
                 f"the config's {shown(value)}; leave out --config, or give the one it was trained with"
             )
 
@@ -253,6 +247,27 @@ class Trained:
     experiment: Experiment
     model: nn.Module
     restored: checkpoints.Restored
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The weights and statistics: {"params", "batch_stats"}, NumPy."""
+        return self.restored.variables
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the logits."""
+        return self.restored.labels
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the run as a plain dict."""
+        return self.restored.config
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the prepared data of its run are there, so that opening them writes nothing."""
+        data = self.experiment.data
+        return is_prepared(data, default_dir=data.dir or data_folder(workdir_of(self.restored.path)))
 
     @functools.cached_property
     def dataset(self) -> Dataset:

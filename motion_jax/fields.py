@@ -107,3 +107,10 @@ def check_fields(module: Any, *, skip: Collection[str] = ("parent", "name", "nor
         if field.name not in skip and not fits(value, field.type):
             name = type(module).__name__
             raise ValueError(f"{field.name} of {name} is {shown(value)}, expected {expected(field.type)}")
+
+
+def with_tuples(value: Any) -> Any:
+    """Turn every list into a tuple: configs hold tuples, JSON has lists only."""
+    if isinstance(value, Mapping):
+        return {key: with_tuples(item) for key, item in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list | tuple) else value

@@ -115,6 +115,54 @@ class BatchNorm(nn.Module):
         return scale, shift
 
 
+STREAM = "stream"
+"""The collection that holds what a causal network remembers of the frames before. Clips are whole without it."""
+
+
+def is_streaming(module: nn.Module) -> bool:
+    """Return whether a call continues a stream (``mutable=["stream"]``), so that its clip may follow other frames."""
+    return module.is_mutable_collection(STREAM) and not module.is_initializing()
+
+
+def past_frames(module: nn.Module, x: jax.Array, count: int, *, name: str) -> jax.Array:
+    """Return the ``count`` frames before ``x`` (b, t, h, w, c), and remember the last ones of ``x`` in a stream.
+
+    Frames before the first one are zeros, as are all of them outside a stream.
+
+    Raises:
+        ValueError: if the state of the stream is of another batch or size.
+    """
+    batch, _, height, width, channels = x.shape
+    shape = (batch, count, height, width, channels)
+    if not is_streaming(module):
+        return jnp.zeros(shape, x.dtype)
+    # Four axes, which every runtime of an export takes.
+    flat = (batch, count, height * width, channels)
+    memory = module.variable(STREAM, name, jnp.zeros, flat, x.dtype)
+    if memory.value.shape != flat:
+        raise ValueError(
+            f"the state of the stream holds {memory.value.shape} (batch, frames, cells, channels) where these frames "
+            f"have {flat}: make it with streaming.init for the batch and the size of the frames"
+        )
+    past = memory.value.reshape(shape)
+    memory.value = jnp.concatenate([past, x], axis=1)[:, -count:].reshape(flat)
+    return past
+
+
+def frames_seen(module: nn.Module, x: jax.Array, *, name: str) -> jax.Array:
+    """Return the number of frames before ``x`` (b, t, ...) in each stream (b,), and count those of ``x``.
+
+    It is 0 outside a stream.
+    """
+    if not is_streaming(module):
+        return jnp.zeros(x.shape[0], jnp.int32)
+    count = module.variable(STREAM, name, jnp.zeros, (x.shape[0],), jnp.int32)
+    seen = count.value
+    # A day of video has 2.6 million frames; the limit keeps a longer stream from wrapping.
+    count.value = jnp.minimum(seen + x.shape[1], 2**30)
+    return seen
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvBNAct:
     """Convolution, normalisation and activation, as submodules of the module in whose compact method it is called.

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 
+import cv2
 import numpy as np
 import pytest
 from bench import (
@@ -145,6 +146,23 @@ def test_an_evaluation_of_another_split_has_files_of_its_own(trained):
         assert file["ids"][0].startswith("train")
     call("eval", f"--workdir={trained.workdir}", *options, "--corruption=reverse:1")
     assert (trained.workdir / "eval_train_reverse_1.json").is_file()
+
+
+@pytest.mark.long
+@moving_shapes
+def test_a_causal_network_is_trained_evaluated_and_streamed(tmp_path):
+    config = f"--config={SMOKE}"
+    succeed("train.py", config, f"--workdir={tmp_path}", "--config.model.causal=true", CONSTANT)
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["causal"]
+    assert last_json(succeed("eval.py", f"--workdir={tmp_path}", "--json"))["clips"] == 24
+    refused = call("eval", f"--workdir={tmp_path}", config)
+    assert "its model.causal is True, the config's False" in error_of(refused, only=False)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(frames / f"{number}.png"), np.full((48, 48, 3), 80 * number, np.uint8))
+    result = last_json(call("predict", "--stream", frames, f"--checkpoint={tmp_path}", "--json"))["stream"]
+    assert (result["frames"], result["fps"]) == (3, 10.0)
 
 
 @moving_shapes

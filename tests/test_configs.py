@@ -250,8 +250,13 @@ def test_what_is_missing_is_named(key):
 def test_an_option_added_later_may_be_missing():
     # Checkpoints from before it must stay readable.
     config = plain()
-    del config["model"]["remat"]
-    assert not Experiment.from_config(config).model.remat
+    del config["model"]["remat"], config["model"]["causal"]
+    model = Experiment.from_config(config).model
+    assert not model.remat
+    assert not model.causal
+    check_same_model(model, config, checkpoint="before")
+    with pytest.raises(ValueError, match=r"its model\.causal is False, the config's True"):
+        check_same_model(dataclasses.replace(model, causal=True), config, checkpoint="before")
 
 
 def test_a_missing_section_is_named():

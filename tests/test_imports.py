@@ -27,13 +27,16 @@ ROOMS = {
     "blocks": {"text", "fields", "ops", "layers"},
     "backbones": {"text", "fields", "ops", "layers", "blocks"},
     "models": {"text", "fields", "ops", "layers", "blocks", "backbones"},
-    "weights": {*NETWORKS, "kernels", "places"},
+    "streaming": NETWORKS,
+    "weights": {*NETWORKS, "text", "fields", "kernels", "places"},
     "inspection": NETWORKS,
     "profiling": {*NETWORKS, "kernels", "training"},
     "training": {*NETWORKS, "text", "fields", "places"},
     "data": {"text"},
     "configs": {"models"},
     "experiment": {*NETWORKS, "text", "fields", "weights", "training", "data", "places"},
+    "live": {*NETWORKS, "streaming", "inspection", "weights", "training", "data", "experiment"},
+    "prediction": {*NETWORKS, "weights", "training", "data", "experiment"},
     "cli": {"text", "fields", "kernels", "training", "experiment", "configs", "places"},
 }
 TOOLS = {*ROOMS, "tools"}

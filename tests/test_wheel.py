@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -92,6 +93,29 @@ def test_a_video_is_predicted_from_another_folder(installed, elsewhere, tmp_path
     (ours,), (theirs,) = expected["predictions"], found["predictions"]
     assert theirs["label"] == ours["label"]
     assert theirs["probability"] == pytest.approx(ours["probability"], rel=1e-4)
+
+
+CODE = """
+import sys, motion_jax
+predictor = motion_jax.Predictor(motion_jax.from_pretrained(sys.argv[1]))
+predictions = predictor(sys.argv[2])
+print(predictions.labels[0], predictions.probabilities[0])
+"""
+
+
+def test_a_label_for_a_clip_from_a_hub_folder_within_a_minute(installed, elsewhere, tmp_path):
+    run = tmp_path / "run"
+    succeed("train.py", "--config=configs/moving_shapes.py:msnet_tsm_r18,8,smoke", f"--workdir={run}")
+    options = (f"--checkpoint={run}", "--format=hub", f"--output={tmp_path / 'net'}", "--batch=1")
+    succeed("-m", "motion_jax.tools.export", *options)
+    start = time.monotonic()
+    done = call(installed / "python", "-c", CODE, tmp_path / "net", elsewhere / "clip.avi", folder=elsewhere)
+    assert time.monotonic() - start < 60
+    label, _, probability = done.stdout.strip().rpartition(" ")
+    told = succeed("-m", "motion_jax.tools.predict", elsewhere / "clip.avi", f"--checkpoint={run}", "--json").stdout
+    (prediction,) = json.loads(told.splitlines()[-1])["predictions"]
+    assert label == prediction["label"]
+    assert float(probability) == pytest.approx(prediction["probability"], rel=1e-4)
 
 
 def test_a_network_is_trained_and_evaluated_from_another_folder(installed, elsewhere, tmp_path):

@@ -10,7 +10,7 @@ from motion_jax.data.clips.views import eval_views, write_views
 from motion_jax.data.config import DataConfig
 from motion_jax.data.storage.decoder import decode
 from motion_jax.data.storage.frames import decode_jpeg
-from motion_jax.data.storage.video_files import StoredFrames
+from motion_jax.data.storage.video_files import StoredFrames, stored_frame
 
 
 def read_single(path: str | os.PathLike, section: DataConfig) -> StoredFrames:
@@ -22,6 +22,22 @@ def read_single(path: str | os.PathLike, section: DataConfig) -> StoredFrames:
         VideoError: if no frame can be read.
     """
     return decode(path, resize_to=section.resize, quality=section.quality, max_pixels=section.max_pixels)
+
+
+def store_array(frames: np.ndarray, section: DataConfig) -> StoredFrames:
+    """Store the frames of a video that is an array, as the data set of ``section`` would store its file.
+
+    Args:
+        frames: uint8 (t, h, w, 3), RGB.
+        section: the size and quality of stored frames.
+
+    Raises:
+        ValueError: if the array has another shape or dtype.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f"frames must be uint8 (t, h, w, 3), RGB in 0..255; got {frames.dtype} {frames.shape}")
+    jpegs = [stored_frame(frame, resize_to=section.resize, quality=section.quality) for frame in frames]
+    return StoredFrames(jpegs, fps=0.0, remark="")
 
 
 def views_of(frames: Sequence[bytes], section: DataConfig, *, clips: int, crops: int) -> np.ndarray:

@@ -48,16 +48,13 @@ def prepare(
     if section.name == "moving_shapes":
         if beam_runner:
             raise ValueError("moving_shapes is generated on one machine in minutes; leave the Beam runner out")
-        options = {name: getattr(section, name) for name in ("size", "frames", "clips", "drift")}
-        return prepared(partial(MovingShapes, data_dir=folder, **options))
+        return prepared(_maker(section, folder))
 
     builder = None
-    if section.root is None or not Path(section.root).is_dir():
+    if _lacks_videos(section):
         builder = _open_without_videos(section, folder)
     if builder is None:
-        options = {name: getattr(section, name) for name in ("version", "resize", "quality", "max_pixels")}
-        make = partial(BUILDERS[section.name], root=_root(section), data_dir=folder, **options)
-        builder = prepared(make, _beam(beam_runner, beam_options) if beam_runner else None)
+        builder = prepared(_maker(section, folder), _beam(beam_runner, beam_options) if beam_runner else None)
     unreadable = builder.info.metadata["unreadable"]
     count = len(unreadable) + sum(split.num_examples for split in builder.info.splits.values())
     if len(unreadable) > section.max_bad_fraction * count:
@@ -68,6 +65,18 @@ def prepare(
             + "; ".join(f"{path}: {reason}" for path, reason in unreadable)
         )
     return builder
+
+
+def is_prepared(section: DataConfig, *, default_dir: str) -> bool:
+    """Return whether the records of a data set are there, so that ``prepare`` writes nothing.
+
+    Raises:
+        ValueError: if the videos are not laid out as expected, or the records are damaged.
+    """
+    folder = Path(section.dir or default_dir)
+    if section.name != "moving_shapes" and _lacks_videos(section):
+        return _open_without_videos(section, folder) is not None
+    return _quietly(_maker(section, folder)).data_path.exists()
 
 
 def prepared(
@@ -111,6 +120,19 @@ def class_names(section: DataConfig) -> tuple[str, ...]:
     if section.name == "moving_shapes":
         return CLASSES
     return BUILDERS[section.name].read_layout(_root(section), section.version).classes
+
+
+def _maker(section: DataConfig, folder: Path) -> Callable[[], tfds.core.DatasetBuilder]:
+    """Return the function that makes the builder of a data set with its records in ``folder``."""
+    if section.name == "moving_shapes":
+        options = {name: getattr(section, name) for name in ("size", "frames", "clips", "drift")}
+        return partial(MovingShapes, data_dir=folder, **options)
+    options = {name: getattr(section, name) for name in ("version", "resize", "quality", "max_pixels")}
+    return partial(BUILDERS[section.name], root=_root(section), data_dir=folder, **options)
+
+
+def _lacks_videos(section: DataConfig) -> bool:
+    return section.root is None or not Path(section.root).is_dir()
 
 
 def _root(section: DataConfig) -> Path:

@@ -188,15 +188,24 @@ def store_frames(
     frames = []
     video = read_video(path, seconds=seconds, max_pixels=max_pixels, tick=tick)
     for frame in video:
-        if resize_to is not None:
-            height, width = scaled_size(*frame.shape[:2], resize=resize_to)
-            frame = resize(frame, height=height, width=width)
         try:
-            frames.append(encode_jpeg(frame, quality=quality))
+            frames.append(stored_frame(frame, resize_to=resize_to, quality=quality))
         except ValueError as error:
             raise VideoError(path, f"a frame of {frame.shape[1]}x{frame.shape[0]} is too large", "cut it") from error
     remark = f"{video.decoded} of {video.declared} declared frames can be decoded" if video.incomplete else ""
     return StoredFrames(frames, video.fps, remark)
+
+
+def stored_frame(frame: np.ndarray, *, resize_to: tuple[int, int] | int | None, quality: int) -> bytes:
+    """Return a frame, uint8 (h, w, 3), as a record holds it: resized, as JPEG bytes.
+
+    Raises:
+        ValueError: if the frame is too large for a JPEG.
+    """
+    if resize_to is not None:
+        height, width = scaled_size(*frame.shape[:2], resize=resize_to)
+        frame = resize(frame, height=height, width=width)
+    return encode_jpeg(frame, quality=quality)
 
 
 def find_videos(folder: str | os.PathLike) -> list[Path]:

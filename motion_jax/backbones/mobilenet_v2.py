@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.backbones.protocol import BackboneNames, OtherLayout
-from motion_jax.backbones.stages import check_sites, run
+from motion_jax.backbones.stages import check_sites, run, shift
 from motion_jax.fields import Range, check_fields
 from motion_jax.layers import BatchNorm, ConvBNAct
-from motion_jax.ops import temporal_shift
 
 # Sites of motion blocks, and the width of a cell there in pixels of the clip.
 SITES = {"stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16, "stage5": 32}
@@ -65,6 +64,7 @@ class InvertedResidual(nn.Module):
         fold_div: of the temporal shift before the expansion, in blocks that have both an expansion and a shortcut;
             None leaves the frames apart.
         zero_init: start the last BatchNorm's scale at zero where there is a shortcut.
+        causal: shift from the past only.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype.
 
@@ -76,6 +76,7 @@ class InvertedResidual(nn.Module):
     stride: int = 1
     fold_div: int | None = None
     zero_init: bool = False
+    causal: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -88,7 +89,7 @@ class InvertedResidual(nn.Module):
         shortcut, inner = x, channels * self.expansion
         if self.expansion != 1:
             if has_shortcut and self.fold_div is not None:
-                x = temporal_shift(x, fold_div=self.fold_div)
+                x = shift(self, x, fold_div=self.fold_div, causal=self.causal)
             x = layer(x, inner, (1, 1), act=nn.relu6, name="expand")
         strides = (self.stride, self.stride)
         x = layer(x, inner, (3, 3), strides=strides, depthwise=True, act=nn.relu6, name="depthwise")
@@ -109,6 +110,7 @@ class MobileNetV2(nn.Module):
             7 in the MotionSqueeze supplement.
         blocks: site (``stage1`` .. ``stage5``) -> motion block applied to that stage's result.
         zero_init: start every residual branch at zero.
+        causal: shift from the past only, so that no frame depends on a later one.
         remat: compute each inverted residual and motion block again for the gradients instead of keeping what is
             within, see ``run``.
         norm: a ``BatchNorm`` with its options bound.
@@ -124,6 +126,7 @@ class MobileNetV2(nn.Module):
     blocks: Mapping[str, nn.Module] | None = None
     zero_init: bool = False
     remat: bool = False
+    causal: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -145,7 +148,12 @@ class MobileNetV2(nn.Module):
         layer = functools.partial(ConvBNAct(self.norm, self.dtype, train), act=nn.relu6)
         apply = functools.partial(run, train=train, remat=self.remat)
         residual = functools.partial(
-            InvertedResidual, fold_div=self.fold_div, zero_init=self.zero_init, norm=self.norm, dtype=self.dtype
+            InvertedResidual,
+            fold_div=self.fold_div,
+            zero_init=self.zero_init,
+            causal=self.causal,
+            norm=self.norm,
+            dtype=self.dtype,
         )
         stages: dict[str, jax.Array] = {}
         x = layer(x, self.width, (self.stem_kernel, self.stem_kernel), strides=(2, 2), name="stem")

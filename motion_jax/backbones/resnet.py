@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from motion_jax.backbones.protocol import BackboneNames
-from motion_jax.backbones.stages import check_sites, run
+from motion_jax.backbones.stages import check_sites, run, shift
 from motion_jax.fields import Range, check_fields
 from motion_jax.layers import BatchNorm, ConvBNAct
-from motion_jax.ops import max_pool, residual_sum, temporal_shift
+from motion_jax.ops import max_pool, residual_sum
 
 # Sites of motion blocks, and the width of a cell there in pixels of the clip.
 SITES = {"pool1": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -30,6 +30,7 @@ class ResidualBlock(nn.Module):
         stride: in space, of the block.
         fold_div: of the temporal shift before the first convolution; None leaves the frames apart.
         zero_init: start the last BatchNorm's scale at zero, so that the block starts as its shortcut.
+        causal: shift from the past only.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype.
 
@@ -41,6 +42,7 @@ class ResidualBlock(nn.Module):
     stride: int = 1
     fold_div: int | None = None
     zero_init: bool = False
+    causal: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -52,7 +54,7 @@ class ResidualBlock(nn.Module):
         if self.stride != 1 or x.shape[-1] != self.features:
             shortcut = layer(x, self.features, (1, 1), strides=strides, act=None, name="downsample")
         if self.fold_div is not None:
-            x = temporal_shift(x, fold_div=self.fold_div)
+            x = shift(self, x, fold_div=self.fold_div, causal=self.causal)
         last = {"act": None, "scale_init": nn.initializers.zeros if self.zero_init else nn.initializers.ones}
         if self.bottleneck:
             inner = self.features // 4
@@ -76,6 +78,7 @@ class ResNet(nn.Module):
         shift_every: shift only every n-th residual block of a stage (the TSM repository's ResNet-101 takes 2).
         blocks: site (``pool1``, ``res2`` .. ``res5``) -> motion block applied to that stage's result.
         zero_init: start every residual branch at zero (the SELFY code does, MotionSqueeze's does not).
+        causal: shift from the past only, so that no frame depends on a later one.
         remat: compute each residual and motion block again for the gradients instead of keeping what is
             within, see ``run``.
         norm: a ``BatchNorm`` with its options bound.
@@ -92,6 +95,7 @@ class ResNet(nn.Module):
     blocks: Mapping[str, nn.Module] | None = None
     zero_init: bool = False
     remat: bool = False
+    causal: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -111,7 +115,12 @@ class ResNet(nn.Module):
         layer = ConvBNAct(self.norm, self.dtype, train)
         apply = functools.partial(run, train=train, remat=self.remat)
         residual = functools.partial(
-            ResidualBlock, bottleneck=self.bottleneck, zero_init=self.zero_init, norm=self.norm, dtype=self.dtype
+            ResidualBlock,
+            bottleneck=self.bottleneck,
+            zero_init=self.zero_init,
+            causal=self.causal,
+            norm=self.norm,
+            dtype=self.dtype,
         )
         x = layer(x, self.width, (7, 7), strides=(2, 2), name=("conv1", "bn1"))
         x = max_pool(x, window=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

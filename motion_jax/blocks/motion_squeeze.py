@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from motion_jax.blocks.protocol import Operations, Shape, Similarities, TensorNames
 from motion_jax.fields import Channels, OddSide, Positive, Range, check_fields
-from motion_jax.layers import BatchNorm, Conv, ConvBNAct
+from motion_jax.layers import BatchNorm, Conv, ConvBNAct, frames_seen, is_streaming, past_frames
 from motion_jax.ops import l2_normalize, local_correlation, match, pack_frames, unpack_frames
 from motion_jax.text import shown
 
@@ -52,6 +52,9 @@ class MotionSqueeze(nn.Module):
         fusion: how the motion features join the input: ``add`` (the papers'), ``multiply``, ``concatenate`` (and a 1x1
             convolution back to the input's channels), or ``motion``, which drops the input.
         dilation: cells between neighbouring displacements of the window.
+        causal: pair each frame with the one before it, not with the next: a frame gets the motion from the previous
+            frame to it. The first frame is paired with itself; what is sown leaves out this pair, unless it is the
+            only one.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype; normalisation, matching and displacement are float32 at least.
 
@@ -76,6 +79,7 @@ class MotionSqueeze(nn.Module):
     directions: str = "forward"
     fusion: str = "add"
     dilation: Annotated[int, Range(1, 31)] = 1
+    causal: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -92,9 +96,10 @@ class MotionSqueeze(nn.Module):
             x if self.reduction is None else layer(x, self.reduction, (self.reduction_kernel,) * 2, name="reduction")
         )
         batch, frames, *space, _ = x.shape
+        before = self._frame_before(reduced) if self.causal else None
         motion = []
         for suffix in DIRECTIONS[self.directions]:
-            source, target = _pairs_of_frames(reduced, backward=suffix == "_backward")
+            source, target = _pairs_of_frames(reduced, before, backward=suffix == "_backward")
             # Correlation computation and displacement estimation (kernel-soft-argmax and confidence) in one operation.
             displacement, confidence = match(
                 source,
@@ -105,14 +110,22 @@ class MotionSqueeze(nn.Module):
                 dilation=self.dilation,
                 cosine=True,
             )
-            displacement = displacement.reshape(batch, frames - 1, *space, 2)
-            confidence = confidence.reshape(batch, frames - 1, *space, 1)
-            self.sow("intermediates", f"displacement{suffix}", displacement, reduce_fn=lambda _, new: new)
-            self.sow("intermediates", f"confidence{suffix}", confidence, reduce_fn=lambda _, new: new)
+            pairs = frames if self.causal else frames - 1
+            displacement = displacement.reshape(batch, pairs, *space, 2)
+            confidence = confidence.reshape(batch, pairs, *space, 1)
+            first = 1 if self.causal and not is_streaming(self) and frames > 1 else 0
+            for name, value in (("displacement", displacement), ("confidence", confidence)):
+                self.sow("intermediates", f"{name}{suffix}", value[:, first:], reduce_fn=lambda _, new: new)
             tensor = jnp.concatenate([displacement, confidence], axis=-1) if self.confidence else displacement
-            motion.append(_for_every_frame(tensor, backward=suffix == "_backward"))
+            motion.append(tensor if self.causal else _for_every_frame(tensor, backward=suffix == "_backward"))
         features = self._transform_features(layer, jnp.concatenate(motion, axis=-1), x.shape[-1])
         return self._fuse(x.astype(self.dtype), features)
+
+    def _frame_before(self, x: jax.Array) -> jax.Array:
+        """Return the frame before the clip (b, 1, h, w, c): the first frame itself at the start of a clip or stream."""
+        seen = frames_seen(self, x, name="seen")
+        past = past_frames(self, x, 1, name="reduced")
+        return jnp.where((seen == 0)[:, None, None, None, None], x[:, :1], past)
 
     def _check_names(self) -> None:
         for field, known in (("transformation", TRANSFORMATIONS), ("directions", DIRECTIONS), ("fusion", FUSIONS)):
@@ -182,7 +195,7 @@ class MotionSqueeze(nn.Module):
         """
         batch, frames, height, width, features = shape
         channels = features if self.reduction is None else self.reduction
-        sources = batch * (frames - 1) * len(DIRECTIONS[self.directions]) * height * width
+        sources = batch * (frames if self.causal else frames - 1) * len(DIRECTIONS[self.directions]) * height * width
         return Operations(correlation=sources * (2 * self.radius + 1) ** 2 * (2 * channels - 1))
 
     @classmethod
@@ -199,10 +212,9 @@ class MotionSqueeze(nn.Module):
     def match_margin(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Float[Array, " b"]:
         """Return the smallest margin per clip between the best and the second-best match, over all positions."""
         x = self._compared(variables, x)
-        pairs = [(x[:, :-1], x[:, 1:])]
-        if "_backward" in DIRECTIONS[self.directions]:
-            pairs.append((x[:, 1:], x[:, :-1]))
-        return jnp.stack([self._margin(*pair) for pair in pairs]).min(axis=0)
+        before = x[:, :1] if self.causal else None
+        pairs = [_pairs_of_frames(x, before, backward=bool(suffix)) for suffix in DIRECTIONS[self.directions]]
+        return jnp.stack([self._margin(*pair, batch=x.shape[0]) for pair in pairs]).min(axis=0)
 
     @nn.nowrap
     def similarities(self, variables: Mapping[str, Any], x: Float[Array, "b t h w c"]) -> Similarities:
@@ -217,7 +229,7 @@ class MotionSqueeze(nn.Module):
     def _scores(self, x: jax.Array, offset: int) -> jax.Array:
         """Return scores (b, t, h, w, p, p) of each frame with the one at ``offset`` 1 or -1; 0 for a frame without."""
         batch, frames = x.shape[:2]
-        source, target = _pairs_of_frames(x, backward=offset < 0)
+        source, target = _pairs_of_frames(x, None, backward=offset < 0)
         scores = nn.relu(local_correlation(source, target, radius=self.radius, dilation=self.dilation))
         scores = scores.reshape(batch, frames - 1, *scores.shape[1:])
         return jnp.pad(scores, [(0, 0), (0, 1) if offset > 0 else (1, 0), *[(0, 0)] * 4])
@@ -237,9 +249,7 @@ class MotionSqueeze(nn.Module):
         return l2_normalize(x)
 
     @nn.nowrap
-    def _margin(self, source: jax.Array, target: jax.Array) -> jax.Array:
-        batch = source.shape[0]
-        source, target = (x.reshape(-1, *x.shape[2:]) for x in (source, target))
+    def _margin(self, source: jax.Array, target: jax.Array, *, batch: int) -> jax.Array:
         scores = nn.relu(local_correlation(source, target, radius=self.radius, dilation=self.dilation))
         scores = scores.reshape(batch, -1, (2 * self.radius + 1) ** 2)
         best, second = jnp.moveaxis(jax.lax.top_k(scores, 2)[0], -1, 0)
@@ -247,8 +257,12 @@ class MotionSqueeze(nn.Module):
         return jnp.where(best > 0, best - second, jnp.inf).min(axis=1)
 
 
-def _pairs_of_frames(x: jax.Array, *, backward: bool) -> tuple[jax.Array, jax.Array]:
-    """Return frames and their next ones, or next ones and their frames, each (b * (t - 1), h, w, c)."""
+def _pairs_of_frames(x: jax.Array, before: jax.Array | None, *, backward: bool) -> tuple[jax.Array, jax.Array]:
+    """Return frames and their next ones, or next ones and their frames, each (b * pairs, h, w, c).
+
+    There are t - 1 pairs, and t with the frame ``before`` the clip.
+    """
+    x = x if before is None else jnp.concatenate([before, x], axis=1)
     batch, frames, *space, channels = x.shape
     # Flat positions while frames are picked: a TPU would pad rows of few cells.
     x = x.reshape(batch, frames, -1, channels)

@@ -7,13 +7,14 @@ from typing import Annotated, Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from motion_jax.blocks import feature_integration
 from motion_jax.blocks.feature_integration import integrate, upsample
 from motion_jax.blocks.protocol import Operations, Shape, Similarities, TensorNames
 from motion_jax.fields import Channels, OddSide, Positive, Range, check_fields
-from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32
+from motion_jax.layers import BatchNorm, Conv, ConvBNAct, at_least_float32, frames_seen, past_frames
 from motion_jax.ops import kernel_soft_argmax, self_similarity
 from motion_jax.ops.self_similarity import TEMPORAL_PADDINGS, temporal_offsets, window_exists
 from motion_jax.text import shown
@@ -62,6 +63,8 @@ class Selfy(nn.Module):
             at; at the end the cells of the enlarged map are averaged back.
         sigma: of ``soft_argmax``: width of the Gaussian around the best match, in cells; None for none.
         temperature: of ``soft_argmax``: multiplier of the scores before the softmax.
+        causal: compare with the frame itself and frames before it only: L gives the offsets -(L - 1) .. 0. Frames
+            before the clip are padded as ``temporal_padding`` says, ``edge`` with the first frame.
         norm: a ``BatchNorm`` with its options bound.
         dtype: compute dtype; normalisation and similarities are float32 at least, and then rounded to it unless
             the extraction is ``soft_argmax``.
@@ -88,6 +91,7 @@ class Selfy(nn.Module):
     enlarge: Factor = 1
     sigma: Positive | None = 5.0
     temperature: Positive = 100.0
+    causal: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -125,28 +129,58 @@ class Selfy(nn.Module):
         for field in ("offsets", "extraction_widths"):
             if getattr(self, field) == ():
                 raise ValueError(f"{field} must name one or more, or be None for the block's own; got ()")
+        if self.causal and max(self.temporal_offsets()) > 0:
+            raise ValueError(f"causal compares with frames before, at offsets of 0 or less; got offsets={self.offsets}")
+
+    @nn.nowrap
+    def temporal_offsets(self) -> tuple[int, ...]:
+        """Return the temporal offsets of the window, in frames."""
+        if self.offsets is not None:
+            return self.offsets
+        length = self.window[0]
+        return tuple(range(1 - length, 1)) if self.causal else temporal_offsets(length)
 
     def _transform(self, x: jax.Array) -> jax.Array:
         """Self-similarity transformation: (b, t, h', w', c) -> (b, t, h', w', l, u, v)."""
-        window = {"window": self.window, "offsets": self.offsets, "temporal_padding": self.temporal_padding}
+        seen = frames_seen(self, x, name="seen") if self.causal else None
         if self.similarity == "embedded_gaussian":
             query, key = (
                 Conv(self.channels, (1, 1), dtype=self.dtype, name=f"embedding_{name}")(x) for name in ("query", "key")
             )
-            return self._softmax(self_similarity(query, key, **window))
+            return self._softmax(self_similarity(query, key, **self._window(key, seen)), seen)
         # Rounded to what the extraction reads before the windows are picked, which in bfloat16 halves their bytes.
         dtype = None if self.extraction == "soft_argmax" else self.dtype
-        return self_similarity(x, cosine=self.similarity == "cosine", dtype=dtype, **window)
+        return self_similarity(x, cosine=self.similarity == "cosine", dtype=dtype, **self._window(x, seen))
 
-    def _softmax(self, scores: jax.Array) -> jax.Array:
+    def _window(self, x: jax.Array, seen: jax.Array | None) -> dict[str, Any]:
+        """Return the options of ``self_similarity``, with the frames before ``x`` if they count."""
+        window = {"window": self.window, "offsets": self.temporal_offsets()}
+        reach = -min(window["offsets"])
+        if not self.causal or reach == 0:
+            return {**window, "temporal_padding": self.temporal_padding}
+        past = past_frames(self, x, reach, name="reduced")
+        if self.temporal_padding == "edge":
+            exists = jnp.arange(-reach, 0)[None] + seen[:, None] >= 0
+            # In a stream, the first frame is the oldest one that exists.
+            first = jnp.where((seen == 0)[:, None, None, None], x[:, 0], _oldest(past, exists))
+            past = jnp.where(exists[:, :, None, None, None], past, first[:, None])
+        return {**window, "past": past}
+
+    def _softmax(self, scores: jax.Array, seen: jax.Array | None) -> jax.Array:
         """Softmax over the window (l, u, v), with weight 0 for cells outside the clip or the frame."""
-        exists = window_exists(
-            *scores.shape[1:4], window=self.window, offsets=self.offsets, temporal_padding=self.temporal_padding
-        )
-        scores = jnp.where(exists[None], scores, jnp.finfo(scores.dtype).min)
+        padding, offsets = self.temporal_padding, self.temporal_offsets()
+        size = scores.shape[1:4]
+        if self.causal:
+            space = window_exists(1, *size[1:], window=self.window, offsets=(0,))[None]
+            time = np.arange(size[0])[:, None] + np.array(offsets)
+            exists = time[None] + seen[:, None, None] >= (min(offsets) if padding == "edge" else 0)
+            exists = space & exists[:, :, None, None, :, None, None]
+        else:
+            exists = window_exists(*size, window=self.window, offsets=offsets, temporal_padding=padding)[None]
+        scores = jnp.where(exists, scores, jnp.finfo(scores.dtype).min)
         axes = (-3, -2, -1)
         weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axes, keepdims=True)))
-        weights = jnp.where(exists[None], weights, 0)
+        weights = jnp.where(exists, weights, 0)
         total = weights.sum(axes, keepdims=True)
         return weights / jnp.where(total > 0, total, 1)  # windows without any cell: all 0
 
@@ -210,8 +244,8 @@ class Selfy(nn.Module):
         """
         batch, frames, height, width, features = shape
         size = (self.enlarge * height, self.enlarge * width)
-        length, *sides = self.window
-        window = (length if self.offsets is None else len(self.offsets)) * math.prod(sides)
+        _, *sides = self.window
+        window = len(self.temporal_offsets()) * math.prod(sides)
         positions = batch * frames * math.prod(-(-side // self.stride) for side in size)
         cost = feature_integration.upsample_operations(
             batch * frames, size, stride=self.stride, width=self.integration_width, features=features
@@ -223,10 +257,8 @@ class Selfy(nn.Module):
         """Return the STSS, at the resolution of the comparison."""
         block = self.clone(parent=None, name=None)
         _, state = block.apply(variables, x, train=False, mutable=["intermediates"])
-        offsets = temporal_offsets(self.window[0]) if self.offsets is None else self.offsets
-        cosine = self.similarity == "cosine"
-        values = state["intermediates"]["stss"]
-        return Similarities(values, offsets, 1, self.sigma, self.temperature, cosine)
+        cosine, values = self.similarity == "cosine", state["intermediates"]["stss"]
+        return Similarities(values, self.temporal_offsets(), 1, self.sigma, self.temperature, cosine)
 
     @classmethod
     def fields_at(cls, cell: int) -> Mapping[str, Any]:
@@ -237,6 +269,12 @@ class Selfy(nn.Module):
     def published_fields(cls, frames: int) -> Mapping[str, Any]:
         """Return the window (L, U, V) of section 4.2, longer for 16 frames, and the official code's fusion."""
         return {"window": (9, 9, 9) if frames >= 16 else cls.window, "fusion": cls.fusion}
+
+
+def _oldest(past: jax.Array, exists: jax.Array) -> jax.Array:
+    """Return the first frame of ``past`` (b, n, ...) where ``exists`` (b, n) holds: (b, ...)."""
+    index = exists.argmax(axis=1)
+    return jnp.take_along_axis(past, index[:, None, None, None, None], axis=1)[:, 0]
 
 
 def _enlarge(x: jax.Array, factor: int) -> jax.Array:

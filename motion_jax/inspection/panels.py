@@ -115,7 +115,7 @@ class Painter:
         """Return a panel of a frame; None if the frame has none, such as the last frame of its next displacement."""
         picture = clip.seen.frames[frame]
         if name == "frame":
-            return Panel(_enlarged(picture))
+            return Panel(enlarged(picture))
         if name == "class activation":
             maps = self._activation(clip)
             values = maps[frame * len(maps) // len(clip.seen.frames)] / max(self._tops[id(clip)], 1e-12)
@@ -123,7 +123,7 @@ class Painter:
         if name == "true displacement":
             if clip.truth is None or frame >= len(clip.truth):
                 return None
-            return _displacement_panel(picture, clip.truth[frame], longest=self.longest)
+            return displacement_panel(picture, clip.truth[frame], longest=self.longest)
         comparison = clip.seen.comparison
         at = frame * len(comparison.frames) // len(clip.seen.frames)
         if at not in comparison.pairs():
@@ -134,7 +134,7 @@ class Painter:
             values = np.clip((confidence - low) / (high - low), 0, 1)
             return Panel(_painted(_cells(values, picture), CONFIDENCE_COLOURS))
         field = comparison.expected[at, :, :, comparison.main_offset]
-        return _displacement_panel(picture, field, longest=self.longest, confidence=confidence)
+        return displacement_panel(picture, field, longest=self.longest, confidence=confidence)
 
     def similarity(self, clip: DrawnClip, frame: int, *, query: int, cell: tuple[int, int]) -> Panel | None:
         """Return the similarities of a cell (row, column) of the map of frame ``query``, drawn where they point in
@@ -203,7 +203,7 @@ def overlay(frame: np.ndarray, values: np.ndarray, *, colours: str, nearest: boo
     return _bytes(painted)
 
 
-def _displacement_panel(
+def displacement_panel(
     frame: np.ndarray, field: np.ndarray, *, longest: float, confidence: np.ndarray | None = None
 ) -> Panel:
     """Multiply the bright gray frame by the colours of a field (h, w, 2) in pixels, and place arrows.
@@ -291,13 +291,13 @@ def _size(frame: np.ndarray) -> tuple[int, int]:
     return frame.shape[1] * factor, frame.shape[0] * factor
 
 
-def _enlarged(frame: np.ndarray) -> np.ndarray:
+def enlarged(frame: np.ndarray) -> np.ndarray:
     return cv2.resize(frame, _size(frame), interpolation=cv2.INTER_CUBIC)
 
 
 def _gray(frame: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return the enlarged frame in gray levels from ``low`` to ``high``: (H, W, 1)."""
-    gray = cv2.cvtColor(_enlarged(frame), cv2.COLOR_RGB2GRAY)[..., None] / 255
+    gray = cv2.cvtColor(enlarged(frame), cv2.COLOR_RGB2GRAY)[..., None] / 255
     return low + (high - low) * gray
 
 

@@ -60,8 +60,8 @@ class VideoClassifier(nn.Module):
 
         Raises:
             ValueError: unless the clips are (b, t, h, w, 3); if they have one frame and the backbone holds a motion
-                block; or if they are floats beyond ``LARGEST`` or not finite. Values are checked where they are known:
-                not within ``jax.jit``, which this check costs nothing.
+                block that is not causal; or if they are floats beyond ``LARGEST`` or not finite. Values are checked
+                where they are known: not within ``jax.jit``, which this check costs nothing.
         """
         return self.classify(_last(self.backbone(self._normalise(clips), train=train)), train=train).mean(axis=1)
 
@@ -89,7 +89,8 @@ class VideoClassifier(nn.Module):
                 f"clips must be (batch, frames, height, width, {len(self.mean)}), channels last; got {clips.shape}"
             )
         blocks = getattr(self.backbone, "blocks", None) or {}
-        if blocks and clips.shape[1] == 1 and not self.is_initializing():
+        causal = getattr(self.backbone, "causal", False)
+        if blocks and clips.shape[1] == 1 and not causal and not self.is_initializing():
             block = type(next(iter(blocks.values()))).__name__
             raise ValueError(f"{block} compares frames, but the clips have one; give clips of two frames or more")
         if clips.dtype == jnp.uint8:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from motion_jax.backbones import InceptionI3D, MobileNetV2, ResNet
 from motion_jax.backbones.protocol import Backbone
@@ -120,7 +121,7 @@ def narrow_fields(name: str) -> dict[str, Any]:
 def block_fields(block: type[MotionBlock] | None) -> list[str]:
     """Return the names of a motion block's options: its fields, without those of every module."""
     fields = dataclasses.fields(block) if block else ()
-    return [f.name for f in fields if f.name not in {"parent", "name", "norm", "dtype"}]
+    return [f.name for f in fields if f.name not in {"parent", "name", "norm", "dtype", "causal"}]
 
 
 def build_model(
@@ -133,6 +134,7 @@ def build_model(
     sites: Sequence[str] | None = None,
     norm: Callable[..., nn.Module] = BatchNorm,
     remat: bool = False,
+    causal: bool = False,
     **fields: Any,
 ) -> VideoClassifier:
     """Build a named model, without parameters.
@@ -149,11 +151,14 @@ def build_model(
         norm: the normalisation of every layer, such as ``functools.partial(BatchNorm, axis_name="data")``.
         remat: in training, recompute residual, Inception and motion blocks for the gradients instead of keeping their
             activations. This saves memory and changes neither numbers nor parameters.
+        causal: let no frame depend on a later one, for streams (see ``motion_jax.streaming``): the shift, the motion
+            and the self-similarity look at frames before. The parameters are the same.
         **fields: fields of the motion block, such as ``radius=7`` or ``window=(9, 9, 9)``, and options of the
             backbone: ``shift_every`` of ResNets, ``stem_kernel`` of MobileNet-V2.
 
     Raises:
-        ValueError: for an unknown name, a site the backbone lacks, or a field that neither block nor backbone has.
+        ValueError: for an unknown name, a site the backbone lacks, a field that neither block nor backbone has, or
+            ``causal`` where the block or the backbone has no causal form.
 
     >>> build_model("selfynet_tsm_r50", num_classes=174, window=(9, 9, 9)).num_classes
     174
@@ -170,6 +175,13 @@ def build_model(
         known += f"; its backbone's are {', '.join(backbone.options)}" if backbone.options else ""
         known = did_you_mean(unknown[0], [*allowed, *backbone.options], otherwise=known)
         raise ValueError(f"{name} has no field {', '.join(field[:60] for field in unknown[:5])}; {known}")
+    for part in filter(None, (backbone, entry.block) if causal else ()):
+        if not any(field.name == "causal" for field in dataclasses.fields(part)):
+            raise ValueError(
+                f"{name} cannot be causal: {part.__name__} has no causal form; ResNet and MobileNetV2 have one, alone "
+                "and with MotionSqueeze or Selfy"
+            )
+    past_only = {"causal": True} if causal else {}
     blocks = {}
     if entry.block:
         sites = (backbone.default_site,) if sites is None else sites
@@ -182,12 +194,14 @@ def build_model(
         fields_at = declared(entry.block, "fields_at", lambda cell: {})
         for site in sites:
             own = {**fields_at(backbone.sites[site]), **entry.block_fields, **fields}
-            blocks[site] = entry.block(**own, norm=norm, dtype=dtype)
+            blocks[site] = entry.block(**own, **past_only, norm=norm, dtype=dtype)
     network = backbone(
         **{**entry.backbone_fields, **options},
         width=max(1, backbone.published_width * width // PUBLISHED_WIDTH),
-        blocks=blocks,
+        # Hashable, so that a model can be a static argument of jax.jit.
+        blocks=FrozenDict(blocks),
         remat=remat,
+        **past_only,
         norm=norm,
         dtype=dtype,
     )
@@ -207,6 +221,7 @@ class ModelConfig:
         batch_norm: ``per_device`` statistics (as the originals), ``synchronised`` over the devices, or ``frozen``.
         block: fields of the motion block and options of the backbone, see ``build_model``.
         remat: save memory in training for about a third more operations, see ``build_model``.
+        causal: let no frame depend on a later one, see ``build_model``.
 
     Raises:
         ValueError: for a value that is not allowed, with its key.
@@ -219,8 +234,9 @@ class ModelConfig:
     sites: tuple[str, ...] | None
     batch_norm: str
     block: Mapping[str, Any]
-    # Checkpoints from before this option lack it.
+    # Checkpoints from before these options lack them.
     remat: bool = False
+    causal: bool = False
 
     SAME_RESULT: ClassVar = ("remat",)
     NORMS: ClassVar = {
@@ -260,5 +276,6 @@ class ModelConfig:
             sites=self.sites,
             norm=self.NORMS[self.batch_norm],
             remat=self.remat,
+            causal=self.causal,
             **dict(self.block),
         )

@@ -32,6 +32,7 @@ def temporal_offsets(length: int) -> tuple[int, ...]:
 def self_similarity(
     x: Float[Array, "b t h w c"],
     other: Float[Array, "b t h w c"] | None = None,
+    past: Float[Array, "b n h w c"] | None = None,
     *,
     window: tuple[int, int, int] = (5, 9, 9),
     offsets: Sequence[int] | None = None,
@@ -48,6 +49,7 @@ def self_similarity(
     Args:
         x: features of whole clips.
         other: the features to compare with; None for ``x`` itself.
+        past: the features to compare with of n frames before the clip, for negative offsets; None for none.
         window: (L, U, V), all odd.
         offsets: the temporal offsets to compare with, in frames, in place of the L of ``window``.
         temporal_padding: for frames where ``t + offsets[l]`` lies outside the clip: ``zero``; ``edge`` to repeat the
@@ -78,6 +80,8 @@ def self_similarity(
         raise ValueError(f"temporal_padding must be one of {', '.join(TEMPORAL_PADDINGS)}; got {temporal_padding!r}")
     if other is not None and other.shape != x.shape:
         raise ValueError(f"the features to compare must have one shape; got {x.shape} and {other.shape}")
+    if past is not None and temporal_padding == "edge":
+        raise ValueError("temporal_padding='edge' repeats frames of the clip: it does not go with frames before it")
     compare = functools.partial(
         _compare,
         space=(height, width),
@@ -87,12 +91,13 @@ def self_similarity(
         dtype=dtype,
         implementation=implementation,
     )
-    return (compare if kernels.is_reference(implementation) else kernels.recompute(compare))(x, other)
+    return (compare if kernels.is_reference(implementation) else kernels.recompute(compare))(x, other, past)
 
 
 def _compare(
     x: jax.Array,
     other: jax.Array | None,
+    past: jax.Array | None,
     *,
     space: tuple[int, int],
     offsets: Sequence[int],
@@ -105,7 +110,10 @@ def _compare(
     # Flat positions until the pairs are made: rows of few cells would be padded on a TPU, and copied to be joined.
     x, other = (z.reshape(batch, frames, -1, channels) for z in (x, other))
     reach = max(abs(offset) for offset in offsets)
-    padded = jnp.pad(other, [(0, 0), (reach, reach), (0, 0), (0, 0)])
+    if past is not None:
+        known = past.reshape(*past.shape[:2], -1, channels)[:, max(past.shape[1] - reach, 0) :]
+        other = jnp.concatenate([known, other], axis=1)
+    padded = jnp.pad(other, [(0, 0), (reach + frames - other.shape[1], reach), (0, 0), (0, 0)])
     if temporal_padding == "zero":
         neighbours = jnp.stack([padded[:, reach + offset : reach + offset + frames] for offset in offsets], axis=2)
         source = jnp.broadcast_to(x[:, :, None], neighbours.shape)

@@ -3,10 +3,12 @@
 Examples:
     python -m motion_jax.tools.complexity selfynet_tsm_r50 --frames=8 --num_classes=174
     python -m motion_jax.tools.complexity configs/moving_shapes.py:msnet_tsm_r18,8 --no-xla
+    python -m motion_jax.tools.complexity msnet_tsm_mobilenetv2 --config.model.causal=true
     python -m motion_jax.tools.complexity --papers
 
 Counts are for one clip, from shapes. In the papers' convention a multiply-accumulate of a convolution is one operation,
 batch normalisation is 4 per element, a similarity of C channels is 2 C - 1, and ReLU and sums are not counted.
+For a causal network the cost of one frame of a stream is printed too.
 """
 
 import argparse
@@ -59,6 +61,9 @@ def of_model(arguments: argparse.Namespace) -> dict[str, Any]:
     print(stage_table(complexity))
     if complexity.traced:
         print("\n~ The motion block declares no cost: the matrix products and convolutions of its traced call count.")
+    frame_gflops = count(model, (1, *shape[1:])).gflops if experiment.model.causal else None
+    if frame_gflops is not None:
+        print(f"\nOne frame of a stream takes {frame_gflops:.3f} GFLOPs.")
     xla_gflops = None
     if not arguments.no_xla:
         xla_gflops = xla_flops(model, shape) / 1e9
@@ -74,6 +79,7 @@ def of_model(arguments: argparse.Namespace) -> dict[str, Any]:
         "num_classes": arguments.num_classes,
         "gflops": complexity.gflops,
         "xla_gflops": xla_gflops,
+        "frame_gflops": frame_gflops,
         "params": sum(complexity.parameters.values()),
         "traced": complexity.traced,
         "stages": {

@@ -8,7 +8,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-FORMATS = ("pytorch", "safetensors", "stablehlo", "onnx", "saved_model")
+from motion_jax.fields import with_tuples
+from motion_jax.models import ModelConfig, VideoClassifier
+
+FORMATS = ("pytorch", "safetensors", "stablehlo", "onnx", "saved_model", "hub")
+FORMAT_VERSION = 1
+"""Version of the cards; a card with a larger one may have another meaning."""
 INPUTS = ("uint8", "float32")
 
 
@@ -49,7 +54,11 @@ class Card:
         metrics: results of the evaluation in the workdir, empty without one.
         versions: versions of the packages that wrote the export.
         config: whole config of the training run.
+        streaming: of an export that takes one frame at a time: ``frame``, the shape of a frame, and ``state``, name ->
+            ``shape``, ``dtype`` and ``start``, the value of the whole tensor before the first frame. Shapes have no
+            batch axis. None for an export that takes clips.
         sha256: checksum of the export, see ``checksum``; None before it is written, and in cards of older versions.
+        format_version: version of the card.
     """
 
     format: str
@@ -59,7 +68,20 @@ class Card:
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
     config: Mapping[str, Any]
+    streaming: Mapping[str, Any] | None = None
     sha256: str | None = None
+    format_version: int = FORMAT_VERSION
+
+    def build(self) -> VideoClassifier:
+        """Build the model.
+
+        Raises:
+            ValueError: if the card describes none that this version knows.
+        """
+        try:
+            return ModelConfig(**with_tuples(self.model)).build(len(self.labels))
+        except TypeError as error:
+            raise ValueError(f"the card describes no model: {error}") from error
 
 
 def checksum(export: str | os.PathLike) -> str:
@@ -86,9 +108,12 @@ def card_path(export: str | os.PathLike) -> pathlib.Path:
     return export.with_name(f"{export.name}.json")
 
 
-def write_card(export: str | os.PathLike, card: Card) -> pathlib.Path:
-    """Write the card of an export beside it, with the checksum of the export and one of the card itself."""
-    path = card_path(export)
+def write_card(export: str | os.PathLike, card: Card, *, path: pathlib.Path | None = None) -> pathlib.Path:
+    """Write the card of an export, with the checksum of the export and one of the card itself.
+
+    It is written beside the export, or to ``path``.
+    """
+    path = path or card_path(export)
     content = {**dataclasses.asdict(card), "sha256": checksum(export)}
     content["card_sha256"] = _content_sha256(content)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -100,17 +125,23 @@ def _content_sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_card(export: str | os.PathLike) -> Card:
-    """Read the card of an export, and check the export and the card against their checksums.
+def read_card(export: str | os.PathLike, *, path: pathlib.Path | None = None) -> Card:
+    """Read the card of an export, beside it or at ``path``, and check both against their checksums.
 
     Raises:
-        ValueError: if there is no card, the file is not a card, or one of the two is not as it was written.
+        ValueError: if there is no card, the file is not a card or one of a newer version, or one of the two is not as
+            it was written.
     """
-    path = card_path(export)
+    path = path or card_path(export)
     if not path.is_file():
         raise ValueError(f"{export} has no card: {path} is expected beside it, where tools.export wrote it")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("format_version", FORMAT_VERSION) > FORMAT_VERSION:
+            raise ValueError(
+                f"it has version {content['format_version']}, and this motion-jax reads up to {FORMAT_VERSION}: "
+                "pip install --upgrade motion-jax"
+            )
         expected = content.pop("card_sha256", None)
         if expected is not None and expected != _content_sha256(content):
             raise ValueError("its values are not those that were written; copy or export it again")

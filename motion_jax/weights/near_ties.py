@@ -16,9 +16,11 @@ ROUNDING = 2e-6
 
 
 def logits_and_gap(
-    model: VideoClassifier, variables: Mapping[str, Any], clips: jax.Array
+    model: VideoClassifier, variables: Mapping[str, Any], clips: jax.Array, *, of_frames: bool = False
 ) -> tuple[jax.Array, Float[Array, " b"]]:
     """Return logits, and per clip the smallest margin between the best match and the second-best one, over all blocks.
+
+    The logits are those of the clips (b, num_classes), or with ``of_frames`` those of each frame (b, t, num_classes).
 
     Two programs of one network may round differently. Where a margin is below ``ROUNDING`` they may choose different
     matches, so that their logits cannot be compared. Infinite for networks without a block that chooses a best match.
@@ -28,4 +30,4 @@ def logits_and_gap(
     for site, block in (model.backbone.blocks or {}).items():
         if match_margin := declared(block, "match_margin"):
             gap = jnp.minimum(gap, match_margin(block_variables(variables, site), aux["stages"][site]))
-    return logits, gap
+    return aux["frame_logits"] if of_frames else logits, gap

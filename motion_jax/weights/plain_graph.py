@@ -29,15 +29,16 @@ class _Unknown:
     """A number that depends on the size of the batch, which no result may depend on."""
 
 
-def plain(function: Callable[[jax.Array], jax.Array], spec: jax.ShapeDtypeStruct) -> Callable[[jax.Array], jax.Array]:
-    """Rewrite a function of one array of shape and dtype ``spec``, whose dimensions may be symbolic.
+def plain(function: Callable[..., Any], *specs: jax.ShapeDtypeStruct) -> Callable[..., Any]:
+    """Rewrite a function of arrays of shapes and dtypes ``specs``, whose dimensions may be symbolic.
 
     Raises:
         ValueError: if the function has an operation that cannot be rewritten.
     """
     with kernels.reference():
-        closed = jax.make_jaxpr(function)(spec)
-    return lambda x: _evaluate(closed.jaxpr, closed.consts, [x])[0]
+        closed, results = jax.make_jaxpr(function, return_shape=True)(*specs)
+    tree = jax.tree.structure(results)
+    return lambda *arrays: tree.unflatten(_evaluate(closed.jaxpr, closed.consts, list(arrays)))
 
 
 def _evaluate(jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:

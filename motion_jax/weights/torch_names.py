@@ -45,7 +45,7 @@ class TorchNames:
     Attributes:
         backbone: declaration of the backbone.
         blocks: declarations of the motion blocks, by site.
-        shifted: whether the backbone shifts channels between frames.
+        shifted: whether the official layers are wrapped into the temporal shift.
         dropout: whether there is dropout before the classifier.
     """
 
@@ -74,7 +74,8 @@ class TorchNames:
         return cls(
             backbone=backbone.official_names,
             blocks={site: declared(block, "official_names", TensorNames()) for site, block in blocks},
-            shifted=getattr(backbone, "fold_div", None) is not None,
+            # The official network for streams shifts outside of its layers.
+            shifted=getattr(backbone, "fold_div", None) is not None and not getattr(backbone, "causal", False),
             dropout=model.dropout > 0,
         )
 

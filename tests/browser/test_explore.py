@@ -5,6 +5,7 @@ import functools
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bench import random_variables
@@ -27,15 +28,21 @@ FIELDS = {
 
 
 @functools.cache
-def seen_by(name) -> tuple[ClipInspection, dict]:
-    """What an untrained network sees in a clip, and its own features."""
+def seen_by(name) -> tuple[ClipInspection, np.ndarray]:
+    """What an untrained network sees in a clip, and what ``truth_of`` needs of its own features."""
     model = motion_jax.build_model(name, num_classes=len(LABELS), width=8, **FIELDS[name])
     rng = np.random.default_rng(0)
     scene = rng.integers(0, 256, (16, 16, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     clip = np.stack([np.roll(scene, (3 * frame, 7 * frame), (0, 1))[:SIZE, :SIZE] for frame in range(FRAMES)])
     variables = random_variables(model, clip[None])
-    _, aux = jax.jit(lambda: model.apply(variables, clip[None], train=False, method="features"))()
-    return make_inspector(model, variables)(clip), aux
+    (site,) = model.backbone.blocks
+
+    @jax.jit
+    def features():  # The compiler drops the rest of the network.
+        _, aux = model.apply(variables, clip[None], train=False, method="features")
+        return next((aux[key][0] for key in ("stss", "correlation") if key in aux), aux["stages"][site][0])
+
+    return make_inspector(model, variables)(clip), np.asarray(features())
 
 
 def without_motion() -> ClipInspection:
@@ -97,14 +104,13 @@ def point(page, cell, grid, *, click=True, article=1):
 
 def truth_of(name):
     """Return the similarities (t, h, w, l, u, v) of a network, as it sows them or by ``local_correlation``."""
-    _, aux = seen_by(name)
+    _, own = seen_by(name)
     if name == "selfynet_tsm_r18":
-        return np.asarray(aux["stss"][0])
+        return own
     if name == "corrblock_tsm_r18":
-        values = np.asarray(aux["correlation"][0].mean(-1))[:, :, :, None]
+        values = own.mean(-1)[:, :, :, None]
         return np.concatenate([np.zeros_like(values[:1]), values[1:]])
-    (site,) = motion_jax.build_model(name, num_classes=7, width=8, **FIELDS[name]).backbone.blocks
-    features = l2_normalize(aux["stages"][site][0])
+    features = l2_normalize(jnp.asarray(own))
     scores = np.maximum(local_correlation(features[:-1], features[1:], radius=3), 0)
     return np.concatenate([scores, np.zeros_like(scores[:1])])[:, :, :, None]
 

@@ -39,6 +39,16 @@ def test_frames_classes_and_size():
     assert result["gflops"] == pytest.approx(14.589 / 4 / 49, rel=0.01)
 
 
+def test_a_frame_of_a_stream():
+    arguments = ("msnet_tsm_mobilenetv2", "--no-xla", "--config.model.causal=true", "--json")
+    done = call("complexity", *arguments)
+    result = last_json(done)
+    # The last pair of a clip is repeated in other networks; causal ones compare every frame with the one before.
+    assert result["frame_gflops"] == pytest.approx(result["gflops"] / 8)
+    assert "One frame of a stream takes 0.343 GFLOPs." in done.stdout
+    assert last_json(call("complexity", arguments[0], "--no-xla", "--json"))["frame_gflops"] is None
+
+
 def test_a_config_gives_its_network_frames_and_size():
     result = last_json(call("complexity", "configs/moving_shapes.py:selfynet_tsm_r18,16", "--no-xla", "--json"))
     assert (result["frames"], result["size"]) == (16, 64)

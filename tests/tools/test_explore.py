@@ -80,15 +80,14 @@ def test_a_label_given(videos, tsn, tmp_path):
     assert "--label=lefd: did you mean left?" in error
 
 
-def test_names_that_are_not_utf8(videos, tmp_path):
-    class_ = os.fsdecode(b"caf\xe9")
-    network = checkpoint(tmp_path, "tsn_r18", [class_, "right"])
-    video = tmp_path / class_ / "a.avi"
-    write_video(video, moving_noise(step=4, seed=1))
-    page = tmp_path / "page.html"
-    done = call("explore", video, f"--checkpoint={network}", f"--output={page}")
-    assert done.returncode == 0, done.stderr
-    assert "caf\\xe9/a.avi · the right class is the name of its folder" in page.read_text()
+def test_names_that_are_not_utf8(tsn, tmp_path):
+    video = tmp_path / "right" / os.fsdecode(b"caf\xe9.avi")
+    write_video(tmp_path / "right" / "a.avi", moving_noise(step=4, seed=1))
+    (tmp_path / "right" / "a.avi").rename(video)
+    page = tmp_path / os.fsdecode(b"p\xe9.html")
+    done = call("explore", video, f"--checkpoint={tsn}", f"--output={page}", "--json")
+    assert last_json(done)["videos"][0]["right"] == "right"
+    assert "right/caf\\xe9.avi · the right class is the name of its folder" in page.read_text()
 
 
 def test_two_networks(videos, msnet, tsn, tmp_path):

@@ -1,6 +1,5 @@
 """tools.predict on an untrained checkpoint: the scores of eval.py, odd files, pictures."""
 
-import dataclasses
 import json
 import os
 import re
@@ -79,22 +78,15 @@ def test_a_config_whose_clips_are_generated(videos, tmp_path):
     assert not (workdir / "data").exists()
 
 
-def test_averages():
-    logits = np.array([[[0.0, 0.0], [0.0, np.log(3)]]])
-    np.testing.assert_allclose(predict.average(logits, "softmax"), [[0.375, 0.625]])
-    np.testing.assert_allclose(predict.average(logits, "logits"), [[1 / (1 + 3**0.5), 3**0.5 / (1 + 3**0.5)]])
-
-
 def test_views_equal_those_of_evaluation(videos, trained, tmp_path):
     """Views agree bit for bit: frames are resized and stored as JPEG, then sampled and cropped."""
     experiment = Experiment.from_config(json.loads(next(trained.glob("checkpoints/latest/*/config.json")).read_text()))
     dataset = open_data(experiment.data, tmp_path)
-    network = predict.open_network(trained)
-    network = dataclasses.replace(network, protocol=dataclasses.replace(network.protocol, crops=3))
+    predictor, _ = predict.open_network(trained, crops=3)
     files = sorted((videos / "val").rglob("*.avi"))
     (batch,) = eval_batches(dataset, batch_size=len(files), crops=3)
     for file, expected in zip(files, batch["clips"], strict=True):
-        np.testing.assert_array_equal(predict.read(file, network).views, expected)
+        np.testing.assert_array_equal(predict.read(file, predictor).views, expected)
 
 
 @pytest.mark.parametrize("format_", ["safetensors", "stablehlo"])

@@ -1,6 +1,5 @@
 """Small animations of clips with what a network sees in them, as pictures for a page."""
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from motion_jax.inspection.clip_inspection import ClipInspection
 from motion_jax.inspection.colours import flow_colours, length_scale, wheel_picture
+from motion_jax.inspection.pages.page import picture_url
 from motion_jax.inspection.panels import ACTIVATION_COLOURS, visibility
 
 SIDE = 160
@@ -22,7 +22,7 @@ def frames_picture(frames: np.ndarray) -> dict[str, Any]:
     scale = min(1.0, SIDE / max(height, width), _WIDEST // count / width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     small = [cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA) for frame in frames]
-    picture = _data_url(np.concatenate(small, axis=1), ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82])
+    picture = picture_url(np.concatenate(small, axis=1), "webp", quality=82)
     return {"frames": picture, "count": count, "size": size}
 
 
@@ -71,15 +71,9 @@ def activation_colours(activation: np.ndarray) -> np.ndarray:
 def legend() -> dict[str, str]:
     """Return the wheel of displacement and the scale of activation, as data URLs."""
     scale = activation_colours(np.linspace(0, 1, 160)[None])
-    return {"wheel": _data_url(wheel_picture(144), ".png"), "scale": _data_url(scale, ".png")}
+    return {"wheel": picture_url(wheel_picture(144), "png"), "scale": picture_url(scale, "png")}
 
 
 def _strip(pictures: np.ndarray) -> str:
     """Return RGBA pictures (t, h, w, 4) beside each other."""
-    return _data_url(np.concatenate(list(pictures), axis=1), ".png")
-
-
-def _data_url(picture: np.ndarray, kind: str, options: Sequence[int] = ()) -> str:
-    code = cv2.COLOR_RGBA2BGRA if picture.shape[-1] == 4 else cv2.COLOR_RGB2BGR
-    _, content = cv2.imencode(kind, cv2.cvtColor(picture, code), list(options))
-    return f"data:image/{kind[1:]};base64,{base64.b64encode(content).decode()}"
+    return picture_url(np.concatenate(list(pictures), axis=1), "png")

@@ -1,17 +1,15 @@
 """The explorer page: what one or two networks see in clips, to play, switch and click."""
 
-import base64
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 
 from motion_jax.inspection.clip_inspection import ClipInspection, Comparison
 from motion_jax.inspection.colours import flow_colours, length_scale, wheel_picture
-from motion_jax.inspection.pages.page import packed, render
+from motion_jax.inspection.pages.page import packed, picture_url, render
 
 BEST = 5
 MOST_CLIPS = 12
@@ -105,8 +103,8 @@ def explorer_page(networks: Sequence[Network], clips: Sequence[Clip], labels: Se
         labels=list(labels),
         overlays=OVERLAYS,
         common={"labels": list(labels), "table": packed(table), "networks": [network.name for network in networks]},
-        wheel=_data_url(".png", wheel_picture(WHEEL_SIDE)),
-        ramp=_data_url(".png", table[None]),
+        wheel=picture_url(wheel_picture(WHEEL_SIDE), "png"),
+        ramp=picture_url(table[None], "png"),
     )
 
 
@@ -191,7 +189,7 @@ def _seen_data(seen: ClipInspection, longest: float) -> dict[str, Any]:
     return {
         "height": height,
         "width": width,
-        "frames": [_data_url(".jpg", frame) for frame in seen.frames],
+        "frames": [picture_url(frame, "jpeg", quality=JPEG_QUALITY) for frame in seen.frames],
         "probabilities": packed(seen.probabilities),
         "frame_probabilities": packed(seen.frame_probabilities),
         "activation": compact(seen.activation),
@@ -224,11 +222,3 @@ def compact(values: np.ndarray) -> dict[str, Any]:
     step = (high - low) / (2**16 - 1) or 1.0
     steps = np.rint((values.astype(np.float64) - low) / step).astype(np.uint16)
     return {"low": low, "step": step, "values": packed(steps)}
-
-
-def _data_url(kind: str, picture: np.ndarray) -> str:
-    """Encode a picture (h, w, 3 or 4) as a ``data:`` address."""
-    colours = cv2.COLOR_RGBA2BGRA if picture.shape[-1] == 4 else cv2.COLOR_RGB2BGR
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if kind == ".jpg" else []
-    _, content = cv2.imencode(kind, cv2.cvtColor(np.ascontiguousarray(picture), colours), options)
-    return f"data:image/{'jpeg' if kind == '.jpg' else 'png'};base64,{base64.b64encode(content).decode()}"

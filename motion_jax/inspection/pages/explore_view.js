@@ -12,6 +12,34 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** Write a number with its sign. */
+function signed(number, digits) {
+  const rounded = Math.abs(number).toFixed(digits);
+  return `${number < 0 && Number(rounded) > 0 ? "−" : "+"}${rounded}`;
+}
+
+/** Rows and columns that an arrow key moves, or undefined for other keys. */
+function movement(event) {
+  return { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+}
+
+/** Bound a position to 0 .. count - 1. */
+function bounded(value, count) {
+  return Math.min(count - 1, Math.max(0, value));
+}
+
+/** Place of a pointer in an element, {x, y} from 0 to 1 inside of it. */
+function placeIn(box, event) {
+  const { left, top, width, height } = box.getBoundingClientRect();
+  return { x: (event.clientX - left) / width, y: (event.clientY - top) / height };
+}
+
+/** Make the mark of a cell: a light square with a dark edge. */
+function cellMark(column, row) {
+  const box = { x: column, y: row, width: 1, height: 1 };
+  return [element("rect", { class: "edge", ...box }), element("rect", box)];
+}
+
 /** Paint values as colours of the table, one pixel each; NaN is transparent. */
 function paint(canvas, width, height, values, low, high, table) {
   const picture = new ImageData(width, height);

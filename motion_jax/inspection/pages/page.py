@@ -9,6 +9,7 @@ import pathlib
 import zlib
 from typing import Any
 
+import cv2
 import jinja2
 import markupsafe
 import numpy as np
@@ -62,3 +63,18 @@ def packed(array: np.ndarray) -> str:
         raise ValueError(f"the array is {array.dtype.name}: convert it to one of {', '.join(_DTYPES)}")
     content = zlib.compress(array.astype(array.dtype.newbyteorder("<")).tobytes(), 9)
     return f"{array.dtype.name}:{','.join(map(str, array.shape))}:{base64.b64encode(content).decode()}"
+
+
+def picture_url(picture: np.ndarray, kind: str, *, quality: int | None = None) -> str:
+    """Return a picture as a ``data:`` address.
+
+    Args:
+        picture: uint8 (h, w, 3) RGB or (h, w, 4) RGBA.
+        kind: ``"png"``, ``"jpeg"`` or ``"webp"``.
+        quality: from 0 to 100, for JPEG and WebP.
+    """
+    colours = cv2.COLOR_RGBA2BGRA if picture.shape[-1] == 4 else cv2.COLOR_RGB2BGR
+    option = {"jpeg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}.get(kind)
+    options = [] if option is None or quality is None else [option, quality]
+    _, content = cv2.imencode(f".{kind}", cv2.cvtColor(np.ascontiguousarray(picture), colours), options)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
