@@ -1,14 +1,19 @@
 """Clips to show: the frames of the single view of evaluation, with their times and what is known about them."""
 
 import dataclasses
-import os
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from motion_jax.data.clips.single_video import read_single, sampled_frames, views_of
+from motion_jax.data.clips.given_videos import list_videos, try_read
+from motion_jax.data.clips.single_video import sampled_frames, views_of
 from motion_jax.data.config import DataConfig
 from motion_jax.data.storage.dataset import Dataset
+from motion_jax.text import printable
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +37,24 @@ class ShownClip:
     moving: np.ndarray | None = None
 
 
-def clip_of_file(path: str | os.PathLike, section: DataConfig) -> ShownClip:
-    """Return the clip of a video file or a folder of frames.
+def clips_of_files(given: Iterable[Path], section: DataConfig) -> list[ShownClip]:
+    """Return the clips of files, folders and lists of videos; a warning names those that cannot be read.
 
     Raises:
-        VideoError: if no frame can be read.
+        ValueError: if no video can be read.
     """
-    stored = read_single(path, section)
-    return ShownClip(*clip_of_frames(stored.frames, stored.fps, section), os.path.basename(os.fspath(path)))
+    clips, reasons = [], []
+    for file in list_videos(given):
+        stored = try_read(file, section)
+        if isinstance(stored, str):
+            reasons.append(f"{file}: {stored}")
+        else:
+            clips.append(ShownClip(*clip_of_frames(stored.frames, stored.fps, section), printable(file.name)))
+    if not clips:
+        raise ValueError(reasons[0] if len(reasons) == 1 else f"none of the {len(reasons)} videos can be read")
+    for reason in reasons:
+        _log.warning("%s", reason)
+    return clips
 
 
 def clip_of_example(dataset: Dataset, split: str, index: int) -> ShownClip:

@@ -31,7 +31,7 @@ import numpy as np
 
 from motion_jax.blocks.protocol import declared
 from motion_jax.cli import Parser, any_place, positive, print_json, run, table, this_machine
-from motion_jax.data.clips.shown_clips import ShownClip, clip_of_example, clip_of_file
+from motion_jax.data.clips.shown_clips import ShownClip, clip_of_example, clips_of_files
 from motion_jax.data.sources.moving_shapes import make_scene, render, truth
 from motion_jax.data.storage.frames import UnreadableError
 from motion_jax.experiment import Trained, load_trained, workdir_of
@@ -41,6 +41,7 @@ from motion_jax.inspection.displacement import calibration
 from motion_jax.inspection.pages.motion import motion_page
 from motion_jax.inspection.panels import DrawnClip
 from motion_jax.places import write_whole
+from motion_jax.training.progress import bar
 
 GROUPS = {
     "all translations": ("move left", "move right", "move up", "move down"),
@@ -59,17 +60,17 @@ def main() -> None:
     arguments = parse_arguments()
     trained = load_trained(arguments.checkpoint)
     _check_block(trained)
-    # Class activation is drawn, but not measured.
     inspect = make_inspector(trained.model, trained.restored.variables, activation=False)
     if arguments.files:
-        clips: Iterable[ShownClip] = [clip_of_file(file, trained.experiment.data) for file in arguments.files]
-        known = False
+        clips = clips_of_files(arguments.files, trained.experiment.data)
+        known, total = False, len(clips)
     else:
         known = "displacement" in trained.dataset.example("val", 0)
-        clips = examples_of(trained, arguments.clips)
+        total = min(arguments.clips, trained.dataset.size("val"))
+        clips = examples_of(trained, total)
     shown: list[tuple[ShownClip, ClipInspection]] = []
     rows = []
-    for clip in clips:
+    for clip in bar(clips, total=total, desc="evaluate_motion", unit="clip", leave=False):
         seen = inspect(clip.frames)
         if known:
             truth_of_clip = {"displacement": clip.displacement, "moving": clip.moving}
@@ -88,7 +89,7 @@ def main() -> None:
         "estimated": comparison.estimated,
         "reach": comparison.reach,
         "cell": trained.experiment.data.size / comparison.similarities.shape[2],
-        "source": f"{len(rows)} {'files' if arguments.files else 'clips of the split val'}",
+        "source": f"{len(rows)} {'videos' if arguments.files else 'clips of the split val'}",
     }
     result = _errors_of(rows, trained, inspect, about) if known else {"agreement": motion_errors.agreement(rows)}
     if not comparison.estimated:
@@ -111,7 +112,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(__doc__)
-    files = "videos or folders of frames; default: the split val of the checkpoint's data"
+    files = "videos, folders of videos or frames, .txt lists; default: the split val of the checkpoint's data"
     parser.add_argument("files", nargs="*", type=this_machine, metavar="FILE", help=files)
     parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
     clips = "clips of the split val; default: 480"
@@ -134,7 +135,7 @@ def _check_block(trained: Trained) -> None:
 def examples_of(trained: Trained, count: int) -> Iterable[ShownClip]:
     """Yield the first clips of the split val that can be read."""
     dataset = trained.dataset
-    for index in range(min(count, dataset.size("val"))):
+    for index in range(count):
         try:
             yield clip_of_example(dataset, "val", index)
         except UnreadableError as error:

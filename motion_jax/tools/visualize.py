@@ -19,7 +19,7 @@ import re
 import numpy as np
 
 from motion_jax.cli import Parser, any_place, print_json, run, this_machine
-from motion_jax.data.clips.shown_clips import ShownClip, clip_of_example, clip_of_file
+from motion_jax.data.clips.shown_clips import ShownClip, clip_of_example, clips_of_files
 from motion_jax.experiment import load_trained
 from motion_jax.inspection.animation import FORMATS, write_animation
 from motion_jax.inspection.clip_inspection import make_inspector
@@ -35,7 +35,7 @@ SLOWEST, FASTEST = 2.0, 30.0
 def main() -> None:
     """Draw the picture."""
     parser = Parser(__doc__)
-    files = "videos or folders of frames; default: examples of the split val"
+    files = "videos, folders of videos or frames, .txt lists; default: examples of the split val"
     parser.add_argument("files", nargs="*", type=this_machine, metavar="FILE", help=files)
     parser.add_argument("--checkpoint", required=True, type=any_place, metavar="PATH", help="a workdir or checkpoint")
     kinds = ", ".join((*PICTURES, *FORMATS))
@@ -59,7 +59,7 @@ def main() -> None:
         raise ValueError(f"--class={arguments.label} is not a class of this checkpoint: {', '.join(labels)}")
     label = None if arguments.label is None else labels.index(arguments.label)
     if arguments.files:
-        shown = [clip_of_file(file, data) for file in arguments.files]
+        shown = clips_of_files(arguments.files, data)
     else:
         shown = [clip_of_example(trained.dataset, "val", index) for index in examples]
     inspect = make_inspector(trained.model, trained.restored.variables)

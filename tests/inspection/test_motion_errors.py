@@ -83,6 +83,7 @@ def ratios(*values):
         (ratios(0.2, 0.3, 0.4, 0.8), "follows speeds up to 3 cells, the reach of its window."),
         (ratios(0.2, 0.6, 0.4), "follows speeds up to 1 cell; its window reaches 3 cells."),
         (ratios(0.2, 0.3), "follows speeds up to 2 cells; the fastest that was measured."),
+        ({}, "The map has too few cells to measure speeds."),
         (ratios(0.9, 0.3), "follows no speed, not even 1 cell; its window reaches 3 cells."),
     ],
 )

@@ -339,3 +339,12 @@ def test_a_lease_of_a_killed_process_of_this_machine_is_free(gate):
         assert time.monotonic() - began < 5
     (workdir / owner.NAME).write_text(json.dumps(content))
     assert not owner._has_ended((workdir / owner.NAME).read_text())
+
+
+def test_pictures_go_into_the_bucket(gate):
+    workdir = place(f"gs://{bucket.NAME}/pictures")
+    picture = b"\x89PNG" + bytes(12) + (30).to_bytes(4, "big") + (20).to_bytes(4, "big")
+    tiny_runs.run(workdir, steps=3, picture=lambda variables: lambda: picture, pictures_every=1.0)
+    assert (workdir / "pictures" / "step_3.png").read_bytes() == picture
+    (events,) = entries_of(workdir / "tensorboard" / "pictures")
+    assert picture in events.read_bytes()
