@@ -6,6 +6,7 @@ that their number and the sum of their displacements suffice.
 
 Measured in MSNet-R50 (docs/performance.md): rows in 4 groups, each with the rows that it reaches, take 185 ms forward
 and 1328 in training on a CPU and 132 MB of temporary memory on a TPU; one product of all rows takes 198, 1374 and 240.
+Sums of the softmax on a CPU as one product: 1.3 instead of 3.3 ms of processor time for one pair of 28 x 28 cells.
 Scores computed again for the gradient on a TPU: 4.52 instead of 4.62 GB of temporary memory for the training step.
 """
 
@@ -106,11 +107,31 @@ def _match_rows(
     weights = jnp.where(inside, jnp.exp(logits - largest[..., None]), 0)
     weight_outside = jnp.exp(-largest)
     count_outside = (2 * radius + 1) ** 2 - jnp.sum(inside, axis=-1)
-    total = jnp.sum(weights, axis=-1) + count_outside * weight_outside
+    inner, inner_x, inner_y = _moments(weights, offset_x, offset_y)
+    total = inner + count_outside * weight_outside
 
-    def expected(offset: jax.Array) -> jax.Array:
+    def expected(offset: jax.Array, inner: jax.Array) -> jax.Array:
         offset_outside = -jnp.sum(jnp.where(inside, offset, 0), axis=-1)
-        numerator = jnp.sum(weights * offset, axis=-1) + offset_outside * weight_outside
-        return numerator / (total * reach)
+        return (inner + offset_outside * weight_outside) / (total * reach)
 
-    return expected(offset_x), expected(offset_y), confidence
+    return expected(offset_x, inner_x), expected(offset_y, inner_y), confidence
+
+
+def _moments(weights: jax.Array, offset_x: jax.Array, offset_y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the sums of weights (n, source, target), alone and times each offset (1, source, target)."""
+
+    def by_sums(weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return tuple(jnp.sum(weights * factor, axis=-1) for factor in (1, offset_x, offset_y))
+
+    # An offset is one number of the target less one of the source. XLA on a CPU does not vectorise the three sums.
+    def by_product(weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # From the middle source, whose offsets are the smallest to all targets.
+        middle = weights.shape[1] // 2
+        x, y = offset_x[0, middle], offset_y[0, middle]
+        factors = jnp.stack([jnp.ones_like(x), x, y], axis=-1)
+        sums = jnp.einsum("nst,tk->nsk", weights, factors, precision=jax.lax.Precision.HIGHEST)
+        total, sum_x, sum_y = jnp.moveaxis(sums, -1, 0)
+        from_x, from_y = (offset[..., 0] - offset[:, middle, :1] for offset in (offset_x, offset_y))
+        return total, sum_x + from_x * total, sum_y + from_y * total
+
+    return jax.lax.platform_dependent(weights, cpu=by_product, default=by_sums)

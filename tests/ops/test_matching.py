@@ -54,7 +54,8 @@ def test_rows_are_compared_only_with_those_they_reach(height, share):
     maps = jax.ShapeDtypeStruct((1, height, 4, 64), jnp.float32)
     program = jax.jit(lambda a, b: match(a, b, radius=7, **PAPER)).lower(maps, maps).as_text()
     shapes = re.findall(r"dot_general.*-> tensor<1x(\d+)x(\d+)xf32>", program)
-    assert sum(int(s) * int(t) for s, t in shapes) == share * (4 * height) ** 2
+    # Products of three columns are the sums of the softmax.
+    assert sum(int(s) * int(t) for s, t in shapes if int(t) != 3) == share * (4 * height) ** 2
 
 
 def test_plain_soft_argmax_equals_the_loop(rng):
