@@ -23,6 +23,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def same_flags():
+    """Start the devices with the flags above, before a command called in this process adds its own for good.
+
+    Otherwise the processes that a test starts would round differently from this one.
+    """
+    jax.devices()
+
+
 @pytest.fixture(autouse=True)
 def same_settings():
     """Undo what a command called in this process sets for its whole process: XLA's flags and the log.

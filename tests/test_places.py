@@ -20,6 +20,7 @@ PATHS = {
     "eval": ("--workdir=PATH", "--checkpoint=PATH", "--checkpoint=PATH --workdir=out"),
     "export": ("--checkpoint=PATH --format=onnx --output=out.onnx", "--checkpoint=x --format=onnx --output=PATH.onnx"),
     "predict": ("PATH.mp4 --checkpoint=x", "x.mp4 --checkpoint=PATH", "x.mp4 --checkpoint=x --save=PATH.png"),
+    "explore": ("PATH.mp4 --checkpoint=x --output=out.html", "x.mp4 --checkpoint=PATH --output=out.html"),
     "visualize": ("--checkpoint=PATH --output=out.png", "--checkpoint=x --output=PATH.png"),
     "evaluate_motion": ("--checkpoint=PATH",),
     "robustness": ("PATH --output=out", "--checkpoint=PATH --output=out", "x --output=PATH"),

@@ -102,6 +102,7 @@ def test_a_frame_of_a_stream_costs_no_more_than_one_of_a_clip(name, fields):
     assert compiled.cost_analysis()["flops"] <= 1.05 * operations.xla_flops(model, (frames, *shape)) / frames
 
 
+@pytest.mark.long
 def test_the_past_has_an_effect():
     for name, fields in (
         ("tsm_r18", {}),
@@ -147,8 +148,12 @@ def test_parameters_are_those_of_the_clip_network(name):
 
 
 def block_output(block, x, *, seed=0):
-    variables = block.init(jax.random.key(seed), x[:, :2], train=False)
-    return block.apply(variables, x, train=False, mutable=["intermediates"])
+    @jax.jit
+    def run(x):
+        variables = block.init(jax.random.key(seed), x[:, :2], train=False)
+        return block.apply(variables, x, train=False, mutable=["intermediates"])
+
+    return run(x)
 
 
 def test_motion_squeeze_takes_the_motion_from_the_frame_before():

@@ -33,10 +33,10 @@ class Patches(nn.Module):
 @pytest.mark.parametrize(
     ("fields", "down", "right"),
     [
-        ({"radius": 2}, 0, 0),
         ({"radius": 2}, CELL, -2 * CELL),
-        ({"radius": 1, "dilation": 2}, -2 * CELL, 2 * CELL),
-        ({"radius": 2, "directions": "forward_and_backward"}, 0, CELL),
+        pytest.param({"radius": 2}, 0, 0, marks=pytest.mark.long),
+        pytest.param({"radius": 1, "dilation": 2}, -2 * CELL, 2 * CELL, marks=pytest.mark.long),
+        pytest.param({"radius": 2, "directions": "forward_and_backward"}, 0, CELL, marks=pytest.mark.long),
     ],
 )
 def test_the_motion_of_patches_in_pixels(fields, down, right):
@@ -55,8 +55,13 @@ def test_the_motion_of_patches_in_pixels(fields, down, right):
 def network(name, **fields):
     model = motion_jax.build_model(name, num_classes=3, width=8, **fields)
     clip = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
-    variables = jax.jit(lambda: model.init(jax.random.key(1), clip[None], train=False))()
-    _, aux = jax.jit(lambda: model.apply(variables, clip[None], train=False, method="features"))()
+
+    @jax.jit
+    def run():
+        variables = model.init(jax.random.key(1), clip[None], train=False)
+        return variables, model.apply(variables, clip[None], train=False, method="features")[1]
+
+    variables, aux = run()
     return clip, aux, make_inspector(model, variables)(clip)
 
 
@@ -65,7 +70,10 @@ def pixels(displacement, reach):
     return np.asarray(displacement) * reach * SIZE / displacement.shape[2]
 
 
-@pytest.mark.parametrize("fields", [{}, {"directions": "forward_and_backward", "reduction": None, "dilation": 2}])
+BOTH_WAYS = {"directions": "forward_and_backward", "reduction": None, "dilation": 2}
+
+
+@pytest.mark.parametrize("fields", [{}, pytest.param(BOTH_WAYS, marks=pytest.mark.long)])
 def test_motion_squeeze_shows_the_displacement_it_computes(fields):
     _, aux, seen = network("msnet_tsm_r18", radius=2, **fields)
     motion = seen.comparison
@@ -103,6 +111,7 @@ def test_selfy_shows_its_self_similarity():
     np.testing.assert_allclose(motion.expected[0, 1, 2, 2], expected, atol=1e-2)
 
 
+@pytest.mark.long
 def test_corrnet_looks_back():
     _, aux, seen = network("corrblock_tsm_r18", radius=1)
     motion = seen.comparison

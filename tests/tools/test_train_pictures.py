@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pytest
 from bench import call
 
 from motion_jax.data.storage.frames import UnreadableError
 from motion_jax.tools import train
 
 
+@pytest.mark.long
 def test_a_run_draws_what_its_network_sees(tmp_path):
     config = "--config=configs/moving_shapes.py:tsn_r18,4,smoke"
     options = ("--config.train.steps=2", "--config.train.pictures_every=1", "--config.parallel.devices=1")
