@@ -15,6 +15,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDENS = ROOT / "tests" / "goldens"
+FLAGS = os.environ["XLA_FLAGS"]
 
 jax.config.update(
     "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
@@ -38,9 +39,11 @@ def same_settings():
 
     The log's handler holds the stderr of its test, which is closed when the next test writes to it.
     """
-    flags, handlers, level = os.environ["XLA_FLAGS"], list(logging.root.handlers), logging.getLogger("motion_jax").level
+    # A fixture of a module may have called a command before.
+    os.environ["XLA_FLAGS"] = FLAGS
+    handlers, level = list(logging.root.handlers), logging.getLogger("motion_jax").level
     yield
-    os.environ["XLA_FLAGS"] = flags
+    os.environ["XLA_FLAGS"] = FLAGS
     logging.getLogger("motion_jax").setLevel(level)
     for handler in logging.root.handlers[:]:
         if type(handler) is logging.StreamHandler and handler not in handlers:
