@@ -1,13 +1,12 @@
 """The page of ``tools.evaluate_motion``."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from motion_jax.inspection.motion_errors import FLOWS, MOVING, agreement_verdict
 from motion_jax.inspection.optical_flow import CHECK_PIXELS, CHECK_SHARE
-from motion_jax.inspection.pages.page import render
+from motion_jax.inspection.pages.page import data_url, render
 from motion_jax.inspection.panels import DrawnClip
 from motion_jax.inspection.sheets import overview, save
 
@@ -25,7 +24,7 @@ def motion_page(result: Mapping[str, Any], clips: Sequence[DrawnClip], about: Ma
     """
     drawn = io.BytesIO()
     save(overview(clips, width=8.0), drawn, kind="png")
-    picture = base64.b64encode(drawn.getvalue()).decode()
+    picture = data_url(drawn.getvalue(), "png")
     shared = {"about": about, "picture": picture, "clips": clips}
     if "agreement" in result:
         return render(

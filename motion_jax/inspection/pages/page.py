@@ -77,4 +77,9 @@ def picture_url(picture: np.ndarray, kind: str, *, quality: int | None = None) -
     option = {"jpeg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}.get(kind)
     options = [] if option is None or quality is None else [option, quality]
     _, content = cv2.imencode(f".{kind}", cv2.cvtColor(np.ascontiguousarray(picture), colours), options)
+    return data_url(content.tobytes(), kind)
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """Return the bytes of a picture file as a ``data:`` address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
