@@ -36,7 +36,7 @@ from motion_jax.places import data_folder, write_whole
 from motion_jax.text import short_names
 from motion_jax.training import history, json_lines
 from motion_jax.training.metrics import read_log
-from motion_jax.training.progress import log
+from motion_jax.training.progress import log, log_compilation
 from motion_jax.training.scores import METRICS, Scores, check_comparable, read_result, read_scores
 from motion_jax.training.workdir import read_json
 
@@ -246,7 +246,7 @@ def clip_cards_of(
     step = str(protocol.get("step"))
     folders = [workdir / "checkpoints" / kind / step for kind in ("best", "latest")]
     trained = load_trained(next((each for each in folders if each.is_dir()), workdir))
-    inspect = make_inspector(trained.model, trained.restored.variables)
+    inspect = log_compilation(make_inspector(trained.model, trained.restored.variables), trained.experiment.model.name)
     pictures = clip_cards.overlays([inspect(clip) for clip in views], [int(predicted[index]) for index in chosen])
     cards = []
     for index, clip, picture in zip(chosen, views, pictures, strict=True):

@@ -31,6 +31,7 @@ from motion_jax.training import processes
 from motion_jax.training.loop import TrainingData, fit
 from motion_jax.training.parallel import check_batch_size
 from motion_jax.training.profile import step_range
+from motion_jax.training.progress import log_compilation
 
 DRAWN = 4  # clips in a picture
 WIDTH = 8.0  # inches of a picture
@@ -108,7 +109,7 @@ def train(
 
 def picture_of(model: VideoClassifier, dataset: Dataset) -> Callable[[Mapping[str, Any]], Callable[[], bytes]]:
     """Return a function from variables to a function that draws what the network sees in four clips, as a PNG."""
-    inspect = make_inspector(model, {})
+    inspect = log_compilation(make_inspector(model, {}), "the network for pictures")
 
     @functools.cache
     def clips() -> list[ShownClip]:

@@ -25,6 +25,7 @@ from motion_jax.inspection.animation import FORMATS, write_animation
 from motion_jax.inspection.clip_inspection import make_inspector
 from motion_jax.inspection.panels import DrawnClip
 from motion_jax.inspection.sheets import animation, frames_of, overview, save, strip
+from motion_jax.training.progress import log_compilation
 
 PICTURES = (".png", ".svg", ".pdf")
 # Frame rate of an animation if the clips have none, and its limits.
@@ -62,7 +63,7 @@ def main() -> None:
         shown = clips_of_files(arguments.files, data)
     else:
         shown = [clip_of_example(trained.dataset, "val", index) for index in examples]
-    inspect = make_inspector(trained.model, trained.restored.variables)
+    inspect = log_compilation(make_inspector(trained.model, trained.restored.variables), "the network")
     clips = [
         DrawnClip(inspect(clip.frames), labels, clip.title, clip.times, clip.label, clip.displacement) for clip in shown
     ]
