@@ -148,12 +148,9 @@ def test_parameters_are_those_of_the_clip_network(name):
 
 
 def block_output(block, x, *, seed=0):
-    @jax.jit
-    def run(x):
-        variables = block.init(jax.random.key(seed), x[:, :2], train=False)
-        return block.apply(variables, x, train=False, mutable=["intermediates"])
-
-    return run(x)
+    # Without jax.jit the forms share the compiled operations.
+    variables = block.init(jax.random.key(seed), x[:, :2], train=False)
+    return block.apply(variables, x, train=False, mutable=["intermediates"])
 
 
 def test_motion_squeeze_takes_the_motion_from_the_frame_before():

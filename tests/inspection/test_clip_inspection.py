@@ -124,6 +124,7 @@ def test_corrnet_looks_back():
     assert np.abs(motion.expected).max() <= SIZE / 8 * motion.step + 1e-4
 
 
+@pytest.mark.long
 def test_a_network_without_a_motion_block_shows_its_prediction():
     clip, aux, seen = network("tsm_r18")
     assert seen.comparison is None

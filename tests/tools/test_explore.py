@@ -109,6 +109,7 @@ def test_networks_of_other_classes_are_refused(videos, tsn, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.long
 def test_fewer_maps_than_frames(videos, tmp_path):
     i3d = checkpoint(tmp_path, "i3d", frames=8)
     page = tmp_path / "page.html"

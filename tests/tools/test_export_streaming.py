@@ -48,6 +48,7 @@ def check(workdir, format_, output, *options):
     return exported
 
 
+@pytest.mark.long
 def test_a_stream_in_stablehlo(msnet, tmp_path):
     exported = check(msnet, "stablehlo", tmp_path / "net.stablehlo", "--input=uint8")
     assert "backbone/layer1_0/shifted" in exported.card.streaming["state"]
